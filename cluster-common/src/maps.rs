@@ -1,0 +1,119 @@
+//! The layouts of the pinned maps. Whoever changes one of them raises [`LAYOUT_VERSION`].
+
+use crate::Verdict;
+
+/// The version of the layouts; maps are pinned in a directory named for it, so that no program meets another's maps.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Groups a node can have.
+pub const MAX_GROUPS: u32 = 256;
+/// VIPs a node can have, over all groups.
+pub const MAX_VIPS: u32 = 16_384;
+/// Places for recently served addresses, per group and CPU; a power of two.
+pub const SERVED_PLACES: usize = 8;
+
+/// Hash map: VIP (4 bytes, network order) to [`VipEntry`].
+pub const VIPS: &str = "vips";
+/// Array of [`FILTER_WORDS`] u64, memory-mapped by user space: a bit for each hash that a VIP may have. Most packets concern
+/// no VIP, and a bit is found faster than an absence from a hash map. Every VIP in the map has its bit, at any moment.
+pub const FILTER: &str = "filter";
+/// Array by group slot of [`Lease`], memory-mapped by user space.
+pub const LEASES: &str = "leases";
+/// Array by group slot of [`Tenure`], memory-mapped by user space and not read by the programs.
+pub const TENURES: &str = "tenures";
+/// Array of one [`Nic`], memory-mapped by user space.
+pub const NIC: &str = "nic";
+/// Per-CPU array by group slot of [`GroupCounters`].
+pub const COUNTERS: &str = "counters";
+/// All maps of the data plane.
+pub const ALL: [&str; 6] = [VIPS, FILTER, LEASES, TENURES, NIC, COUNTERS];
+
+/// Until when this node holds the group, in nanoseconds of `CLOCK_BOOTTIME`, as `bpf_ktime_get_boot_ns` gives it. The
+/// lease is valid while the clock shows less; 0 is no lease. One aligned u64, so that it is read and written whole.
+pub type Lease = u64;
+
+/// Words of the filter, a power of two: 8 KiB, of which 16 384 VIPs fill less than a quarter.
+pub const FILTER_WORDS: u32 = 1024;
+
+/// Where an address has its bit in the filter: the number of the word, and the bit in it.
+#[inline(always)]
+#[must_use]
+pub const fn filter_place(address: [u8; 4]) -> (u32, u64) {
+    // Multiplicative hashing: the product's top bits depend on every bit of the address.
+    let hash =
+        u32::from_ne_bytes(address).wrapping_mul(0x9e37_79b1) >> (32 - FILTER_WORDS.trailing_zeros() - 6);
+    (hash >> 6, 1 << (hash & 63))
+}
+
+/// Whose a VIP is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct VipEntry {
+    /// The slot of its group, below [`MAX_GROUPS`].
+    pub group: u32,
+    /// The mask of its prefix, which tells who is on the link.
+    pub mask: [u8; 4],
+}
+
+/// Who a slot belongs to and the epoch of its lease, for the daemon that adopts the maps after this one died. Written
+/// before the lease, and only while there is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Tenure {
+    /// The epoch's counter.
+    pub counter: u64,
+    /// The group's id on the wire.
+    pub group: u32,
+    /// The epoch's node.
+    pub node: u16,
+    /// 1 if the slot belongs to the group, 0 if it is free.
+    pub used: u16,
+}
+
+/// The network card that the ingress program answers for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C, align(8))]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Nic {
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// Zero; it makes the entry one u64, which is written whole.
+    pub unused: [u8; 2],
+}
+
+/// What a group's packets came to on one CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct GroupCounters {
+    /// Packets, by [`Verdict`].
+    pub verdicts: [u64; Verdict::COUNT],
+    /// Addresses on the link that were served lately. An address goes to the place its hash names, so that a packet
+    /// costs one store and a busy client leaves room for others.
+    pub served: [Served; SERVED_PLACES],
+}
+
+/// An address that was served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Served {
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`; 0 if the place is free.
+    pub at: u64,
+    /// The address, in network order.
+    pub address: [u8; 4],
+    /// Zero.
+    pub unused: [u8; 4],
+}
+
+const _: () = {
+    assert!(size_of::<Lease>() == 8 && align_of::<Lease>() == 8);
+    assert!(size_of::<VipEntry>() == 8 && align_of::<VipEntry>() == 4);
+    assert!(size_of::<Tenure>() == 16 && align_of::<Tenure>() == 8);
+    assert!(size_of::<Nic>() == 8 && align_of::<Nic>() == 8);
+    assert!(size_of::<Served>() == 16 && align_of::<Served>() == 8);
+    assert!(size_of::<GroupCounters>() == Verdict::COUNT * 8 + SERVED_PLACES * 16);
+    assert!(SERVED_PLACES.is_power_of_two() && FILTER_WORDS.is_power_of_two());
+};

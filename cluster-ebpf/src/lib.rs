@@ -1,0 +1,26 @@
+//! The data plane's decisions, compiled for the BPF target: what comes in ([`ingress`]), what goes out ([`egress`]).
+//!
+//! The binaries of this package are the programs' entry points: `dataplane` is the product's, `lab` and `bench` serve
+//! the tests. Unknown traffic passes untouched; nothing here loops, logs, or reads a clock for packets that concern no
+//! VIP.
+//!
+//! What is not here: loading and attaching (`cluster-userspace`), and the map layouts (`cluster-common`).
+#![no_std]
+
+pub mod egress;
+pub mod ingress;
+mod unsafe_maps;
+mod unsafe_packet;
+
+pub use unsafe_packet::{Frame, linear_part, pull, received};
+
+/// What is to be done with a frame.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Goes on as if there were no program.
+    Pass,
+    /// Was made an answer, and goes out where it came in.
+    Answer,
+    /// Is dropped.
+    Drop,
+}

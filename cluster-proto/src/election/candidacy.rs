@@ -1,0 +1,409 @@
+//! When this node may take a group: the vacancy and its probe, standing for votes, and readiness for a hand-over.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use crate::identity::{GroupIndex, Mac};
+use crate::interface::{Cause, Effect, Effects, EventKind, Role, ServiceHealth, Timeline};
+use crate::settings::Failback;
+use crate::time::Time;
+use crate::wire::{Reason, Stand};
+
+use super::group::{Address, Candidacy, Fault, Probe, Stage, Tenure, Wish};
+use super::tenure::{Basis, cause_of, handover_patience};
+use super::{Core, event};
+
+/// How long a VIP that could not be configured is left alone.
+const ADDRESS_RETRY: Duration = Duration::from_secs(5);
+/// A rival is reported at most this often.
+const RIVAL_PAUSE: Duration = Duration::from_secs(10);
+/// Questions without an answer that outweigh one answer.
+const PROBES_AFTER_AN_ANSWER: u32 = 3;
+
+impl Core {
+    pub(super) fn candidacy_timers(&mut self, now: Time, index: usize, out: &mut Effects) {
+        let fit = self.fit(index);
+        let listening = self.listening(now);
+        let group = &mut self.groups[index];
+        group.fit_since = if fit { group.fit_since.or(Some(now)) } else { None };
+        let promised = group.binding_promise(now).is_some();
+        match self.groups[index].stage {
+            Stage::Init if !listening => {
+                self.groups[index].stage = Stage::Passive;
+                self.show_role(now, index, Role::Passive, Cause::Startup, out);
+                self.news = true;
+                self.consider(now, index, out);
+            }
+            Stage::Passive => self.consider(now, index, out),
+            Stage::Ready(candidacy) if !promised => {
+                // The holder that had offered it is gone, or let go without our hearing of it.
+                self.groups[index].stage = Stage::Standing(candidacy);
+                self.news = true;
+            }
+            Stage::Standing(candidacy) | Stage::Ready(candidacy)
+                if self.address_is_late(now, index, candidacy) =>
+            {
+                // Somebody else may be able to serve, and gets no vote while this node asks for it.
+                let fault = Fault::Address { retry: now + ADDRESS_RETRY };
+                self.leave(now, index, Stage::Fault(fault), Cause::Address, out);
+            }
+            Stage::Standing(_) if !fit => self.leave(now, index, Stage::Passive, Cause::Election, out),
+            Stage::Fault(Fault::Address { retry }) if now >= retry => {
+                self.leave(now, index, Stage::Passive, Cause::Address, out);
+            }
+            Stage::Init | Stage::Standing(_) | Stage::Ready(_) | Stage::Active(_) | Stage::Fault(_) => {}
+        }
+    }
+
+    /// Whether the address that a candidate has asked for has not come in a time in which it should have.
+    fn address_is_late(&self, now: Time, index: usize, candidacy: Candidacy) -> bool {
+        let since = self.groups[index].address_asked;
+        let patience = handover_patience(self.settings.timing.dead_after);
+        candidacy.address == Address::Pending && now >= since + patience
+    }
+
+    /// Whether this node could serve the group now.
+    pub(super) fn fit(&self, index: usize) -> bool {
+        let group = &self.groups[index];
+        let cut_off = self.service.health() == ServiceHealth::Cut
+            && self.peers.iter().any(|peer| peer.alive && peer.service == ServiceHealth::Answered);
+        self.rank(index, self.settings.me) != usize::MAX
+            && self.link_is_up()
+            && !self.drained
+            && !self.stopping
+            && !group.abstains
+            && !cut_off
+            && self.epochs.available()
+    }
+
+    /// Passive: is it this node's turn?
+    fn consider(&mut self, now: Time, index: usize, out: &mut Effects) {
+        if !self.fit(index) {
+            return;
+        }
+        self.wish_for_failback(now, index);
+        let ready_at = self.vacant_at(index);
+        if !self.needs_probe(index) {
+            if now >= ready_at {
+                // Should the peers fall silent now, the VIP is asked for after all; without peers there is none to ask.
+                self.stand(now, index, self.peers.is_empty(), out);
+            }
+            return;
+        }
+        let lead = self.probe_lead();
+        let probe = self.groups[index].probe;
+        match probe {
+            Probe::Unasked if now + lead >= ready_at => self.probe_vips(now, index, 0, out),
+            Probe::Asked(_, more) if now >= ready_at && probe.unanswered_for(now, lead * 2 / 3) => {
+                match more.checked_sub(1) {
+                    Some(more) => self.probe_vips(now, index, more, out),
+                    None => self.stand(now, index, true, out),
+                }
+            }
+            Probe::Answered(at, _) if now >= at + self.probe_pause() => {
+                self.probe_vips(now, index, PROBES_AFTER_AN_ANSWER - 1, out);
+            }
+            Probe::Unasked | Probe::Asked(..) | Probe::Answered(..) => {}
+        }
+    }
+
+    /// When [`Self::consider`] has something to do.
+    pub(super) fn vacancy_deadline(&self, index: usize) -> Time {
+        if !self.fit(index) {
+            return Time::NEVER;
+        }
+        let ready_at = self.vacant_at(index);
+        if !self.needs_probe(index) {
+            return ready_at;
+        }
+        let lead = self.probe_lead();
+        match self.groups[index].probe {
+            Probe::Unasked => ready_at - lead,
+            Probe::Asked(at, _) => ready_at.max(at + lead * 2 / 3),
+            Probe::Answered(at, _) => at + self.probe_pause(),
+        }
+    }
+
+    /// When the group becomes free as far as this node knows, its place in the order of candidates included.
+    fn vacant_at(&self, index: usize) -> Time {
+        let group = &self.groups[index];
+        let all_heard = self.peers.iter().all(|peer| peer.alive);
+        let earliest = if all_heard { self.voting_from() } else { self.alone_from() };
+        if let Some(promise) = group.promise {
+            return promise.until.max(earliest);
+        }
+        let by_hand = group.wish.is_some_and(|wish| wish.reason == Reason::Promote);
+        let behind_a_better_one = !by_hand
+            && (0..self.peers.len()).any(|peer| {
+                let claim = self.peers[peer].claims[index];
+                let able = claim.is_some_and(|claim| claim.stand != Stand::Unwilling);
+                self.peers[peer].alive && able && self.outranks(index, peer)
+            });
+        let stagger = if behind_a_better_one { self.settings.timing.dead_after } else { Duration::ZERO };
+        group.vacant_since.max(earliest) + stagger
+    }
+
+    /// Whether the VIP is to be asked for before it is taken: always, but where all peers are heard and nobody can hold
+    /// it unnoticed.
+    fn needs_probe(&self, index: usize) -> bool {
+        let group = &self.groups[index];
+        let all_heard = !self.peers.is_empty() && self.peers.iter().all(|peer| peer.alive);
+        group.promise.is_some() || !group.was_held || !all_heard
+    }
+
+    /// How long before the end of the wait the probe is sent: late enough that the lease of a holder that died has run
+    /// out, early enough for an answer.
+    fn probe_lead(&self) -> Duration {
+        let timing = &self.settings.timing;
+        (timing.dead_after.saturating_sub(timing.lease) * 3 / 4).min(Duration::from_millis(200))
+    }
+
+    fn probe_pause(&self) -> Duration {
+        self.settings.timing.heartbeat.max(self.probe_lead())
+    }
+
+    /// Asks for the VIPs, and means to ask so many times more.
+    fn probe_vips(&mut self, now: Time, index: usize, more: u32, out: &mut Effects) {
+        for &address in &self.settings.groups[index].vips {
+            out.list.push(Effect::Probe { address });
+        }
+        let group = &mut self.groups[index];
+        if group.probe == Probe::Unasked {
+            group.timeline = Timeline { probe: Some(now), ..Timeline::default() };
+        }
+        group.probe = Probe::Asked(now, more);
+    }
+
+    /// Asks for votes. `probed`: silence of all peers is enough.
+    pub(super) fn stand(&mut self, now: Time, index: usize, probed: bool, out: &mut Effects) {
+        let Some(epoch) = self.epochs.take() else { return };
+        let group = &mut self.groups[index];
+        let cause = match (group.wish, group.promise) {
+            (Some(wish), _) => cause_of(wish.reason),
+            (None, Some(promise)) if promise.holds => Cause::HolderSilent,
+            (None, _) => Cause::Election,
+        };
+        let by_hand = group.wish.is_some_and(|wish| wish.reason == Reason::Promote);
+        let last_heard = group.promise.and_then(|promise| self.peers[promise.peer].last_heard);
+        let probe = if group.probe == Probe::Unasked { None } else { group.timeline.probe };
+        group.timeline = Timeline { last_heard, probe, declared: Some(now), ..Timeline::default() };
+        group.promise = None;
+        group.probe = Probe::Unasked;
+        group.acknowledged.fill(None);
+        group.observe(epoch);
+        group.stage = Stage::Standing(Candidacy { epoch, cause, address: Address::Absent, by_hand, probed });
+        self.news = true;
+        self.show_role(now, index, Role::Passive, cause, out);
+    }
+
+    /// An offer from the holder came, or is no longer made.
+    pub(super) fn follow_offer(&mut self, now: Time, index: usize, offer: Option<Reason>, out: &mut Effects) {
+        match (self.groups[index].stage, offer) {
+            (Stage::Passive, Some(reason)) if self.fit(index) => {
+                let Some(epoch) = self.epochs.take() else { return };
+                let by_hand = matches!(reason, Reason::Promote | Reason::Demote);
+                let group = &mut self.groups[index];
+                group.acknowledged.fill(None);
+                group.observe(epoch);
+                group.timeline = Timeline { declared: Some(now), ..Timeline::default() };
+                let cause = cause_of(reason);
+                let candidacy = Candidacy { epoch, cause, address: Address::Absent, by_hand, probed: false };
+                group.stage = Stage::Ready(candidacy);
+                self.ask_for_address(now, index, out);
+            }
+            (Stage::Ready(_), None) => self.leave(now, index, Stage::Passive, Cause::Election, out),
+            (Stage::Init | Stage::Passive | Stage::Standing(_) | Stage::Ready(_) | Stage::Active(_), _)
+            | (Stage::Fault(_), _) => {}
+        }
+    }
+
+    /// Goes as far as votes and the address allow.
+    pub(super) fn advance_candidacy(&mut self, now: Time, index: usize, out: &mut Effects) {
+        let (candidacy, ready) = match self.groups[index].stage {
+            Stage::Standing(candidacy) => (candidacy, false),
+            Stage::Ready(candidacy) => (candidacy, true),
+            Stage::Init | Stage::Passive | Stage::Active(_) | Stage::Fault(_) => return,
+        };
+        let (sent, alone) = match self.candidate_basis(index) {
+            Basis::Acknowledged(sent) => (sent, false),
+            Basis::Alone(_) if ready => return,
+            Basis::Alone(_) if !candidacy.probed => {
+                // The peers fell silent while this node was standing: the VIP is asked for before it is taken.
+                self.leave(now, index, Stage::Passive, Cause::Election, out);
+                return;
+            }
+            Basis::Alone(sent) => (sent, true),
+            Basis::Nothing => return,
+        };
+        match candidacy.address {
+            Address::Absent => self.ask_for_address(now, index, out),
+            Address::Pending => {}
+            Address::Ready => {
+                let until = sent + self.settings.timing.lease;
+                if until > now {
+                    let tenure = Tenure { epoch: candidacy.epoch, until, alone, lapse: None, giving: None };
+                    self.activate(now, index, candidacy, tenure, out);
+                }
+            }
+        }
+    }
+
+    /// What a candidate's first lease may rest on: the votes of all peers that are alive.
+    fn candidate_basis(&self, index: usize) -> Basis {
+        let mut oldest = None;
+        for (peer, acknowledged) in self.peers.iter().zip(&self.groups[index].acknowledged) {
+            if !peer.alive {
+                continue;
+            }
+            let Some(sent) = *acknowledged else { return Basis::Nothing };
+            oldest = Some(oldest.map_or(sent, |oldest: Time| oldest.min(sent)));
+        }
+        oldest.map_or(Basis::Alone(self.last_sent), Basis::Acknowledged)
+    }
+
+    fn activate(&mut self, now: Time, index: usize, candidacy: Candidacy, tenure: Tenure, out: &mut Effects) {
+        let Tenure { epoch, until, .. } = tenure;
+        let group = &mut self.groups[index];
+        group.stage = Stage::Active(tenure);
+        group.by_hand = candidacy.by_hand;
+        group.was_held = true;
+        group.promise = None;
+        group.abstains = false;
+        group.announcing = None;
+        group.timeline.lease = Some(now);
+        let wish = group.wish.take();
+        out.list.push(Effect::Lease { group: GroupIndex(index), epoch, until });
+        self.announce(now, index, out);
+        self.show_role(now, index, Role::Active, candidacy.cause, out);
+        if let Some(command) = wish.and_then(|wish| wish.command) {
+            out.list.push(Effect::Reply(command, Ok(())));
+        }
+        self.news = true;
+    }
+
+    pub(super) fn ask_for_address(&mut self, now: Time, index: usize, out: &mut Effects) {
+        let group = &mut self.groups[index];
+        group.address_asked = now;
+        group.addresses_asked += 1;
+        if let Stage::Standing(candidacy) | Stage::Ready(candidacy) = &mut group.stage {
+            candidacy.address = Address::Pending;
+        }
+        out.list.push(Effect::AddAddress { group: GroupIndex(index) });
+    }
+
+    pub(super) fn address_ready(&mut self, now: Time, index: usize, out: &mut Effects) {
+        let group = &mut self.groups[index];
+        group.addresses_asked = group.addresses_asked.saturating_sub(1);
+        // An answer to a question of an earlier candidacy: that address was taken off again since.
+        if group.addresses_asked > 0 {
+            return;
+        }
+        if let Stage::Standing(candidacy) | Stage::Ready(candidacy) = &mut group.stage
+            && candidacy.address == Address::Pending
+        {
+            candidacy.address = Address::Ready;
+            group.timeline.address = Some(now);
+            self.news = matches!(group.stage, Stage::Ready(_)) || self.news;
+            self.advance_candidacy(now, index, out);
+        }
+    }
+
+    pub(super) fn address_failed(&mut self, now: Time, index: usize, out: &mut Effects) {
+        let group = &mut self.groups[index];
+        group.addresses_asked = group.addresses_asked.saturating_sub(1);
+        match group.stage {
+            Stage::Standing(_) | Stage::Ready(_) | Stage::Active(_) => {
+                let fault = Fault::Address { retry: now + ADDRESS_RETRY };
+                self.leave(now, index, Stage::Fault(fault), Cause::Address, out);
+            }
+            Stage::Init | Stage::Passive => {
+                // Told without having asked: a VIP is configured by somebody else.
+                let fault = Fault::Address { retry: now + ADDRESS_RETRY };
+                self.leave(now, index, Stage::Fault(fault), Cause::Address, out);
+            }
+            Stage::Fault(Fault::Address { .. }) => {
+                group.stage = Stage::Fault(Fault::Address { retry: now + ADDRESS_RETRY });
+            }
+            Stage::Fault(Fault::Link) => {}
+        }
+    }
+
+    /// Somebody on the service link has an address.
+    pub(super) fn probe_answer(&mut self, now: Time, address: Ipv4Addr, mac: Mac, out: &mut Effects) {
+        if self.service_mac() == Some(mac) {
+            return;
+        }
+        if self.service.answered(address) {
+            self.tell_service_health(now, out);
+        }
+        for index in 0..self.groups.len() {
+            if self.settings.groups[index].vips.contains(&address) {
+                self.vip_answered(now, index, mac, out);
+            }
+        }
+    }
+
+    fn vip_answered(&mut self, now: Time, index: usize, mac: Mac, out: &mut Effects) {
+        // A peer that was never heard may well be the one that answers.
+        let owner = self.peers.iter().position(|peer| peer.mac == Some(mac));
+        let owner = owner.or_else(|| self.peers.iter().position(|peer| peer.mac.is_none()));
+        match (self.groups[index].stage, owner) {
+            (Stage::Passive, Some(_)) if self.groups[index].probe != Probe::Unasked => {
+                self.vip_is_held(now, index, mac, out);
+            }
+            (Stage::Standing(_), Some(_)) if self.peers.iter().all(|peer| !peer.alive) => {
+                self.leave(now, index, Stage::Passive, Cause::OtherHolder, out);
+                self.vip_is_held(now, index, mac, out);
+            }
+            // Two holders that do not hear each other's heartbeats but see each other here: the worse-ranked yields,
+            // the better-ranked shows itself so that the other can.
+            (Stage::Active(tenure), Some(peer)) if tenure.alone => {
+                if self.outranks(index, peer) {
+                    self.leave(now, index, Stage::Passive, Cause::OtherHolder, out);
+                    self.vip_is_held(now, index, mac, out);
+                } else {
+                    self.defend(now, index, out);
+                }
+            }
+            (Stage::Init | Stage::Passive | Stage::Standing(_), _)
+            | (Stage::Ready(_) | Stage::Active(_) | Stage::Fault(_), _) => {}
+        }
+        let group = &mut self.groups[index];
+        if owner.is_none() && group.rival_said.is_none_or(|said| now.since(said) >= RIVAL_PAUSE) {
+            group.rival_said = Some(now);
+            event(out, now, EventKind::Rival { group: GroupIndex(index), mac });
+        }
+    }
+
+    fn vip_is_held(&mut self, now: Time, index: usize, mac: Mac, out: &mut Effects) {
+        let group = &mut self.groups[index];
+        group.probe = Probe::Answered(now, mac);
+        if !group.answered_said {
+            group.answered_said = true;
+            event(out, now, EventKind::ProbeAnswered { group: GroupIndex(index), mac });
+        }
+    }
+
+    fn defend(&mut self, now: Time, index: usize, out: &mut Effects) {
+        let pause = self.settings.timing.heartbeat;
+        let group = &mut self.groups[index];
+        if group.defended.is_none_or(|last| now.since(last) >= pause) && group.holds(now) {
+            group.defended = Some(now);
+            out.list.push(Effect::Announce { group: GroupIndex(index) });
+        }
+    }
+
+    fn wish_for_failback(&mut self, now: Time, index: usize) {
+        let Failback::After(wait) = self.settings.groups[index].failback else { return };
+        let group = &self.groups[index];
+        let Some(promise) = group.binding_promise(now) else { return };
+        let by_hand = self.peers[promise.peer].claims[index].is_some_and(|claim| claim.by_hand);
+        let worse = !self.outranks(index, promise.peer);
+        let rested = group.fit_since.is_some_and(|since| now.since(since) >= wait);
+        if group.wish.is_none() && promise.holds && worse && rested && !by_hand {
+            let wish = Wish { reason: Reason::Failback, command: None, deadline: Time::NEVER, force: false };
+            self.groups[index].wish = Some(wish);
+            self.news = true;
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What one node remembers of one group. The rules that change it are in `candidacy.rs` and `tenure.rs`.
+
+use std::time::Duration;
+
+use crate::identity::{Epoch, Mac};
+use crate::interface::{Cause, CommandId, Role, Timeline};
+use crate::time::Time;
+use crate::wire::Reason;
+
+/// One group.
+#[derive(Clone, Debug)]
+pub(super) struct GroupState {
+    pub(super) stage: Stage,
+    /// This node's word to another.
+    pub(super) promise: Option<Promise>,
+    /// The highest epoch seen anywhere.
+    pub(super) top: Option<Epoch>,
+    /// By peer: the send time of our newest heartbeat that it acknowledged with its promise for our present epoch.
+    pub(super) acknowledged: Vec<Option<Time>>,
+    /// Since when nobody is known to hold it; meaningful while there is no promise.
+    pub(super) vacant_since: Time,
+    /// Whether anybody was known to hold it since our start; until then a take is a cold start and is probed.
+    pub(super) was_held: bool,
+    pub(super) probe: Probe,
+    pub(super) wish: Option<Wish>,
+    /// A demote that has released the group and waits for the other to serve.
+    pub(super) awaited: Option<Awaited>,
+    /// The peer it was handed to, until that peer serves.
+    pub(super) released_to: Option<usize>,
+    /// How many answers to [`crate::Effect::AddAddress`] are still to come.
+    pub(super) addresses_asked: u32,
+    /// When the newest of them was asked.
+    pub(super) address_asked: Time,
+    /// Given up by force with nobody to take it: not taken again until somebody else held it or an operator says so.
+    pub(super) abstains: bool,
+    /// This node's tenure was made by hand.
+    pub(super) by_hand: bool,
+    /// Since when this node could serve it without a break.
+    pub(super) fit_since: Option<Time>,
+    pub(super) announcing: Option<Announcing>,
+    pub(super) timeline: Timeline,
+    pub(super) rival_said: Option<Time>,
+    /// When this node last answered a peer's announcement with its own.
+    pub(super) defended: Option<Time>,
+    pub(super) answered_said: bool,
+    // What was last shown of it.
+    pub(super) role: Role,
+    pub(super) cause: Cause,
+    pub(super) since: Time,
+    pub(super) lapses: u64,
+    pub(super) transitions: u64,
+}
+
+/// Where this node stands in the group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// Listening after the start.
+    Init,
+    /// Following a holder, or waiting for its turn.
+    Passive,
+    /// Asking for votes.
+    Standing(Candidacy),
+    /// Offered the group by its holder: getting ready, then waiting for the release.
+    Ready(Candidacy),
+    /// Holding it, or dark after a lapse but not yet given up.
+    Active(Tenure),
+    /// Not able to serve.
+    Fault(Fault),
+}
+
+/// A try to hold the group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Candidacy {
+    pub(super) epoch: Epoch,
+    pub(super) cause: Cause,
+    pub(super) address: Address,
+    pub(super) by_hand: bool,
+    /// Nobody answered for the VIP on the service link before, so that silence of the peer is enough.
+    pub(super) probed: bool,
+}
+
+/// Whether the VIPs are on the interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Address {
+    Absent,
+    Pending,
+    Ready,
+}
+
+/// A time as holder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Tenure {
+    pub(super) epoch: Epoch,
+    /// Until when the lease is valid; what the map says.
+    pub(super) until: Time,
+    /// Whether the lease may rest on silence: it was granted alone, or adopted without knowing. It ends where the last
+    /// vote ends as soon as a peer is heard.
+    pub(super) alone: bool,
+    pub(super) lapse: Option<Lapse>,
+    pub(super) giving: Option<Giving>,
+}
+
+/// The lease ran out, or was given up because another holder was met: dark until an acknowledgement renews it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Lapse {
+    pub(super) since: Time,
+    /// When the tenure ends if it is not renewed.
+    pub(super) give_up: Time,
+    /// Because another holder of a lower epoch was met.
+    pub(super) dual: bool,
+}
+
+/// A hand-over offered to a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Giving {
+    /// The peer's place in the settings.
+    pub(super) to: usize,
+    pub(super) reason: Reason,
+    pub(super) deadline: Time,
+    pub(super) command: Option<CommandId>,
+}
+
+/// Why this node cannot serve.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fault {
+    /// The service interface is down or gone.
+    Link,
+    /// The VIP could not be configured; tried again then.
+    Address { retry: Time },
+}
+
+/// To nobody but `epoch.node`, until then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Promise {
+    pub(super) epoch: Epoch,
+    /// The peer's place in the settings.
+    pub(super) peer: usize,
+    pub(super) until: Time,
+    /// `sent` of the heartbeat that last extended it, by the peer's clock.
+    pub(super) basis: u64,
+    /// Whether that heartbeat claimed a valid lease.
+    pub(super) holds: bool,
+}
+
+/// The question on the service link whether somebody answers for the VIP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Probe {
+    /// Not asked.
+    Unasked,
+    /// Asked then, and nobody has answered. To be asked so many times more: one lost question must not make a
+    /// holder that answered before look dead.
+    Asked(Time, u32),
+    /// Somebody in the cluster answered.
+    Answered(Time, Mac),
+}
+
+/// This node wants the group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Wish {
+    pub(super) reason: Reason,
+    pub(super) command: Option<CommandId>,
+    pub(super) deadline: Time,
+    pub(super) force: bool,
+}
+
+/// A command that is answered once the other node serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Awaited {
+    pub(super) command: CommandId,
+    pub(super) deadline: Time,
+}
+
+/// Announcements still to be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Announcing {
+    pub(super) left: u32,
+    pub(super) next: Time,
+}
+
+impl GroupState {
+    pub(super) fn new(now: Time, peers: usize) -> Self {
+        Self {
+            stage: Stage::Init,
+            promise: None,
+            top: None,
+            acknowledged: vec![None; peers],
+            vacant_since: now,
+            was_held: false,
+            probe: Probe::Unasked,
+            wish: None,
+            awaited: None,
+            released_to: None,
+            addresses_asked: 0,
+            address_asked: now,
+            abstains: false,
+            by_hand: false,
+            fit_since: None,
+            announcing: None,
+            timeline: Timeline::default(),
+            rival_said: None,
+            defended: None,
+            answered_said: false,
+            role: Role::Init,
+            cause: Cause::Startup,
+            since: now,
+            lapses: 0,
+            transitions: 0,
+        }
+    }
+
+    /// The promise, if it still binds.
+    pub(super) fn binding_promise(&self, now: Time) -> Option<Promise> {
+        self.promise.filter(|promise| now < promise.until)
+    }
+
+    /// The tenure, valid or lapsed.
+    pub(super) fn tenure(&mut self) -> Option<&mut Tenure> {
+        match &mut self.stage {
+            Stage::Active(tenure) => Some(tenure),
+            Stage::Init | Stage::Passive | Stage::Standing(_) | Stage::Ready(_) | Stage::Fault(_) => None,
+        }
+    }
+
+    /// Whether this node holds a valid lease.
+    pub(super) fn holds(&self, now: Time) -> bool {
+        matches!(self.stage, Stage::Active(tenure) if now < tenure.until)
+    }
+
+    /// The epoch this node asks for or holds.
+    pub(super) fn own_epoch(&self) -> Option<Epoch> {
+        match self.stage {
+            Stage::Standing(candidacy) | Stage::Ready(candidacy) => Some(candidacy.epoch),
+            Stage::Active(tenure) => Some(tenure.epoch),
+            Stage::Init | Stage::Passive | Stage::Fault(_) => None,
+        }
+    }
+
+    /// Takes note of an epoch.
+    pub(super) fn observe(&mut self, epoch: Epoch) {
+        if self.top.is_none_or(|top| top < epoch) {
+            self.top = Some(epoch);
+        }
+    }
+}
+
+impl Probe {
+    /// Whether nobody has answered although there was time for it.
+    pub(super) fn unanswered_for(self, now: Time, wait: Duration) -> bool {
+        matches!(self, Self::Asked(at, _) if now >= at + wait)
+    }
+}

@@ -1,0 +1,440 @@
+//! What a received message means, and what ours say.
+
+use std::time::Duration;
+
+use crate::identity::{Epoch, GroupId, NodeId, PathIndex};
+use crate::interface::{Cause, Effect, Effects, EventKind};
+use crate::settings::Settings;
+use crate::time::Time;
+use crate::wire::{self, Claim, Header, Kind, Message, Reason, Stand, Vote, WireError};
+
+use super::group::{Promise, Stage};
+use super::peer::Belief;
+use super::{Core, event, promise_term};
+
+impl Core {
+    pub(super) fn datagram(&mut self, now: Time, path: PathIndex, bytes: &[u8], out: &mut Effects) {
+        let Some(message) = self.admit(path, bytes) else { return };
+        let header = message.header;
+        let echoed = header.echo == Some(self.incarnation);
+        match self.peers[path.peer].weigh(header.incarnation, echoed) {
+            Belief::OldRun => self.dropped.old_incarnation += 1,
+            Belief::Unproven => {
+                self.dropped.unproven += 1;
+                if header.kind == Kind::Heartbeat {
+                    self.introduce(now, path, &message, out);
+                }
+            }
+            Belief::NewRun => {
+                self.peers[path.peer].begin_run(header.incarnation);
+                self.news = true;
+                self.believed(now, path, &message, out);
+            }
+            Belief::Known => self.believed(now, path, &message, out),
+        }
+    }
+
+    /// Lets in what is authentic and from the path's peer; counts the rest by kind.
+    fn admit<'a>(&mut self, path: PathIndex, bytes: &'a [u8]) -> Option<Message<'a>> {
+        let message = match Message::parse(bytes) {
+            Ok(message) => message,
+            Err(WireError::Version) => {
+                self.dropped.version += 1;
+                return None;
+            }
+            Err(WireError::Malformed | WireError::Forged) => {
+                self.dropped.malformed += 1;
+                return None;
+            }
+        };
+        let header = &message.header;
+        let peer = &self.settings.peers[path.peer];
+        if header.cluster != self.settings.cluster {
+            self.dropped.other_cluster += 1;
+        } else if message.authenticate(&self.keys).is_err() {
+            self.dropped.forged += 1;
+        } else if header.node == self.settings.me {
+            self.dropped.own_id += 1;
+        } else if header.node != peer.id {
+            self.dropped.unknown_node += 1;
+        } else if usize::from(header.path) != path.path {
+            // Recorded on another path, whose numbers mean nothing here.
+            self.dropped.replayed += 1;
+        } else {
+            return Some(message);
+        }
+        None
+    }
+
+    /// Tells a sender that has not echoed our run what to echo, what we are, and what we have promised. At most one a
+    /// heartbeat interval and path, so that replayed messages cannot make us flood the peer.
+    ///
+    /// A holder that hears a peer needs its vote. So that the start of one of the two costs no lapse, the first message
+    /// that is believed brings it along: for a holder that restarted, the vote that its last run was given; from a node
+    /// that restarted, the word of one that could not take the group for D in any case. Nothing the sender says, who is
+    /// not believed yet, is acted on.
+    fn introduce(&mut self, now: Time, path: PathIndex, message: &Message<'_>, out: &mut Effects) {
+        let state = &mut self.peers[path.peer].paths[path.path];
+        let pause = self.settings.timing.heartbeat / 2;
+        if state.last_introduction.is_some_and(|last| now.since(last) < pause) {
+            return;
+        }
+        state.last_introduction = Some(now);
+        let sequence = state.next_acknowledgement;
+        state.next_acknowledgement += 1;
+        let newest = self.peers[path.peer].newest_sent;
+        let echo_sent = if newest == 0 { message.header.sent } else { newest };
+        let header = Header {
+            echo: Some(message.header.incarnation),
+            sequence,
+            ..self.header(now, path, Kind::Acknowledgement, echo_sent)
+        };
+        let claims = (0..self.groups.len()).map(|index| self.own_claim(now, index));
+        let restarted = message.claims().take(if newest == 0 { wire::MAX_GROUPS } else { 0 });
+        let consents =
+            restarted.filter_map(|claim| self.consent(now, path.peer, message.header.lease, claim));
+        let votes = self.votes(now, path.peer, newest).chain(consents);
+        let bytes = wire::emit(&mut out.bytes, &header, claims, votes, &[], &self.keys[0]);
+        out.list.push(Effect::Send { path, bytes });
+    }
+
+    /// The word of a node that has just started and could not take the group before a promise would be over.
+    fn consent(&self, now: Time, peer: usize, lease: Duration, claim: Claim) -> Option<Vote> {
+        let index = self.group_index(claim.group)?;
+        let holds =
+            matches!(claim.stand, Stand::Holds { .. }) && claim.epoch.node == self.settings.peers[peer].id;
+        let takes_from = match self.groups[index].stage {
+            Stage::Init => self.alone_from().max(self.started + self.settings.timing.startup_wait),
+            Stage::Passive | Stage::Fault(_) => self.alone_from(),
+            Stage::Standing(_) | Stage::Ready(_) | Stage::Active(_) => return None,
+        };
+        let term = promise_term(self.settings.timing.dead_after, lease);
+        (holds && now + term <= takes_from).then_some(Vote { group: claim.group, epoch: claim.epoch })
+    }
+
+    fn believed(&mut self, now: Time, path: PathIndex, message: &Message<'_>, out: &mut Effects) {
+        let header = message.header;
+        if !self.peers[path.peer].accept(path.path, header.kind, header.sequence) {
+            self.dropped.replayed += 1;
+            return;
+        }
+        self.peers[path.peer].hear(now, path.path, &header);
+        self.notice_peer(now, path, &header, out);
+        if header.kind == Kind::Acknowledgement {
+            self.measure(now, path, header.echo_sent, out);
+        }
+        self.count_votes(now, path.peer, message);
+        let peer = &mut self.peers[path.peer];
+        let news = match header.kind {
+            Kind::Heartbeat => peer.is_newest(header.sequence, header.sent),
+            Kind::Acknowledgement => peer.is_introduction(header.sent),
+        };
+        if news {
+            for claim in message.claims() {
+                self.claim(now, path.peer, claim, header.sent, out);
+            }
+            self.service.served(message.served());
+        }
+        // After the claims, which may end a tenure for a better reason.
+        self.end_alone(now, out);
+        if header.kind == Kind::Heartbeat {
+            self.acknowledge(now, path, header.sent, out);
+        }
+    }
+
+    fn notice_peer(&mut self, now: Time, path: PathIndex, header: &Header, out: &mut Effects) {
+        let id = self.settings.peers[path.peer].id;
+        let peer = &mut self.peers[path.peer];
+        if !peer.alive {
+            peer.alive = true;
+            self.news = true;
+            event(out, now, EventKind::PeerUp(id));
+        }
+        if !peer.paths[path.path].up {
+            peer.paths[path.path].up = true;
+            event(out, now, EventKind::PathUp(path));
+        }
+        if peer.settings != Some(header.settings) {
+            peer.settings = Some(header.settings);
+            if header.settings != self.settings_hash {
+                event(out, now, EventKind::SettingsDiffer(id));
+            }
+        }
+    }
+
+    fn measure(&mut self, now: Time, path: PathIndex, echo_sent: u64, out: &mut Effects) {
+        let sent = Time::from_nanos(echo_sent);
+        if echo_sent == 0 || sent > now || sent < self.started {
+            return;
+        }
+        let peer = &mut self.peers[path.peer];
+        peer.paths[path.path].measure(now.since(sent));
+        let round_trip = peer.round_trip();
+        let timing = &self.settings.timing;
+        let said_lately = peer.too_far_said.is_some_and(|said| now.since(said).as_secs() < 60);
+        if timing.lease < timing.heartbeat * 3 + round_trip && !said_lately {
+            peer.too_far_said = Some(now);
+            let id = self.settings.peers[path.peer].id;
+            event(out, now, EventKind::LeaseTooShort { peer: id, round_trip });
+        }
+    }
+
+    fn count_votes(&mut self, now: Time, peer: usize, message: &Message<'_>) {
+        let sent = Time::from_nanos(message.header.echo_sent);
+        if sent == Time::ZERO || sent > now {
+            return;
+        }
+        for vote in message.votes() {
+            let Some(index) = self.group_index(vote.group) else { continue };
+            let group = &mut self.groups[index];
+            if vote.epoch.node == self.settings.me && group.own_epoch() == Some(vote.epoch) {
+                let acknowledged = &mut group.acknowledged[peer];
+                *acknowledged = Some(acknowledged.unwrap_or(Time::ZERO).max(sent));
+            }
+        }
+    }
+
+    /// What a peer says of itself for one group.
+    fn claim(&mut self, now: Time, peer: usize, claim: Claim, sent: u64, out: &mut Effects) {
+        let Some(index) = self.group_index(claim.group) else { return };
+        let by_peer = claim.epoch.node == self.settings.peers[peer].id;
+        self.epochs.observe(claim.epoch);
+        self.groups[index].observe(claim.epoch);
+        self.peers[peer].claims[index] = Some(claim);
+        match claim.stand {
+            Stand::Idle | Stand::Unwilling => self.peer_does_not_hold(now, index, peer, claim.stand, out),
+            Stand::Wants(reason) => {
+                self.peer_does_not_hold(now, index, peer, claim.stand, out);
+                self.asked_for(now, index, peer, reason, out);
+            }
+            Stand::Requests if by_peer => self.peer_requests(now, index, peer, claim.epoch, sent, out),
+            Stand::Suspended if by_peer => {
+                self.meet_suspended(now, index, claim.epoch, out);
+                self.peer_requests(now, index, peer, claim.epoch, sent, out);
+            }
+            Stand::Ready if by_peer => {
+                self.release_to(now, index, peer, out);
+                self.peer_requests(now, index, peer, claim.epoch, sent, out);
+            }
+            Stand::Holds { offered_to, reason } if by_peer => {
+                self.peer_holds(now, index, peer, claim.epoch, sent, out);
+                let offered = offered_to == Some(self.settings.me);
+                self.follow_offer(now, index, offered.then_some(reason), out);
+            }
+            // No sender writes a claim of its own in another's epoch.
+            Stand::Requests | Stand::Suspended | Stand::Ready | Stand::Holds { .. } => {
+                self.dropped.malformed += 1;
+            }
+        }
+    }
+
+    fn peer_does_not_hold(&mut self, now: Time, index: usize, peer: usize, stand: Stand, out: &mut Effects) {
+        let group = &mut self.groups[index];
+        if group.promise.is_some_and(|promise| promise.peer == peer) {
+            // It says that it has no lease and has given up what it asked for: the word is free again.
+            group.promise = None;
+            group.vacant_since = now;
+        }
+        if stand == Stand::Unwilling {
+            self.cancel_giving(now, index, peer, out);
+        }
+    }
+
+    /// A peer asks for this node's vote.
+    fn peer_requests(
+        &mut self,
+        now: Time,
+        index: usize,
+        peer: usize,
+        epoch: Epoch,
+        sent: u64,
+        out: &mut Effects,
+    ) {
+        match self.groups[index].stage {
+            // While it holds, or tries to regain, its own word is its own.
+            Stage::Active(_) => return,
+            Stage::Standing(_) if !self.outranks(index, peer) => return,
+            Stage::Standing(_) => {
+                self.leave(now, index, Stage::Passive, Cause::Election, out);
+            }
+            Stage::Init | Stage::Passive | Stage::Ready(_) | Stage::Fault(_) => {}
+        }
+        if self.voting(now) {
+            self.promise(now, index, peer, epoch, sent, false);
+        }
+    }
+
+    /// Promises, unless the word is given to another or for a later tenure.
+    fn promise(
+        &mut self,
+        now: Time,
+        index: usize,
+        peer: usize,
+        epoch: Epoch,
+        sent: u64,
+        holds: bool,
+    ) -> bool {
+        let term = promise_term(self.settings.timing.dead_after, self.peers[peer].lease);
+        let group = &mut self.groups[index];
+        if group.binding_promise(now).is_some_and(|given| given.peer != peer || given.epoch > epoch) {
+            return false;
+        }
+        group.promise = Some(Promise { epoch, peer, until: now + term, basis: sent, holds });
+        group.probe = super::Probe::Unasked;
+        group.answered_said = false;
+        true
+    }
+
+    fn peer_holds(
+        &mut self,
+        now: Time,
+        index: usize,
+        peer: usize,
+        epoch: Epoch,
+        sent: u64,
+        out: &mut Effects,
+    ) {
+        self.groups[index].was_held = true;
+        self.groups[index].abstains = false;
+        self.other_serves(now, index, peer, out);
+        match self.groups[index].stage {
+            Stage::Active(_) => {
+                if !self.meet_holder(now, index, peer, epoch, out) {
+                    return;
+                }
+            }
+            Stage::Standing(_) => self.leave(now, index, Stage::Passive, Cause::OtherHolder, out),
+            Stage::Init => self.leave(now, index, Stage::Passive, Cause::Startup, out),
+            Stage::Passive | Stage::Ready(_) | Stage::Fault(_) => {}
+        }
+        self.promise(now, index, peer, epoch, sent, true);
+    }
+
+    /// Whether a peer stands before this node in the group's order.
+    pub(super) fn outranks(&self, index: usize, peer: usize) -> bool {
+        self.rank(index, self.settings.peers[peer].id) < self.rank(index, self.settings.me)
+    }
+
+    /// A node's place in the group's order; the lower the better.
+    pub(super) fn rank(&self, index: usize, node: NodeId) -> usize {
+        let prefer = &self.settings.groups[index].prefer;
+        prefer.iter().position(|&member| member == node).unwrap_or(usize::MAX)
+    }
+
+    fn group_index(&self, id: GroupId) -> Option<usize> {
+        self.settings.groups.iter().position(|group| group.id == id)
+    }
+
+    fn acknowledge(&mut self, now: Time, path: PathIndex, sent: u64, out: &mut Effects) {
+        let state = &mut self.peers[path.peer].paths[path.path];
+        let sequence = state.next_acknowledgement;
+        state.next_acknowledgement += 1;
+        let header = Header { sequence, ..self.header(now, path, Kind::Acknowledgement, sent) };
+        let votes = self.votes(now, path.peer, sent);
+        let bytes = wire::emit(&mut out.bytes, &header, [], votes, &[], &self.keys[0]);
+        out.list.push(Effect::Send { path, bytes });
+    }
+
+    /// Sends a heartbeat to every peer on every path. Its time is that of the input being worked off, so it was taken
+    /// before the send.
+    pub(super) fn send_heartbeats(&mut self, now: Time, out: &mut Effects) {
+        self.news = false;
+        self.sequence += 1;
+        self.last_sent = now;
+        if now >= self.next_heartbeat {
+            let interval = self.settings.timing.heartbeat;
+            let next = self.next_heartbeat + interval;
+            self.next_heartbeat = if next > now { next } else { now + interval };
+        }
+        let holder = self.groups.iter().any(|group| group.holds(now));
+        for peer in 0..self.peers.len() {
+            let newest = self.peers[peer].newest_sent;
+            for path in 0..self.peers[peer].paths.len() {
+                let path = PathIndex { peer, path };
+                let header =
+                    Header { sequence: self.sequence, ..self.header(now, path, Kind::Heartbeat, newest) };
+                let claims = (0..self.groups.len()).map(|index| self.own_claim(now, index));
+                let served = if holder { self.service.targets() } else { &[] };
+                let votes = self.votes(now, peer, newest);
+                let bytes = wire::emit(&mut out.bytes, &header, claims, votes, served, &self.keys[0]);
+                out.list.push(Effect::Send { path, bytes });
+            }
+        }
+    }
+
+    fn own_claim(&self, now: Time, index: usize) -> Claim {
+        let group = &self.groups[index];
+        let able = self.fit(index);
+        let (stand, epoch, by_hand) = match group.stage {
+            Stage::Active(tenure) if now < tenure.until => {
+                let offered_to = tenure.giving.map(|giving| self.settings.peers[giving.to].id);
+                let reason = tenure.giving.map_or(Reason::None, |giving| giving.reason);
+                (Stand::Holds { offered_to, reason }, Some(tenure.epoch), group.by_hand)
+            }
+            Stage::Active(tenure) => (Stand::Suspended, Some(tenure.epoch), group.by_hand),
+            Stage::Standing(candidacy) => (Stand::Requests, Some(candidacy.epoch), candidacy.by_hand),
+            Stage::Ready(candidacy) if candidacy.address == super::group::Address::Ready => {
+                (Stand::Ready, Some(candidacy.epoch), candidacy.by_hand)
+            }
+            Stage::Passive if able && group.wish.is_some() => {
+                (Stand::Wants(group.wish.map_or(Reason::None, |wish| wish.reason)), group.top, false)
+            }
+            Stage::Passive | Stage::Ready(_) if able => (Stand::Idle, group.top, false),
+            Stage::Init | Stage::Passive | Stage::Ready(_) | Stage::Fault(_) => {
+                (Stand::Unwilling, group.top, false)
+            }
+        };
+        let epoch = epoch.unwrap_or(Epoch { counter: 0, node: self.settings.me });
+        Claim { group: self.settings.groups[index].id, stand, by_hand, epoch }
+    }
+
+    /// Promises to a peer that rest on its message sent then. One to a holder counts at once after our start: it keeps
+    /// nobody waiting but us.
+    fn votes(&self, now: Time, peer: usize, sent: u64) -> impl Iterator<Item = Vote> {
+        let voting = self.voting(now);
+        self.groups.iter().zip(&self.settings.groups).filter_map(move |(group, settings)| {
+            let promise = group.binding_promise(now)?;
+            let counts = (voting || promise.holds) && promise.peer == peer && promise.basis == sent;
+            counts.then_some(Vote { group: settings.id, epoch: promise.epoch })
+        })
+    }
+
+    fn header(&self, now: Time, path: PathIndex, kind: Kind, echo_sent: u64) -> Header {
+        let state = &self.peers[path.peer];
+        let limit = self.settings.timing.heartbeat * 3;
+        let heard_paths = state.paths.iter().take(16).enumerate().fold(0, |heard, (place, path)| {
+            if path.heard_within(now, limit) { heard | (1 << place) } else { heard }
+        });
+        Header {
+            kind,
+            node: self.settings.me,
+            cluster: self.settings.cluster,
+            incarnation: self.incarnation,
+            echo: state.incarnation,
+            sequence: 0,
+            sent: now.as_nanos(),
+            echo_sent,
+            settings: self.settings_hash,
+            heartbeat: self.settings.timing.heartbeat,
+            lease: self.settings.timing.lease,
+            dead_after: self.settings.timing.dead_after,
+            service_mac: self.service_mac().unwrap_or_default(),
+            heard_paths,
+            path: u8::try_from(path.path).unwrap_or(u8::MAX),
+            voting: self.voting(now),
+            service: self.service.health(),
+        }
+    }
+}
+
+/// FNV-1a over the voters and the timings: nodes that differ in it run with different configurations.
+pub(super) fn settings_hash(settings: &Settings) -> u64 {
+    let mut voters: Vec<u16> = settings.peers.iter().map(|peer| peer.id.0).chain([settings.me.0]).collect();
+    voters.sort_unstable();
+    let mut bytes: Vec<u8> = voters.iter().flat_map(|id| id.to_be_bytes()).collect();
+    let timing = &settings.timing;
+    for duration in [timing.heartbeat, timing.lease, timing.dead_after] {
+        bytes.extend_from_slice(&duration.as_nanos().to_be_bytes());
+    }
+    crate::identity::fnv1a_64(&bytes)
+}

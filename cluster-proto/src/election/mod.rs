@@ -1,0 +1,402 @@
+//! The election: leases, promises, hand-overs (design, section 6), for two nodes without quorum.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `mod.rs` | the order in which one input is worked off, and the next deadline |
+//! | `peer.rs` | who is heard and believed |
+//! | `messages.rs` | what a message means, and what ours say |
+//! | `candidacy.rs` | when this node may take a group: vacancy, probe, votes, readiness |
+//! | `tenure.rs` | how it keeps and loses one: leases, lapses, hand-over, other holders |
+//! | `service.rs` | whose service link is cut |
+//! | `commands.rs` | what operators ask for |
+//! | `epochs.rs` | the epochs that may be used |
+//! | `view.rs` | what is shown |
+//! | `group.rs` | the state these rules work on |
+//!
+//! Not here: clocks, sockets, maps, addresses. The order of effects is part of the rules: what makes this node dark
+//! comes before the message that tells others so, and a lease comes after the message it rests on was sent.
+
+mod candidacy;
+mod commands;
+mod epochs;
+mod group;
+mod invariants;
+mod messages;
+mod peer;
+mod service;
+mod tenure;
+mod view;
+
+use std::time::Duration;
+
+use crate::identity::{GroupIndex, Incarnation, Mac, PathIndex};
+use crate::interface::{
+    Cause, Dropped, Effect, Effects, Event, EventKind, Input, Link, Role, ServiceHealth, Start, Timeline,
+};
+use crate::settings::Settings;
+use crate::time::Time;
+use crate::wire::Authenticator;
+
+use commands::Retreat;
+use epochs::EpochCounter;
+use group::{Announcing, Fault, GroupState, Probe, Stage, Tenure};
+use peer::PeerState;
+use service::ServiceJudge;
+
+/// The election core of one node. It is handed every [`Input`] with its time and puts out [`Effect`]s.
+#[derive(Clone, Debug)]
+pub struct Core {
+    settings: Settings,
+    keys: Vec<Authenticator>,
+    settings_hash: u64,
+    incarnation: Incarnation,
+    started: Time,
+    /// The time of the latest input.
+    latest: Time,
+    /// The send time of the newest heartbeat.
+    last_sent: Time,
+    next_heartbeat: Time,
+    sequence: u64,
+    link: Link,
+    drained: bool,
+    stopping: bool,
+    retreat: Option<Retreat>,
+    alone: bool,
+    epochs: EpochCounter,
+    reservation_failed_said: bool,
+    peers: Vec<PeerState>,
+    groups: Vec<GroupState>,
+    service: ServiceJudge,
+    service_said: ServiceHealth,
+    dropped: Dropped,
+    /// Something changed that the peers should hear of before the next heartbeat is due.
+    news: bool,
+}
+
+impl Core {
+    /// A core that has just started. Its first effects come with the first input; give it a [`Input::Tick`] at once.
+    ///
+    /// # Panics
+    /// If the settings hold no key, which the configuration excludes.
+    #[must_use]
+    pub fn new(settings: Settings, start: &Start) -> Self {
+        let now = start.now;
+        assert!(!settings.keys.is_empty(), "the configuration always has a key");
+        let mut groups = vec![GroupState::new(now, settings.peers.len()); settings.groups.len()];
+        let mut epochs = EpochCounter::new(settings.me, start.reserved_epochs);
+        for &(GroupIndex(index), epoch, until) in &start.adopted {
+            epochs.observe(epoch);
+            let group = &mut groups[index];
+            group.observe(epoch);
+            if now < until && epoch.node == settings.me && matches!(start.link, Link::Up { .. }) {
+                group.stage = Stage::Active(Tenure { epoch, until, alone: true, lapse: None, giving: None });
+                group.was_held = true;
+            }
+        }
+        let peers = settings
+            .peers
+            .iter()
+            .map(|peer| PeerState::new(now, &peer.paths, settings.groups.len()))
+            .collect();
+        Self {
+            keys: settings.keys.iter().map(Authenticator::new).collect(),
+            settings_hash: messages::settings_hash(&settings),
+            incarnation: start.incarnation,
+            started: now,
+            latest: now,
+            last_sent: now,
+            next_heartbeat: now,
+            sequence: 0,
+            link: start.link,
+            drained: false,
+            stopping: false,
+            retreat: None,
+            alone: false,
+            epochs,
+            reservation_failed_said: false,
+            peers,
+            groups,
+            service: ServiceJudge::new(settings.timing.heartbeat, settings.timing.dead_after),
+            service_said: ServiceHealth::Unjudged,
+            dropped: Dropped::default(),
+            news: true,
+            settings,
+        }
+    }
+
+    /// Works off one input. `now` never goes back from one call to the next.
+    pub fn handle(&mut self, now: Time, input: Input<'_>, out: &mut Effects) {
+        self.latest = now;
+        match input {
+            Input::Datagram { path, bytes } => self.datagram(now, path, bytes, out),
+            Input::Tick => self.tick(now, out),
+            Input::Overslept(late) => self.overslept(now, late, out),
+            Input::SocketOverflow => self.restart_dead_timers(now),
+            Input::Link(link) => self.link_changed(now, link, out),
+            Input::AddressReady(GroupIndex(group)) => self.address_ready(now, group, out),
+            Input::AddressFailed(GroupIndex(group)) => self.address_failed(now, group, out),
+            Input::ProbeAnswer { address, mac } => self.probe_answer(now, address, mac, out),
+            Input::EpochsReserved(below) => {
+                self.epochs.reserved(below);
+                self.reservation_failed_said = false;
+            }
+            Input::ReservationFailed => {
+                self.epochs.reservation_failed(now);
+                if !self.reservation_failed_said {
+                    self.reservation_failed_said = true;
+                    event(out, now, EventKind::ReservationFailed);
+                }
+            }
+            Input::Served(addresses) => {
+                let vips = &self.settings.groups;
+                let foreign =
+                    addresses.iter().copied().filter(|ip| !vips.iter().any(|group| group.vips.contains(ip)));
+                self.service.served(foreign);
+            }
+            Input::Command(id, command) => self.command(now, id, command, out),
+        }
+        self.advance(now, out);
+        if self.news {
+            self.send_heartbeats(now, out);
+            // A candidate whose peers are silent, and a holder alone, rest on the heartbeat just sent.
+            self.advance(now, out);
+            if self.news {
+                self.send_heartbeats(now, out);
+            }
+        }
+        self.check_invariants(now);
+    }
+
+    /// When [`Input::Tick`] is due at the latest; never before the latest input, so that what is due at once does not
+    /// look like oversleeping.
+    #[must_use]
+    pub fn deadline(&self) -> Time {
+        let groups = (0..self.groups.len()).map(|group| self.group_deadline(group));
+        let service = self.service.deadline().unwrap_or(Time::NEVER);
+        let retreat = self.retreat.map_or(Time::NEVER, |retreat| retreat.deadline);
+        groups.fold(self.next_heartbeat.min(service).min(retreat), Time::min).max(self.latest)
+    }
+
+    fn group_deadline(&self, index: usize) -> Time {
+        let group = &self.groups[index];
+        let announcing = group.announcing.map_or(Time::NEVER, |announcing| announcing.next);
+        let stage = match group.stage {
+            Stage::Init => self.started + self.settings.timing.startup_wait,
+            Stage::Passive => self.vacancy_deadline(index),
+            Stage::Standing(_) => self.next_silence(),
+            Stage::Ready(_) => group.promise.map_or(Time::NEVER, |promise| promise.until),
+            Stage::Active(tenure) => match tenure.lapse {
+                Some(lapse) => lapse.give_up,
+                None => tenure.until.min(self.going_alone_at()),
+            },
+            Stage::Fault(Fault::Link) => Time::NEVER,
+            Stage::Fault(Fault::Address { retry }) => retry,
+        };
+        announcing.min(stage)
+    }
+
+    /// When the next of the peers that are alive counts as silent, if it is not heard until then. A candidate needs no
+    /// vote of it any more.
+    fn next_silence(&self) -> Time {
+        let alive = self.peers.iter().filter(|peer| peer.alive);
+        let silent = alive.map(|peer| peer.silent_since() + self.settings.timing.dead_after);
+        silent.min().unwrap_or(Time::NEVER)
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Effects) {
+        self.judge_peers(now, out);
+        self.judge_service(now, out);
+        for group in 0..self.groups.len() {
+            self.tenure_timers(now, group, out);
+            self.candidacy_timers(now, group, out);
+            self.command_timers(now, group, out);
+        }
+        self.retreat_timers(now, out);
+        if now >= self.next_heartbeat || now >= self.going_alone_at() {
+            self.news = true;
+        }
+        if let Some(below) = self.epochs.reservation(now) {
+            out.list.push(Effect::ReserveEpochs { below });
+        }
+    }
+
+    /// Whatever votes, silence and readiness now allow.
+    fn advance(&mut self, now: Time, out: &mut Effects) {
+        for group in 0..self.groups.len() {
+            self.renew(now, group, out);
+            self.advance_candidacy(now, group, out);
+        }
+        let alone = self.alone(now) && self.groups.iter().any(|group| group.holds(now));
+        if alone != self.alone {
+            self.alone = alone;
+            event(out, now, if alone { EventKind::Alone } else { EventKind::NotAlone });
+        }
+    }
+
+    fn overslept(&mut self, now: Time, late: Duration, out: &mut Effects) {
+        if late >= self.settings.timing.dead_after / 2 {
+            self.restart_dead_timers(now);
+            event(out, now, EventKind::Overslept(late));
+        }
+    }
+
+    /// Silence until now proves nothing, because we could not have heard.
+    fn restart_dead_timers(&mut self, now: Time) {
+        for peer in &mut self.peers {
+            peer.was_deaf(now);
+        }
+        for group in &mut self.groups {
+            group.probe = Probe::Unasked;
+            if let Some(promise) = &mut group.promise {
+                let term = promise_term(self.settings.timing.dead_after, self.peers[promise.peer].lease);
+                promise.until = promise.until.max(now + term);
+            }
+        }
+    }
+
+    fn judge_peers(&mut self, now: Time, out: &mut Effects) {
+        let dead_after = self.settings.timing.dead_after;
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            for (place, path) in peer.paths.iter_mut().enumerate() {
+                if path.up && !path.heard_within(now, dead_after) {
+                    path.up = false;
+                    event(out, now, EventKind::PathDown(PathIndex { peer: index, path: place }));
+                }
+            }
+            if peer.alive && peer.silence(now) >= dead_after {
+                peer.alive = false;
+                event(out, now, EventKind::PeerDown(self.settings.peers[index].id));
+            }
+        }
+    }
+
+    fn judge_service(&mut self, now: Time, out: &mut Effects) {
+        let suspicious = matches!(self.link, Link::Up { .. }) && self.service_path_is_silent(now);
+        if self.service.tick(now, suspicious) {
+            for &address in self.service.targets() {
+                out.list.push(Effect::Probe { address });
+            }
+        }
+        self.tell_service_health(now, out);
+        if self.service.health() == ServiceHealth::Cut {
+            for group in 0..self.groups.len() {
+                self.give_for_service(now, group, out);
+            }
+        }
+    }
+
+    fn tell_service_health(&mut self, now: Time, out: &mut Effects) {
+        let health = self.service.health();
+        if health != self.service_said {
+            self.service_said = health;
+            self.news = true;
+            event(out, now, EventKind::Service(health));
+        }
+    }
+
+    /// Whether some peer is heard on another path, but on its service path one of us does not hear the other.
+    fn service_path_is_silent(&self, now: Time) -> bool {
+        let limit = self.settings.timing.heartbeat * 3;
+        self.peers.iter().any(|peer| {
+            let elsewhere = peer.paths.iter().any(|path| !path.service && path.heard_within(now, limit));
+            elsewhere
+                && peer.paths.iter().enumerate().any(|(place, path)| {
+                    // A path that never carried anything may simply not be there.
+                    let was_proven = path.service && path.round_trip.is_some();
+                    let heard_by_peer = peer.heard_paths & (1 << place.min(15)) != 0;
+                    was_proven && !(path.heard_within(now, limit) && heard_by_peer)
+                })
+        })
+    }
+
+    fn link_changed(&mut self, now: Time, link: Link, out: &mut Effects) {
+        if self.link == link {
+            return;
+        }
+        self.link = link;
+        self.news = true;
+        for index in 0..self.groups.len() {
+            match (link, self.groups[index].stage) {
+                (Link::Up { .. }, Stage::Fault(Fault::Link)) => {
+                    let stage = if self.listening(now) { Stage::Init } else { Stage::Passive };
+                    self.leave(now, index, stage, Cause::Link, out);
+                }
+                // Its Ethernet address has changed: clients must learn the new one.
+                (Link::Up { .. }, Stage::Active(_)) if self.groups[index].holds(now) => {
+                    self.groups[index].announcing = None;
+                    self.announce(now, index, out);
+                }
+                (Link::Up { .. }, _) | (Link::Down | Link::Gone, Stage::Fault(Fault::Link)) => {}
+                (Link::Down | Link::Gone, _) => {
+                    self.leave(now, index, Stage::Fault(Fault::Link), Cause::Link, out);
+                }
+            }
+        }
+    }
+
+    /// Whether this node is still in the listening time after its start.
+    fn listening(&self, now: Time) -> bool {
+        now < self.started + self.settings.timing.startup_wait && !self.peers.iter().all(|peer| peer.alive)
+    }
+
+    /// Whether this node's promises count: D has passed since its start.
+    fn voting(&self, now: Time) -> bool {
+        now >= self.voting_from()
+    }
+
+    fn voting_from(&self) -> Time {
+        self.started + self.settings.timing.dead_after
+    }
+
+    /// Before this nothing is taken on silence alone: to a holder that this node, just started, does not believe yet it
+    /// may have said that it will not take the group for D (`messages.rs`, introductions).
+    fn alone_from(&self) -> Time {
+        self.voting_from() + self.settings.timing.dead_after
+    }
+
+    fn service_mac(&self) -> Option<Mac> {
+        match self.link {
+            Link::Up { mac } => Some(mac),
+            Link::Down | Link::Gone => None,
+        }
+    }
+
+    fn announce(&mut self, now: Time, index: usize, out: &mut Effects) {
+        let schedule = self.settings.groups[index].announce;
+        let group = &mut self.groups[index];
+        let left = group.announcing.map_or(schedule.count, |announcing| announcing.left);
+        out.list.push(Effect::Announce { group: GroupIndex(index) });
+        group.timeline.announced.get_or_insert(now);
+        group.announcing = (left > 1).then(|| Announcing { left: left - 1, next: now + schedule.interval });
+    }
+
+    /// Shows a role, if it changed.
+    fn show_role(&mut self, now: Time, index: usize, role: Role, cause: Cause, out: &mut Effects) {
+        let group = &mut self.groups[index];
+        let timeline = if role == Role::Active { group.timeline } else { Timeline::default() };
+        if group.role != role {
+            let kind = EventKind::Transition {
+                group: GroupIndex(index),
+                from: group.role,
+                to: role,
+                cause,
+                epoch: group.own_epoch().or(group.top),
+                timeline,
+            };
+            event(out, now, kind);
+            group.transitions += 1;
+            group.role = role;
+            group.since = now;
+            group.cause = cause;
+        }
+    }
+}
+
+/// How long a promise lasts: D, or what the lease of the one who is promised demands (design, section 6).
+fn promise_term(dead_after: Duration, lease: Duration) -> Duration {
+    dead_after.max(lease * 11 / 10)
+}
+
+fn event(out: &mut Effects, at: Time, kind: EventKind) {
+    out.list.push(Effect::Event(Event { at, kind }));
+}

@@ -1,0 +1,215 @@
+//! What is known of one peer: its run, when and on which paths it was heard, and what it last said.
+
+use std::time::Duration;
+
+use crate::identity::{Incarnation, Mac};
+use crate::interface::ServiceHealth;
+use crate::replay::ReplayWindow;
+use crate::time::Time;
+use crate::wire::{Claim, Header, Kind};
+
+/// Runs of a peer that are over and must not be believed again. A daemon that crashes every second takes a quarter of an
+/// hour to push the oldest out.
+const RETIRED_RUNS: usize = 1024;
+
+/// One peer.
+#[derive(Clone, Debug)]
+pub(super) struct PeerState {
+    /// The run that is believed: it has echoed ours.
+    pub(super) incarnation: Option<Incarnation>,
+    retired: Vec<Incarnation>,
+    /// Number of its newest heartbeat.
+    newest: Option<u64>,
+    /// When, by its own clock, it sent its newest heartbeat, or its introduction before the first: what our messages to
+    /// it acknowledge. 0 if none.
+    pub(super) newest_sent: u64,
+    pub(super) last_heard: Option<Time>,
+    /// Silence is counted from here at the earliest: our start, or when we could not have heard it.
+    deaf_until: Time,
+    /// Whether [`crate::EventKind::PeerUp`] was the last said of it.
+    pub(super) alive: bool,
+    pub(super) voting: bool,
+    pub(super) service: ServiceHealth,
+    pub(super) mac: Option<Mac>,
+    pub(super) lease: Duration,
+    pub(super) settings: Option<u64>,
+    pub(super) heard_paths: u16,
+    pub(super) paths: Vec<PathState>,
+    /// Its newest claim for each group of ours.
+    pub(super) claims: Vec<Option<Claim>>,
+    pub(super) worst_gap: Duration,
+    pub(super) too_far_said: Option<Time>,
+}
+
+/// One path to it.
+#[derive(Clone, Default, Debug)]
+pub(super) struct PathState {
+    pub(super) service: bool,
+    heartbeats: ReplayWindow,
+    acknowledgements: ReplayWindow,
+    pub(super) last_heard: Option<Time>,
+    pub(super) up: bool,
+    pub(super) round_trip: Option<Duration>,
+    pub(super) lost: u64,
+    /// The number of the next acknowledgement.
+    pub(super) next_acknowledgement: u64,
+    /// When a sender that is not believed yet was last answered.
+    pub(super) last_introduction: Option<Time>,
+}
+
+/// Whether a message is to be taken at its word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Belief {
+    /// Of the run already believed.
+    Known,
+    /// The first of a new run.
+    NewRun,
+    /// Its sender has not echoed our run.
+    Unproven,
+    /// Of a run that is over.
+    OldRun,
+}
+
+impl PeerState {
+    pub(super) fn new(now: Time, paths: &[crate::settings::Path], groups: usize) -> Self {
+        Self {
+            incarnation: None,
+            retired: Vec::with_capacity(RETIRED_RUNS),
+            newest: None,
+            newest_sent: 0,
+            last_heard: None,
+            deaf_until: now,
+            alive: false,
+            voting: false,
+            service: ServiceHealth::Unjudged,
+            mac: None,
+            lease: Duration::ZERO,
+            settings: None,
+            heard_paths: 0,
+            paths: paths
+                .iter()
+                .map(|path| PathState { service: path.service, ..PathState::default() })
+                .collect(),
+            claims: vec![None; groups],
+            worst_gap: Duration::ZERO,
+            too_far_said: None,
+        }
+    }
+
+    /// Weighs a message of run `incarnation` that may have echoed ours.
+    pub(super) fn weigh(&self, incarnation: Incarnation, echoed: bool) -> Belief {
+        if echoed && self.incarnation == Some(incarnation) {
+            Belief::Known
+        } else if self.retired.contains(&incarnation) {
+            Belief::OldRun
+        } else if !echoed {
+            Belief::Unproven
+        } else {
+            Belief::NewRun
+        }
+    }
+
+    /// Believes a new run and forgets what the last one said.
+    pub(super) fn begin_run(&mut self, incarnation: Incarnation) {
+        if let Some(old) = self.incarnation.replace(incarnation) {
+            if self.retired.len() == RETIRED_RUNS {
+                self.retired.remove(0);
+            }
+            self.retired.push(old);
+        }
+        self.newest = None;
+        self.newest_sent = 0;
+        self.voting = false;
+        self.heard_paths = 0;
+        self.claims.fill(None);
+        for path in &mut self.paths {
+            path.heartbeats = ReplayWindow::default();
+            path.acknowledgements = ReplayWindow::default();
+        }
+    }
+
+    /// Checks a message's number. Returns whether it counts, and counts what is missing before it.
+    pub(super) fn accept(&mut self, path: usize, kind: Kind, sequence: u64) -> bool {
+        let path = &mut self.paths[path];
+        match kind {
+            Kind::Heartbeat => match path.heartbeats.accept(sequence) {
+                Some(skipped) => {
+                    path.lost = path.lost.saturating_add(skipped);
+                    true
+                }
+                None => false,
+            },
+            Kind::Acknowledgement => path.acknowledgements.accept(sequence).is_some(),
+        }
+    }
+
+    /// Takes note that it was heard on a path.
+    pub(super) fn hear(&mut self, now: Time, path: usize, header: &Header) {
+        if let Some(last) = self.last_heard.filter(|_| self.alive) {
+            self.worst_gap = self.worst_gap.max(now.since(last));
+        }
+        self.last_heard = Some(now);
+        self.voting = header.voting;
+        self.service = header.service;
+        self.lease = header.lease;
+        self.heard_paths = header.heard_paths;
+        if header.service_mac != Mac::default() {
+            self.mac = Some(header.service_mac);
+        }
+        self.paths[path].last_heard = Some(now);
+    }
+
+    /// Whether a heartbeat is newer than all before it, or a copy of the newest on another path.
+    pub(super) fn is_newest(&mut self, sequence: u64, sent: u64) -> bool {
+        if self.newest.is_some_and(|newest| sequence < newest) {
+            return false;
+        }
+        self.newest = Some(sequence);
+        self.newest_sent = sent;
+        true
+    }
+
+    /// Whether an acknowledgement speaks for its sender: only before the first heartbeat of its run.
+    pub(super) fn is_introduction(&mut self, sent: u64) -> bool {
+        let first = self.newest.is_none() && sent >= self.newest_sent;
+        if first {
+            self.newest_sent = sent;
+        }
+        first
+    }
+
+    /// How long nothing was heard although it could have been.
+    pub(super) fn silence(&self, now: Time) -> Duration {
+        now.since(self.silent_since())
+    }
+
+    /// The start of the present silence.
+    pub(super) fn silent_since(&self) -> Time {
+        self.last_heard.unwrap_or(Time::ZERO).max(self.deaf_until)
+    }
+
+    /// Silence until now proves nothing.
+    pub(super) fn was_deaf(&mut self, now: Time) {
+        self.deaf_until = now;
+    }
+
+    /// The longest of the measured round trips of the paths that are up.
+    pub(super) fn round_trip(&self) -> Duration {
+        self.paths.iter().filter(|path| path.up).filter_map(|path| path.round_trip).max().unwrap_or_default()
+    }
+}
+
+impl PathState {
+    /// Takes a measured round trip into the smoothed one, weighing it one eighth (as RFC 6298, section 2, does).
+    pub(super) fn measure(&mut self, sample: Duration) {
+        self.round_trip = Some(match self.round_trip {
+            Some(smoothed) => (smoothed * 7 + sample) / 8,
+            None => sample,
+        });
+    }
+
+    /// Whether a heartbeat arrived within `limit`.
+    pub(super) fn heard_within(&self, now: Time, limit: Duration) -> bool {
+        self.last_heard.is_some_and(|heard| now.since(heard) < limit)
+    }
+}

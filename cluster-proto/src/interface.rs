@@ -1,0 +1,491 @@
+//! The core's whole interface: what goes in, what comes out, and what it shows of itself.
+
+use std::net::Ipv4Addr;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::identity::{Epoch, GroupIndex, Incarnation, Mac, NodeId, PathIndex};
+use crate::time::Time;
+
+/// What a starting core is given besides its settings.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The time of the start.
+    pub now: Time,
+    /// This run's random number, never 0.
+    pub incarnation: Incarnation,
+    /// No epoch counter below this may be used any more: what the last run had reserved on disk, or 0.
+    pub reserved_epochs: u64,
+    /// Groups whose lease the data plane still holds from a daemon that died: group, epoch, valid until.
+    pub adopted: Vec<(GroupIndex, Epoch, Time)>,
+    /// The service interface as it is now.
+    pub link: Link,
+}
+
+/// One thing that happened. Everything the core reacts to is one of these.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// A datagram arrived on a path.
+    Datagram {
+        /// The path, known from the socket it was read from.
+        path: PathIndex,
+        /// Its bytes, untrusted.
+        bytes: &'a [u8],
+    },
+    /// All sockets were read as far as the bound on reading allows, and time has gone on. Only this runs timers.
+    Tick,
+    /// The loop woke this much later than it had asked for; what is in the sockets may be old and the newest lost.
+    Overslept(Duration),
+    /// The kernel dropped heartbeats because a socket's queue was full.
+    SocketOverflow,
+    /// The service interface changed.
+    Link(Link),
+    /// The group's VIPs are on the interface, as [`Effect::AddAddress`] asked.
+    AddressReady(GroupIndex),
+    /// They could not be put there.
+    AddressFailed(GroupIndex),
+    /// An ARP reply for (or an announcement of) one of our VIPs, or of a served address that was probed.
+    ProbeAnswer {
+        /// The address asked for.
+        address: Ipv4Addr,
+        /// Who has it.
+        mac: Mac,
+    },
+    /// All counters below this are reserved on disk.
+    EpochsReserved(u64),
+    /// The reservation could not be written.
+    ReservationFailed,
+    /// On-link addresses that were served lately, newest first.
+    Served(&'a [Ipv4Addr]),
+    /// An operator's wish; answered by [`Effect::Reply`] with the same id.
+    Command(CommandId, Command),
+}
+
+/// Links a command with its reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CommandId(pub u64);
+
+/// What an operator asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Take the group. `force` does not wait for silence or start-up, but never takes from a live holder.
+    Promote {
+        /// Which.
+        group: GroupIndex,
+        /// Without waiting until that is proven to be safe.
+        force: bool,
+    },
+    /// Give up the group; `force` even if nobody else can serve it.
+    Demote {
+        /// Which.
+        group: GroupIndex,
+        /// Even if nobody else can serve it.
+        force: bool,
+    },
+    /// Give up every group and take none; `force` even if nobody else can serve them.
+    Drain {
+        /// Even if nobody else can serve them.
+        force: bool,
+    },
+    /// End the drain.
+    Undrain,
+    /// Give up every group, as for a clean stop, whether or not somebody takes over. The reply says that all are dark.
+    Resign,
+}
+
+/// The service interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Link {
+    /// Present, up, with carrier, and its data plane attached.
+    Up {
+        /// Its Ethernet address.
+        mac: Mac,
+    },
+    /// Present, but administratively down or without carrier.
+    Down,
+    /// Absent, or present without our data plane on it.
+    Gone,
+}
+
+/// One thing to do, in the order given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Send these bytes of [`Effects::bytes`] on the path.
+    Send {
+        /// The path.
+        path: PathIndex,
+        /// Where in [`Effects::bytes`].
+        bytes: Range<usize>,
+    },
+    /// Write the lease into the map: valid until then. The epoch is written before the lease.
+    Lease {
+        /// Whose.
+        group: GroupIndex,
+        /// The tenure.
+        epoch: Epoch,
+        /// Until when.
+        until: Time,
+    },
+    /// Clear the lease in the map. Comes before any message that tells others so.
+    Dark {
+        /// Whose.
+        group: GroupIndex,
+    },
+    /// Put the group's VIPs onto the interface; answered by [`Input::AddressReady`] or [`Input::AddressFailed`].
+    AddAddress {
+        /// Whose.
+        group: GroupIndex,
+    },
+    /// Take the group's VIPs off the interface. Not answered.
+    RemoveAddress {
+        /// Whose.
+        group: GroupIndex,
+    },
+    /// Announce the group's VIPs once (gratuitous ARP).
+    Announce {
+        /// Whose.
+        group: GroupIndex,
+    },
+    /// Ask on the service link who has this address (ARP probe).
+    Probe {
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// Write to disk that counters below this are in use; answered by [`Input::EpochsReserved`] or
+    /// [`Input::ReservationFailed`].
+    ReserveEpochs {
+        /// The first counter that is not reserved.
+        below: u64,
+    },
+    /// The answer to a command.
+    Reply(CommandId, Result<(), Refusal>),
+    /// Tell the operator.
+    Event(Event),
+}
+
+/// The effects of one input and the bytes they send. Cleared and used again, so that a running core allocates nothing.
+#[derive(Clone, Default, Debug)]
+pub struct Effects {
+    /// What to do, in order.
+    pub list: Vec<Effect>,
+    /// The bytes that [`Effect::Send`] points into.
+    pub bytes: Vec<u8>,
+}
+
+impl Effects {
+    /// Forgets everything, keeping the memory.
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.bytes.clear();
+    }
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Demote of a group this node does not hold.
+    #[error("this node does not hold the group")]
+    NotHolder,
+    /// Promote of a group this node may not hold.
+    #[error("this node is not a member of the group")]
+    NotMember,
+    /// Demote or drain with nobody to take over.
+    #[error("no other node could serve it; --force gives it up all the same")]
+    NobodyElse,
+    /// The other node did not get ready in time; nothing was changed.
+    #[error("the other node did not get ready in time; nothing was changed")]
+    PeerNotReady,
+    /// The holder is alive but did not hand over in time.
+    #[error("the holder did not hand over in time")]
+    HolderKept,
+    /// No vote and no proof of silence within the time allowed.
+    #[error("the group could not be taken: neither the peer's vote nor its silence")]
+    NoVote,
+    /// This node is drained.
+    #[error("this node is drained; undrain it first")]
+    Drained,
+    /// This node cannot serve now: its link, address or state is at fault.
+    #[error("this node is in fault: its service interface or an address is not usable")]
+    Fault,
+    /// Somebody on the service link answers for the VIP although no heartbeat arrives.
+    #[error("another node answers for the VIP on the service link")]
+    Answered,
+    /// Another command for the same group is under way.
+    #[error("another command for this group is under way")]
+    Busy,
+    /// A newer command or a stop took its place.
+    #[error("superseded by a newer command or by a stop")]
+    Superseded,
+}
+
+/// A node's role in a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Listening after its start.
+    Init,
+    /// Ready to take over.
+    Passive,
+    /// Holds a valid lease.
+    Active,
+    /// Cannot serve.
+    Fault,
+}
+
+/// Why a role changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// The daemon started.
+    Startup,
+    /// Nobody held the group and this node was elected.
+    Election,
+    /// The holder fell silent.
+    HolderSilent,
+    /// The lease of a daemon that died was still valid and was adopted.
+    Adopted,
+    /// An operator's `promote`.
+    Promote,
+    /// An operator's `demote`.
+    Demote,
+    /// An operator's `drain`, or its end.
+    Drain,
+    /// The old holder stopped cleanly.
+    Resign,
+    /// The better-ranked node came back.
+    Failback,
+    /// The holder's service link is cut although it hears its peer elsewhere.
+    ServiceCut,
+    /// The service interface went down, or came back.
+    Link,
+    /// The VIP could not be configured.
+    Address,
+    /// The lease ran out and could not be regained in time.
+    Lapse,
+    /// Another node holds the group in a higher epoch.
+    OtherHolder,
+}
+
+/// When the steps of a takeover happened; `None` where there was no such step.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Timeline {
+    /// The old holder was last heard.
+    pub last_heard: Option<Time>,
+    /// The first probe for the VIP was sent.
+    pub probe: Option<Time>,
+    /// The old holder was declared dead (or had handed over, or nobody held), and the vote began.
+    pub declared: Option<Time>,
+    /// The address was on the interface.
+    pub address: Option<Time>,
+    /// The lease was written.
+    pub lease: Option<Time>,
+    /// The first announcement was sent.
+    pub announced: Option<Time>,
+}
+
+/// Something an operator wants to know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// When.
+    pub at: Time,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// The kinds of events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EventKind {
+    /// A role changed.
+    Transition {
+        /// Of which group.
+        group: GroupIndex,
+        /// Before.
+        from: Role,
+        /// After.
+        to: Role,
+        /// Why.
+        cause: Cause,
+        /// The tenure that began or ended, or that this node follows.
+        epoch: Option<Epoch>,
+        /// The steps that led there.
+        timeline: Timeline,
+    },
+    /// The lease ran out while this node was active; it is dark until an acknowledgement renews it.
+    Lapse {
+        /// Of which group.
+        group: GroupIndex,
+    },
+    /// The lease was renewed after a lapse, in the same epoch.
+    Regained {
+        /// Of which group.
+        group: GroupIndex,
+        /// How long it was dark.
+        dark: Duration,
+    },
+    /// No peer is heard; the holder renews its lease alone.
+    Alone,
+    /// A peer that votes is heard again after [`EventKind::Alone`].
+    NotAlone,
+    /// A peer is heard and believed.
+    PeerUp(NodeId),
+    /// A peer has been silent for D.
+    PeerDown(NodeId),
+    /// A path carries heartbeats.
+    PathUp(PathIndex),
+    /// A path has been silent for D.
+    PathDown(PathIndex),
+    /// A cluster node answers for the VIP on the service link although no heartbeat of a holder arrives: not taken.
+    ProbeAnswered {
+        /// Of which group.
+        group: GroupIndex,
+        /// Whose Ethernet address answered.
+        mac: Mac,
+    },
+    /// A stranger answers for or announces the VIP.
+    Rival {
+        /// Of which group.
+        group: GroupIndex,
+        /// Its Ethernet address.
+        mac: Mac,
+    },
+    /// Two holders met; the other, of a lower epoch, yields.
+    DualHolder {
+        /// Of which group.
+        group: GroupIndex,
+        /// The other's epoch.
+        other: Epoch,
+    },
+    /// The planned hand-over of a group began.
+    Handover {
+        /// Of which group.
+        group: GroupIndex,
+        /// To whom.
+        to: NodeId,
+        /// Why.
+        cause: Cause,
+    },
+    /// The planned hand-over did not come about; the group stayed.
+    HandoverFailed {
+        /// Of which group.
+        group: GroupIndex,
+        /// To whom it should have gone.
+        to: NodeId,
+    },
+    /// What is known of the service link changed.
+    Service(ServiceHealth),
+    /// The loop woke late.
+    Overslept(Duration),
+    /// Epochs cannot be reserved on disk; this node cannot take a group once those reserved are used up.
+    ReservationFailed,
+    /// L is shorter than 3 H and the measured round trip: lapses are to be expected.
+    LeaseTooShort {
+        /// The peer.
+        peer: NodeId,
+        /// The measured round trip.
+        round_trip: Duration,
+    },
+    /// A peer runs with other nodes or timings.
+    SettingsDiffer(NodeId),
+}
+
+/// What a node knows of its service link beyond its carrier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ServiceHealth {
+    /// Nothing speaks against it: heartbeats pass, or there is nothing to judge by.
+    Unjudged,
+    /// Heartbeats on the service path stopped, but probed addresses answer.
+    Answered,
+    /// Heartbeats on the service path stopped, and nothing that was probed answers.
+    Cut,
+}
+
+/// Datagrams dropped, by kind; all of them without effect.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Dropped {
+    /// Shorter than its own lengths say, or longer.
+    pub malformed: u64,
+    /// A wire version we do not speak.
+    pub version: u64,
+    /// The authentication code is wrong.
+    pub forged: u64,
+    /// Another cluster's.
+    pub other_cluster: u64,
+    /// A node id that is not the path's.
+    pub unknown_node: u64,
+    /// Our own node id, from elsewhere.
+    pub own_id: u64,
+    /// Seen before, or older than the window.
+    pub replayed: u64,
+    /// From an earlier run of the peer.
+    pub old_incarnation: u64,
+    /// Its sender has not echoed our incarnation yet; it was answered so that it can.
+    pub unproven: u64,
+}
+
+/// What the core shows of itself.
+#[derive(Clone, Default, Debug)]
+pub struct Snapshot {
+    /// One for each group, in the settings' order.
+    pub groups: Vec<GroupView>,
+    /// One for each peer, in the settings' order.
+    pub peers: Vec<PeerView>,
+    /// One for each path: peer by peer, path by path.
+    pub paths: Vec<PathView>,
+    /// Whether the node is drained.
+    pub drained: bool,
+    /// Whether the holder renews alone.
+    pub alone: bool,
+    /// The service link.
+    pub service: Option<ServiceHealth>,
+    /// Datagrams dropped, by kind.
+    pub dropped: Dropped,
+}
+
+/// One group as this node sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupView {
+    /// This node's role.
+    pub role: Role,
+    /// Who holds it, as far as this node knows for certain.
+    pub holder: Option<NodeId>,
+    /// The highest epoch seen.
+    pub epoch: Option<Epoch>,
+    /// Until when this node's lease is valid.
+    pub lease_until: Option<Time>,
+    /// When the role was taken.
+    pub since: Time,
+    /// Why.
+    pub cause: Cause,
+    /// Whether the placement was made by hand.
+    pub by_hand: bool,
+    /// How often this node's lease has run out while active.
+    pub lapses: u64,
+    /// How often each role was taken: init, passive, active, fault.
+    pub transitions: u64,
+}
+
+/// One peer as this node sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerView {
+    /// Whether it was heard within D, and believed.
+    pub alive: bool,
+    /// When it was last heard.
+    pub last_heard: Option<Time>,
+    /// Whether its votes count already (it waits D after its start).
+    pub voting: bool,
+    /// The longest gap between two of its heartbeats while it was alive.
+    pub worst_gap: Duration,
+    /// Whether its nodes and timings are ours.
+    pub same_settings: bool,
+}
+
+/// One path as this node sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct PathView {
+    /// Which.
+    pub path: PathIndex,
+    /// Whether a heartbeat arrived on it within D.
+    pub up: bool,
+    /// The newest round trip measured.
+    pub round_trip: Option<Duration>,
+    /// Heartbeats that are missing in the peer's sequence on this path.
+    pub lost: u64,
+}

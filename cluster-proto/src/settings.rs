@@ -1,0 +1,95 @@
+//! What one node's core needs to know of the configuration, already checked.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use crate::identity::{ClusterId, GroupId, NodeId};
+
+/// The configuration of one node's core.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster, so that two clusters on one wire ignore each other.
+    pub cluster: ClusterId,
+    /// This node.
+    pub me: NodeId,
+    /// The other nodes.
+    pub peers: Vec<Peer>,
+    /// The groups, in the configuration's order; [`crate::GroupIndex`] points into this.
+    pub groups: Vec<Group>,
+    /// The timing rules' three durations and the start-up wait.
+    pub timing: Timing,
+    /// The keys: the first signs, all verify. Never empty.
+    pub keys: Vec<Key>,
+}
+
+/// Another node.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its id.
+    pub id: NodeId,
+    /// The address pairs its heartbeats travel on; [`crate::PathIndex`] points into this. Never empty.
+    pub paths: Vec<Path>,
+}
+
+/// One local/remote address pair; the addresses themselves are the driver's business.
+#[derive(Clone, Copy, Debug)]
+pub struct Path {
+    /// Whether it runs over the interface that clients use.
+    pub service: bool,
+}
+
+/// A group: VIPs that move together.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its id on the wire.
+    pub id: GroupId,
+    /// Its virtual addresses. Never empty.
+    pub vips: Vec<Ipv4Addr>,
+    /// All nodes that may hold it, best first. This is the rank.
+    pub prefer: Vec<NodeId>,
+    /// Whether it returns to the preferred node.
+    pub failback: Failback,
+    /// How often a takeover is announced.
+    pub announce: AnnounceSchedule,
+}
+
+/// Whether a group returns to a better-ranked node that has come back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failback {
+    /// It stays where it is.
+    Never,
+    /// It returns once the better node has been fit to serve for this long.
+    After(Duration),
+}
+
+/// How often and how far apart a takeover is announced (gratuitous ARP); the first at once.
+#[derive(Clone, Copy, Debug)]
+pub struct AnnounceSchedule {
+    /// How many announcements in all, at least 1.
+    pub count: u32,
+    /// The time between two of them.
+    pub interval: Duration,
+}
+
+/// The three durations of the election and how long a starting node listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// H: the time between two heartbeats, at least 1 ms.
+    pub heartbeat: Duration,
+    /// L: the term of a lease; at least 3 H.
+    pub lease: Duration,
+    /// D: how long a promise lasts; at least 1.1 L.
+    pub dead_after: Duration,
+    /// How long a starting node listens before it may take a VIP without having heard its peers.
+    pub startup_wait: Duration,
+}
+
+/// A shared secret of 32 bytes.
+#[derive(Clone)]
+pub struct Key(pub [u8; 32]);
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(…)")
+    }
+}

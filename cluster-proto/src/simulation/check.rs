@@ -1,0 +1,204 @@
+//! The rules I1 to I5 of the design, checked at every step against the true state of all hosts.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::identity::Epoch;
+use crate::settings::Timing;
+
+use super::clock::TrueTime;
+use super::host::{Host, Processed, Processing};
+use super::options::Rule;
+use super::plan::node_id;
+
+/// A broken rule.
+pub(super) type Broken = (Rule, String);
+
+/// What has to be remembered to judge.
+#[derive(Clone, Debug)]
+pub(super) struct Checks {
+    nodes: usize,
+    /// By receiver and sender: when it last worked off a message that it believed.
+    heard: Vec<Option<TrueTime>>,
+    /// By node: since when it does nothing (stopped, stalled, killed).
+    stopped: Vec<Option<TrueTime>>,
+    /// By group and pair of nodes: since which step both hold.
+    overlaps: Vec<Option<u64>>,
+    /// By node and group: the tenure under way.
+    tenures: Vec<Option<Epoch>>,
+    /// By node and group: the highest counter that began a tenure since the disk was new.
+    highest: Vec<u64>,
+    /// By node: all counters that began a tenure since the disk was new.
+    used: Vec<HashSet<u64>>,
+    shortest_silence: TrueTime,
+    lease: Duration,
+}
+
+impl Checks {
+    pub(super) fn new(nodes: usize, groups: usize, timing: &Timing) -> Self {
+        Self {
+            nodes,
+            heard: vec![None; nodes * nodes],
+            stopped: vec![None; nodes],
+            overlaps: vec![None; groups * nodes * nodes],
+            tenures: vec![None; nodes * groups],
+            highest: vec![0; nodes * groups],
+            used: vec![HashSet::new(); nodes],
+            // U is never shorter than one and a quarter intervals, of a clock up to ten percent fast.
+            shortest_silence: u64::try_from(timing.heartbeat.as_nanos()).unwrap_or(0) * 11 / 10,
+            lease: timing.lease,
+        }
+    }
+
+    pub(super) fn stops(&mut self, node: usize, at: TrueTime) {
+        self.stopped[node].get_or_insert(at);
+    }
+
+    pub(super) fn goes_on(&mut self, node: usize) {
+        self.stopped[node] = None;
+    }
+
+    pub(super) fn heard(&mut self, by: usize, from: usize, at: TrueTime) {
+        self.heard[by * self.nodes + from] = Some(at);
+    }
+
+    pub(super) fn loses_disk(&mut self, node: usize) {
+        self.highest.iter_mut().skip(node).step_by(self.nodes).for_each(|highest| *highest = 0);
+        self.used[node].clear();
+    }
+
+    /// The daemon's tenure of a group is over.
+    pub(super) fn tenure_ends(&mut self, node: usize, group: usize) {
+        let place = self.tenure(node, group);
+        self.tenures[place] = None;
+    }
+
+    fn tenure(&self, node: usize, group: usize) -> usize {
+        group * self.nodes + node
+    }
+
+    fn pair(&self, group: usize, one: usize, other: usize) -> usize {
+        (group * self.nodes + one.min(other)) * self.nodes + one.max(other)
+    }
+
+    /// A lease was written (I2, I4). Returns whether it begins a tenure.
+    pub(super) fn lease_written(
+        &mut self,
+        hosts: &[Host],
+        node: usize,
+        group: usize,
+        at: TrueTime,
+    ) -> Result<bool, Broken> {
+        let host = &hosts[node];
+        let entry = host.map[group];
+        let now = host.clock.shows(at);
+        if entry.until > now + self.lease {
+            let left = entry.until.since(now);
+            return Err((
+                Rule::StalledIsDark,
+                format!("node {node} writes a lease of {left:?}, longer than L"),
+            ));
+        }
+        let Some(epoch) = entry.epoch else {
+            return Err((Rule::MapFollows, "a lease without an epoch".into()));
+        };
+        let place = self.tenure(node, group);
+        if self.tenures[place] == Some(epoch) {
+            return Ok(false);
+        }
+        let highest = self.highest[place];
+        let new = self.used[node].insert(epoch.counter);
+        if epoch.node != node_id(node) || epoch.counter <= highest || !new {
+            return Err((
+                Rule::MapFollows,
+                format!("node {node} begins a tenure as {epoch}, but used {highest}"),
+            ));
+        }
+        if epoch.counter >= host.disk {
+            let disk = host.disk;
+            return Err((
+                Rule::MapFollows,
+                format!("node {node} uses {epoch}, but its disk reserves only below {disk}"),
+            ));
+        }
+        // An interface that has vanished takes its addresses along, and the daemon learns of it a moment later.
+        if !host.addresses[group] && host.link != crate::Link::Gone {
+            return Err((Rule::MapFollows, format!("node {node} takes group {group} without its address")));
+        }
+        self.highest[place] = epoch.counter;
+        self.tenures[place] = Some(epoch);
+        Ok(true)
+    }
+
+    /// Compares maps (I1). Returns how many overlaps began.
+    pub(super) fn holders(&mut self, hosts: &[Host], step: u64, at: TrueTime) -> Result<u64, Broken> {
+        let mut began = 0;
+        for group in 0..hosts[0].map.len() {
+            for one in 0..self.nodes {
+                for other in one + 1..self.nodes {
+                    let place = self.pair(group, one, other);
+                    let both = hosts[one].serves(group, at) && hosts[other].serves(group, at);
+                    if !both {
+                        self.overlaps[place] = None;
+                    } else if self.overlaps[place].is_none() {
+                        self.may_overlap(group, one, other, at)?;
+                        self.overlaps[place] = Some(step);
+                        began += 1;
+                    }
+                }
+            }
+        }
+        Ok(began)
+    }
+
+    /// Two holders are allowed only where neither has heard the other for a while.
+    fn may_overlap(&self, group: usize, one: usize, other: usize, at: TrueTime) -> Result<(), Broken> {
+        for (by, from) in [(one, other), (other, one)] {
+            let Some(heard) = self.heard[by * self.nodes + from] else { continue };
+            let awake_until = self.stopped[by].unwrap_or(at);
+            let silence = awake_until.saturating_sub(heard);
+            if silence < self.shortest_silence {
+                let stopped = if self.stopped[by].is_some() { " before it stopped" } else { "" };
+                let silence = Duration::from_nanos(silence);
+                return Err((
+                    Rule::OneHolder,
+                    format!(
+                        "nodes {one} and {other} both hold group {group}, and node {by} had heard the other \
+                         {silence:?}{stopped}"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// An input was worked off and its effects carried out (I1: two holders end with the first heartbeat, and when the
+    /// worse-ranked sees the other answer).
+    pub(super) fn worked_off(
+        &self,
+        hosts: &[Host],
+        node: usize,
+        processing: Processing,
+        outranked_in: impl Fn(usize, std::net::Ipv4Addr) -> Vec<usize>,
+        at: TrueTime,
+    ) -> Result<(), Broken> {
+        let (from, groups, how): (usize, Vec<usize>, &str) = match processing.kind {
+            Processed::Believed(from) => (from, (0..hosts[0].map.len()).collect(), "a message was believed"),
+            Processed::Seen(from, address) => {
+                (from, outranked_in(from, address), "it saw the better-ranked answer")
+            }
+            Processed::Other => return Ok(()),
+        };
+        for group in groups {
+            let since = self.overlaps[self.pair(group, node, from)];
+            let both = hosts[node].serves(group, at) && hosts[from].serves(group, at);
+            if both && since.is_some_and(|since| since < processing.step) {
+                return Err((
+                    Rule::OneHolder,
+                    format!("{how} by node {node}, and it and node {from} still both hold group {group}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

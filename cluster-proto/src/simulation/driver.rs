@@ -1,0 +1,415 @@
+//! The driver of one daemon, as the real one: wakes at the core's deadline or when there is something to read, reads with
+//! bounds, ticks, carries out effects in their order. It may be stopped between any two of them.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::identity::PathIndex;
+use crate::interface::{Effect, EventKind, Input, Role, ServiceHealth};
+use crate::wire::{self, Kind, Vote};
+
+use super::check::Broken;
+use super::clock::MICROSECOND;
+use super::host::{Action, MapEntry, Phase, Processed, Processing, node_of_peer};
+use super::options::{Planted, Rule};
+use super::plan::{mac_of, node_id};
+use super::world::{World, describe, input_of, tell};
+
+/// Datagrams read from one socket in a turn, as the real driver does.
+const DATAGRAMS_A_TURN: usize = 64;
+const FRAMES_A_TURN: usize = 32;
+/// More ticks than these that are due at once, with nothing read in between, are a spinning loop.
+const HURRIED_TICKS: u32 = 4;
+
+/// The numbers of acknowledgements that nobody sent begin here.
+const FORGED: u64 = 1 << 40;
+
+fn is_forged(bytes: &[u8]) -> bool {
+    wire::Message::parse(bytes).is_ok_and(|message| message.header.sequence >= FORGED)
+}
+
+/// What the driver hands the core.
+enum Given {
+    Overslept(Duration),
+    Overflow,
+    Datagram(PathIndex, Rc<[u8]>),
+    Arp(std::net::Ipv4Addr, crate::Mac),
+    Note(super::host::Note),
+    Tick,
+}
+
+impl World<'_> {
+    /// The process goes on until it waits or stalls.
+    pub(super) fn go_on(&mut self, node: usize) -> Result<(), Broken> {
+        loop {
+            if !self.carry_out_pending(node)? {
+                return Ok(());
+            }
+            let Some(given) = self.next_input(node) else { return Ok(()) };
+            if let Some(given) = given {
+                self.hand_over(node, given)?;
+            }
+        }
+    }
+
+    /// The next thing in the driver's turn. `None`: it waits. `Some(None)`: nothing at this point.
+    fn next_input(&mut self, node: usize) -> Option<Option<Given>> {
+        let now = self.shown(node);
+        let paths = self.network.paths();
+        let dead_after = self.plan.timing.dead_after;
+        let daemon = self.hosts[node].daemon.as_mut()?;
+        match daemon.phase {
+            Phase::Starting => {
+                daemon.phase = Phase::Arm;
+                Some(Some(Given::Tick))
+            }
+            Phase::Waiting => {
+                daemon.phase = Phase::Reading { socket: 0, read: 0 };
+                if self.options.planted == Some(Planted::LapsedLeasesRenewed) {
+                    self.renew_lapsed(node);
+                    return Some(None);
+                }
+                let late = now.since(daemon.armed);
+                Some((late >= dead_after / 2).then_some(Given::Overslept(late)))
+            }
+            Phase::Reading { socket, .. } if socket == daemon.sockets.len() => {
+                daemon.phase = Phase::Arp { read: 0 };
+                Some(None)
+            }
+            Phase::Reading { socket, read } => {
+                let queue = &mut daemon.sockets[socket];
+                if queue.overflowed && !queue.queue.is_empty() {
+                    queue.overflowed = false;
+                    return Some(Some(Given::Overflow));
+                }
+                match queue.queue.pop_front() {
+                    Some(bytes) if read < DATAGRAMS_A_TURN => {
+                        daemon.phase = Phase::Reading { socket, read: read + 1 };
+                        let path = PathIndex { peer: socket / paths, path: socket % paths };
+                        Some(Some(Given::Datagram(path, bytes)))
+                    }
+                    other => {
+                        if let Some(bytes) = other {
+                            queue.queue.push_front(bytes);
+                        }
+                        daemon.phase = Phase::Reading { socket: socket + 1, read: 0 };
+                        Some(None)
+                    }
+                }
+            }
+            Phase::Arp { read } => match daemon.arp.pop_front() {
+                Some((address, mac)) => {
+                    daemon.phase =
+                        if read < FRAMES_A_TURN { Phase::Arp { read: read + 1 } } else { Phase::Notes };
+                    Some(Some(Given::Arp(address, mac)))
+                }
+                None => {
+                    daemon.phase = Phase::Notes;
+                    Some(None)
+                }
+            },
+            Phase::Notes => match daemon.notes.pop_front() {
+                Some(note) => Some(Some(Given::Note(note))),
+                None => {
+                    daemon.phase = Phase::Tick;
+                    Some(None)
+                }
+            },
+            Phase::Tick => {
+                daemon.phase = Phase::Arm;
+                Some(Some(Given::Tick))
+            }
+            Phase::Arm => {
+                daemon.phase = Phase::Waiting;
+                daemon.armed = daemon.core.deadline();
+                let left_over = daemon.sockets.iter().any(|socket| !socket.queue.is_empty())
+                    || !daemon.arp.is_empty()
+                    || !daemon.notes.is_empty();
+                let due = self.hosts[node].clock.when(self.hosts[node].daemon.as_ref()?.armed);
+                let late = self.random.between(0, self.plan.driver.wakes_late);
+                let due = due.max(self.now).saturating_add(late);
+                self.wake_at(node, if left_over { self.now + MICROSECOND } else { due });
+                None
+            }
+        }
+    }
+
+    fn hand_over(&mut self, node: usize, given: Given) -> Result<(), Broken> {
+        let now = self.shown(node);
+        let step = self.step;
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.clear();
+        let Some(daemon) = self.hosts[node].daemon.as_mut() else { return Ok(()) };
+        let mut kind = Processed::Other;
+        let mut rejected = 0;
+        match &given {
+            Given::Overslept(late) => {
+                self.report.overslept += 1;
+                daemon.core.handle(now, Input::Overslept(*late), &mut effects);
+            }
+            Given::Overflow => daemon.core.handle(now, Input::SocketOverflow, &mut effects),
+            Given::Datagram(path, bytes) => {
+                let before = daemon.snapshot.dropped;
+                daemon.core.handle(now, Input::Datagram { path: *path, bytes }, &mut effects);
+                daemon.core.show(now, &mut daemon.snapshot);
+                if is_forged(bytes) {
+                    // What nobody sent is nothing heard.
+                } else if daemon.snapshot.dropped == before {
+                    kind = Processed::Believed(node_of_peer(node, path.peer));
+                } else {
+                    rejected = 1;
+                }
+            }
+            Given::Arp(address, mac) => {
+                daemon.core.handle(now, Input::ProbeAnswer { address: *address, mac: *mac }, &mut effects);
+                if let Some(seen) = (0..self.options.nodes).find(|&other| mac_of(other) == *mac) {
+                    kind = Processed::Seen(seen, *address);
+                }
+            }
+            Given::Note(note) => daemon.core.handle(now, input_of(note), &mut effects),
+            Given::Tick => {
+                daemon.core.handle(now, Input::Tick, &mut effects);
+                let due_at_once = daemon.core.deadline() <= now && !daemon.has_read;
+                daemon.hurried = if due_at_once { daemon.hurried + 1 } else { 0 };
+                daemon.has_read = false;
+            }
+        }
+        daemon.has_read |= !matches!(given, Given::Tick);
+        let hurried = daemon.hurried;
+        daemon.processing = Some(Processing { step, kind });
+        for effect in effects.list.drain(..) {
+            daemon.pending.push_back(match effect {
+                Effect::Send { path, bytes } => Action::Send(path, effects.bytes[bytes].into()),
+                other => Action::Other(other),
+            });
+        }
+        let count = daemon.pending.len();
+        self.report.believed += u64::from(matches!(kind, Processed::Believed(_)));
+        self.report.rejected += rejected;
+        if self.is_told() {
+            self.tell_given(node, &given, kind, rejected);
+        }
+        self.effects = effects;
+        let most = 60 + 20 * self.plan.groups.len() + 6 * self.network.paths() * self.options.nodes;
+        if count > most {
+            return Err((Rule::Bounded, format!("one input of node {node} has {count} effects")));
+        }
+        if hurried > HURRIED_TICKS {
+            return Err((Rule::Bounded, format!("node {node} spins: {hurried} ticks that were due at once")));
+        }
+        Ok(())
+    }
+
+    fn tell_given(&mut self, node: usize, given: &Given, kind: Processed, rejected: u64) {
+        let shown = self.shown(node);
+        match given {
+            Given::Overslept(late) => tell!(self, "node {node} [{shown:?}]: overslept {late:?}"),
+            Given::Overflow => tell!(self, "node {node} [{shown:?}]: socket overflowed"),
+            Given::Datagram(path, bytes) => {
+                let verdict = if rejected > 0 { "REJECTS" } else { "believes" };
+                tell!(self, "node {node} [{shown:?}]: {verdict} on path {}: {}", path.path, describe(bytes));
+            }
+            Given::Arp(address, mac) => {
+                tell!(self, "node {node} [{shown:?}]: {mac} has {address} ({kind:?})")
+            }
+            Given::Note(super::host::Note::Served(_)) => {}
+            Given::Note(note) => tell!(self, "node {node} [{shown:?}]: {note:?}"),
+            Given::Tick => tell!(self, "node {node} [{shown:?}]: tick"),
+        }
+    }
+
+    /// Carries out what is pending. Returns whether all of it is done.
+    fn carry_out_pending(&mut self, node: usize) -> Result<bool, Broken> {
+        loop {
+            let Some(daemon) = self.hosts[node].daemon.as_mut() else { return Ok(false) };
+            if daemon.pending.is_empty() {
+                let processing = daemon.processing.take();
+                if let Some(processing) = processing {
+                    self.worked_off(node, processing)?;
+                }
+                return Ok(true);
+            }
+            if self.now < self.plan.heal_at && self.random.per_million(self.plan.driver.stalls) {
+                let stall = self.random.skewed(10 * MICROSECOND, self.plan.driver.longest_stall);
+                tell!(self, "node {node}: stalls for {:?}", Duration::from_nanos(stall));
+                self.checks.stops(node, self.now);
+                self.wake_at(node, self.now + stall);
+                return Ok(false);
+            }
+            let daemon = self.hosts[node].daemon.as_mut();
+            if let Some(action) = daemon.and_then(|daemon| daemon.pending.pop_front()) {
+                self.carry_out(node, action)?;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, node: usize, action: Action) -> Result<(), Broken> {
+        let effect = match action {
+            Action::Send(path, bytes) => {
+                if self.options.planted == Some(Planted::UnacknowledgedRenewal) {
+                    self.forge_acknowledgement(node, path, &bytes);
+                }
+                self.send(node, path, bytes);
+                return Ok(());
+            }
+            Action::Other(effect) => effect,
+        };
+        match effect {
+            Effect::Send { .. } => {}
+            Effect::Lease { group, epoch, until } => {
+                tell!(self, "node {node}: LEASE group {} {epoch} until {until:?}", group.0);
+                self.write_lease(node, group.0, MapEntry { epoch: Some(epoch), until })?;
+            }
+            Effect::Dark { group } => {
+                tell!(self, "node {node}: DARK group {}", group.0);
+                if self.options.planted != Some(Planted::DarkIgnored) {
+                    self.hosts[node].map[group.0].until = crate::Time::ZERO;
+                }
+                self.moved("a dark moment", node, group.0)?;
+            }
+            Effect::AddAddress { group } => self.address_job(node, group.0, true),
+            Effect::RemoveAddress { group } => self.address_job(node, group.0, false),
+            Effect::Announce { group } => self.announce(node, group.0),
+            Effect::Probe { address } => {
+                tell!(self, "node {node}: probes {address}");
+                self.ask(node, address);
+            }
+            Effect::ReserveEpochs { below } => self.reserve(node, below),
+            Effect::Reply(id, outcome) => {
+                tell!(self, "node {node}: reply {id:?} {outcome:?}");
+                match outcome {
+                    Ok(()) => self.report.done += 1,
+                    Err(_) => self.report.refused += 1,
+                }
+            }
+            Effect::Event(event) => {
+                tell!(self, "node {node}: event {:?}", event.kind);
+                self.count_event(node, event.kind);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_lease(&mut self, node: usize, group: usize, mut entry: MapEntry) -> Result<(), Broken> {
+        let now = self.shown(node);
+        match self.options.planted {
+            Some(Planted::LongLeases) => entry.until = entry.until + self.plan.timing.dead_after,
+            Some(Planted::TimeTakenLate) => entry.until = now + self.plan.timing.lease,
+            _ => {}
+        }
+        let was = self.hosts[node].map[group];
+        self.hosts[node].map[group] = entry;
+        self.report.leases += 1;
+        let outcome = self.checks.lease_written(&self.hosts, node, group, self.now);
+        let begins = self.let_pass(outcome)?.unwrap_or(false);
+        if begins {
+            self.report.tenures += 1;
+            if self.last_holder[group].is_some_and(|last| last != node) {
+                self.report.failovers += 1;
+            }
+            self.last_holder[group] = Some(node);
+            self.note_survivor(node);
+            self.moved("a new tenure", node, group)?;
+        } else if now >= was.until {
+            self.moved("a gap between two leases", node, group)?;
+        }
+        // At once, for the moment may be over before the next step.
+        let outcome = self.checks.holders(&self.hosts, self.step, self.now);
+        self.report.overlaps += self.let_pass(outcome)?.unwrap_or(0);
+        Ok(())
+    }
+
+    /// Lets the violations of the rule that is not checked pass.
+    pub(super) fn let_pass<T>(&self, outcome: Result<T, Broken>) -> Result<Option<T>, Broken> {
+        match outcome {
+            Ok(value) => Ok(Some(value)),
+            Err((rule, _)) if Some(rule) == self.options.unchecked => Ok(None),
+            Err(broken) => Err(broken),
+        }
+    }
+
+    fn count_event(&mut self, node: usize, kind: EventKind) {
+        match kind {
+            EventKind::Transition { group, from: Role::Active, .. } => self.checks.tenure_ends(node, group.0),
+            EventKind::Lapse { .. } => self.report.lapses += 1,
+            EventKind::Regained { .. } => self.report.regained += 1,
+            EventKind::DualHolder { .. } => self.report.dual_holders += 1,
+            EventKind::Handover { .. } => self.report.handovers += 1,
+            EventKind::Alone => self.report.alone += 1,
+            EventKind::ProbeAnswered { .. } => self.report.probes_answered += 1,
+            EventKind::Service(ServiceHealth::Cut) => self.report.service_cuts += 1,
+            _ => {}
+        }
+    }
+
+    /// All effects of an input are carried out (I1, I4).
+    fn worked_off(&mut self, node: usize, processing: Processing) -> Result<(), Broken> {
+        let now = self.shown(node);
+        let groups = &self.plan.groups;
+        let outranked_in = |other: usize, address: std::net::Ipv4Addr| {
+            let rank = |node: usize, group: &crate::Group| {
+                group.prefer.iter().position(|&member| member == node_id(node)).unwrap_or(usize::MAX)
+            };
+            let worse = |(_, group): &(usize, &crate::Group)| {
+                group.vips.contains(&address) && rank(other, group) < rank(node, group)
+            };
+            groups.iter().enumerate().filter(worse).map(|(place, _)| place).collect()
+        };
+        if let Processed::Believed(from) = processing.kind {
+            self.checks.heard(node, from, self.now);
+        }
+        let outcome = self.checks.worked_off(&self.hosts, node, processing, outranked_in, self.now);
+        self.let_pass(outcome)?;
+        if self.options.planted.is_some() {
+            return Ok(());
+        }
+        let host = &self.hosts[node];
+        for group in 0..self.plan.groups.len() {
+            let holds =
+                host.daemon.as_ref().is_some_and(|daemon| daemon.core.holds(now, crate::GroupIndex(group)));
+            if holds != host.serves(group, self.now) {
+                let what =
+                    format!("node {node}, group {group}: the core holds: {holds}, the map says otherwise");
+                return Err((Rule::MapFollows, what));
+            }
+        }
+        Ok(())
+    }
+
+    // Planted bugs.
+
+    fn renew_lapsed(&mut self, node: usize) {
+        let now = self.shown(node);
+        let until = now + self.plan.timing.lease;
+        for entry in &mut self.hosts[node].map {
+            if entry.until != crate::Time::ZERO && entry.until <= now {
+                entry.until = until;
+            }
+        }
+    }
+
+    /// Has the sender of a heartbeat read that its peer votes for all it claims.
+    fn forge_acknowledgement(&mut self, node: usize, path: PathIndex, heartbeat: &[u8]) {
+        let Ok(message) = wire::Message::parse(heartbeat) else { return };
+        let header = message.header;
+        let (Kind::Heartbeat, Some(incarnation)) = (header.kind, header.echo) else { return };
+        let votes = message.claims().map(|claim| Vote { group: claim.group, epoch: claim.epoch });
+        let forged = wire::Header {
+            kind: Kind::Acknowledgement,
+            node: node_id(node_of_peer(node, path.peer)),
+            incarnation,
+            echo: Some(header.incarnation),
+            sequence: FORGED + header.sequence,
+            echo_sent: header.sent,
+            voting: true,
+            ..header
+        };
+        let mut bytes = Vec::new();
+        let key = wire::Authenticator::new(&self.plan.settings(node).keys[0]);
+        wire::emit(&mut bytes, &forged, [], votes, &[], &key);
+        let socket = path.peer * self.network.paths() + path.path;
+        if let Some(daemon) = &mut self.hosts[node].daemon {
+            daemon.sockets[socket].queue.push_back(bytes.into());
+        }
+    }
+}

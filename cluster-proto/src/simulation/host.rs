@@ -1,0 +1,167 @@
+//! A simulated host: what outlives its daemon (map, disk, addresses, interface), and the daemon with its sockets.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+
+use crate::Core;
+use crate::identity::{Epoch, GroupIndex, Mac, PathIndex};
+use crate::interface::{Command, CommandId, Effect, Link, Snapshot};
+use crate::time::Time;
+
+use super::clock::{BootClock, TrueTime};
+use super::plan::mac_of;
+
+/// One host.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) clock: BootClock,
+    pub(super) powered: bool,
+    /// The BPF map: one lease for each group. It is gone only with the host.
+    pub(super) map: Vec<MapEntry>,
+    /// Whether each group's VIPs are on the interface.
+    pub(super) addresses: Vec<bool>,
+    /// Epoch counters below this are reserved on disk.
+    pub(super) disk: u64,
+    pub(super) link: Link,
+    pub(super) daemon: Option<Daemon>,
+    /// How many daemons have run.
+    pub(super) runs: u64,
+    // Troubles under way.
+    pub(super) paused: u32,
+    pub(super) crashed: u32,
+    pub(super) off: u32,
+    pub(super) link_down: u32,
+    pub(super) link_gone: u32,
+    pub(super) address_fails: u32,
+    pub(super) disk_fails: u32,
+}
+
+/// What the data plane is told of a group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MapEntry {
+    pub(super) epoch: Option<Epoch>,
+    pub(super) until: Time,
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    pub(super) run: u64,
+    pub(super) core: Core,
+    /// One for each path, peer by peer.
+    pub(super) sockets: Vec<Socket>,
+    pub(super) arp: VecDeque<(Ipv4Addr, Mac)>,
+    pub(super) notes: VecDeque<Note>,
+    /// Effects that are still to be carried out.
+    pub(super) pending: VecDeque<Action>,
+    /// The input that these effects come from.
+    pub(super) processing: Option<Processing>,
+    pub(super) phase: Phase,
+    /// The deadline that the core gave.
+    pub(super) armed: Time,
+    /// When the process goes on; other wakes are out of date.
+    pub(super) wakes_at: TrueTime,
+    pub(super) snapshot: Snapshot,
+    /// What the worker that configures addresses has to do: the group, and whether to add or to remove.
+    pub(super) jobs: VecDeque<(usize, bool)>,
+    /// Ticks one after the other that were due at once.
+    pub(super) hurried: u32,
+    /// Whether anything was read since the last tick.
+    pub(super) has_read: bool,
+}
+
+/// A socket's queue: when it is full, what arrives is lost.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Socket {
+    pub(super) queue: VecDeque<Rc<[u8]>>,
+    pub(super) overflowed: bool,
+}
+
+/// An input that does not come from a socket.
+#[derive(Clone, Debug)]
+pub(super) enum Note {
+    Link(Link),
+    AddressReady(GroupIndex),
+    AddressFailed(GroupIndex),
+    EpochsReserved(u64),
+    ReservationFailed,
+    Served(Vec<Ipv4Addr>),
+    Command(CommandId, Command),
+}
+
+/// An effect with what it needs.
+#[derive(Clone, Debug)]
+pub(super) enum Action {
+    Send(PathIndex, Rc<[u8]>),
+    Other(Effect),
+}
+
+/// What is being worked off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Processing {
+    pub(super) step: u64,
+    pub(super) kind: Processed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Processed {
+    /// A message of that node was believed.
+    Believed(usize),
+    /// That node was seen to answer for a VIP on the service link.
+    Seen(usize, Ipv4Addr),
+    Other,
+}
+
+/// Where the driver is in its turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    Starting,
+    Waiting,
+    Reading { socket: usize, read: usize },
+    Arp { read: usize },
+    Notes,
+    Tick,
+    Arm,
+}
+
+impl Host {
+    pub(super) fn new(clock: BootClock, node: usize, groups: usize) -> Self {
+        Self {
+            clock,
+            powered: true,
+            map: vec![MapEntry::EMPTY; groups],
+            addresses: vec![false; groups],
+            disk: 0,
+            link: Link::Up { mac: mac_of(node) },
+            daemon: None,
+            runs: 0,
+            paused: 0,
+            crashed: 0,
+            off: 0,
+            link_down: 0,
+            link_gone: 0,
+            address_fails: 0,
+            disk_fails: 0,
+        }
+    }
+
+    /// What the XDP program decides: whether the node may serve the group at this moment.
+    pub(super) fn serves(&self, group: usize, at: TrueTime) -> bool {
+        self.powered && self.clock.shows(at) < self.map[group].until
+    }
+}
+
+impl MapEntry {
+    pub(super) const EMPTY: Self = Self { epoch: None, until: Time::ZERO };
+}
+
+/// The node behind a peer's place in `me`'s settings.
+pub(super) fn node_of_peer(me: usize, peer: usize) -> usize {
+    if peer < me { peer } else { peer + 1 }
+}
+
+/// A node's place among `me`'s peers.
+pub(super) fn peer_of_node(me: usize, node: usize) -> usize {
+    if node < me { node } else { node - 1 }
+}

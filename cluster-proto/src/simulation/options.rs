@@ -1,0 +1,253 @@
+//! What a simulation is asked to do, and what it reports.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What to simulate. Equal options give equal runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Everything that is left to chance follows from it.
+    pub seed: u64,
+    /// What goes wrong.
+    pub profile: Profile,
+    /// How many nodes.
+    pub nodes: usize,
+    /// How long things go wrong, in heartbeat intervals; the quiet time after it is added.
+    pub heartbeats: u32,
+    /// A bug planted between the core and its host, for the tests of the tests.
+    pub planted: Option<Planted>,
+    /// A rule whose violations are let pass, to see whether another catches the same bug.
+    pub unchecked: Option<Rule>,
+}
+
+impl Options {
+    /// A short run of two nodes with everything right about the driver.
+    #[must_use]
+    pub fn new(seed: u64, profile: Profile) -> Self {
+        Self { seed, profile, nodes: 2, heartbeats: 120, planted: None, unchecked: None }
+    }
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Profile {
+    /// Nothing, and nobody commands anything: no role may change once somebody serves.
+    Calm,
+    /// A passive node's daemon is killed and started again: nothing may come of it.
+    PassiveRestarts,
+    /// Datagrams are lost in bursts, delayed, doubled and reordered.
+    Loss,
+    /// Paths are cut, one way or both, for heartbeats alone or with the service link.
+    Cuts,
+    /// Processes are stopped and stalled.
+    Pauses,
+    /// Daemons are killed and hosts lose power, with or without their disks.
+    Crashes,
+    /// Links lose their carrier or vanish; addresses and disks fail.
+    Hosts,
+    /// Operators are busy.
+    Commands,
+    /// The holder is lost once, after a quiet time: the other must serve in time.
+    HolderLost,
+    /// The tightest timings that the rules allow, clocks as far apart, slow ways; a holder is stopped or killed and cut
+    /// off in the same moment.
+    Edges,
+    /// All of it.
+    Mixed,
+}
+
+impl Profile {
+    /// All profiles.
+    pub const ALL: [Self; 11] = [
+        Self::Calm,
+        Self::PassiveRestarts,
+        Self::Loss,
+        Self::Cuts,
+        Self::Pauses,
+        Self::Crashes,
+        Self::Hosts,
+        Self::Commands,
+        Self::HolderLost,
+        Self::Edges,
+        Self::Mixed,
+    ];
+
+    /// The profile of that name, as [`fmt::Display`] writes it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|profile| profile.to_string() == name)
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Calm => "calm",
+            Self::PassiveRestarts => "passive-restarts",
+            Self::Loss => "loss",
+            Self::Cuts => "cuts",
+            Self::Pauses => "pauses",
+            Self::Crashes => "crashes",
+            Self::Hosts => "hosts",
+            Self::Commands => "commands",
+            Self::HolderLost => "holder-lost",
+            Self::Edges => "edges",
+            Self::Mixed => "mixed",
+        })
+    }
+}
+
+/// A bug in the simulated driver. The core is the shipped one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Planted {
+    /// Leases written into the map last D longer than the core says.
+    LongLeases,
+    /// A lease that has run out in the map is written again by the driver when it wakes.
+    LapsedLeasesRenewed,
+    /// Each heartbeat counts as acknowledged, with the votes it asks for.
+    UnacknowledgedRenewal,
+    /// Leases count from when they are written, not from when the acknowledged heartbeat was sent.
+    TimeTakenLate,
+    /// The map is not cleared when the core says so.
+    DarkIgnored,
+    /// A restarted daemon tells its core that it has been running for long.
+    PromisesForgotten,
+    /// Reservations of epochs are confirmed but not written.
+    DiskLies,
+}
+
+/// One of the rules that are checked after every step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rule {
+    /// At most one holder.
+    OneHolder,
+    /// A stalled node is a dark node.
+    StalledIsDark,
+    /// Somebody serves.
+    SomebodyServes,
+    /// The map follows the core; epochs are unique.
+    MapFollows,
+    /// No move without a cause.
+    NoMove,
+    /// Bounded effects, no spinning.
+    Bounded,
+}
+
+/// What happened in a run, so that tests can see that it exercised what it claims.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Events of the simulation.
+    pub steps: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Datagrams lost on the way or for want of room.
+    pub lost: u64,
+    /// Datagrams that a core took at their word.
+    pub believed: u64,
+    /// Leases written.
+    pub leases: u64,
+    /// Tenures begun.
+    pub tenures: u64,
+    /// Tenures begun on another node than the one before.
+    pub failovers: u64,
+    /// Times that two maps held a valid lease where the rules allow it: no heartbeat passed.
+    pub overlaps: u64,
+    /// Leases that ran out while their holder was there.
+    pub lapses: u64,
+    /// Lapsed leases renewed in the same epoch.
+    pub regained: u64,
+    /// Two holders met.
+    pub dual_holders: u64,
+    /// Planned hand-overs begun.
+    pub handovers: u64,
+    /// Holders that went on without their peers.
+    pub alone: u64,
+    /// Takes that were given up since somebody answered for the VIP.
+    pub probes_answered: u64,
+    /// Leases adopted by a restarted daemon.
+    pub adopted: u64,
+    /// Times that a core was told that it had overslept.
+    pub overslept: u64,
+    /// Datagrams that were dropped as replayed, forged or old.
+    pub rejected: u64,
+    /// Verdicts on a cut service link.
+    pub service_cuts: u64,
+    /// Commands carried out.
+    pub done: u64,
+    /// Commands refused.
+    pub refused: u64,
+    /// With [`Profile::HolderLost`]: from the loss until the other's lease was written.
+    pub outage: Option<Duration>,
+}
+
+impl Report {
+    /// Adds the counts of another run.
+    pub fn add(&mut self, other: &Self) {
+        self.steps += other.steps;
+        self.simulated += other.simulated;
+        self.sent += other.sent;
+        self.lost += other.lost;
+        self.believed += other.believed;
+        self.leases += other.leases;
+        self.tenures += other.tenures;
+        self.failovers += other.failovers;
+        self.overlaps += other.overlaps;
+        self.lapses += other.lapses;
+        self.regained += other.regained;
+        self.dual_holders += other.dual_holders;
+        self.handovers += other.handovers;
+        self.alone += other.alone;
+        self.probes_answered += other.probes_answered;
+        self.adopted += other.adopted;
+        self.overslept += other.overslept;
+        self.rejected += other.rejected;
+        self.service_cuts += other.service_cuts;
+        self.done += other.done;
+        self.refused += other.refused;
+        self.outage = self.outage.max(other.outage);
+    }
+}
+
+/// A rule that was broken, and how to see it again.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// The run.
+    pub options: Options,
+    /// Which rule.
+    pub rule: Rule,
+    /// The step at which it was noticed.
+    pub step: u64,
+    /// True time since the start of the simulation.
+    pub at: Duration,
+    /// What is wrong.
+    pub what: String,
+    /// What is left of the faults once those that are not needed for the violation are dropped.
+    pub faults: Vec<String>,
+    /// The last steps before it.
+    pub timeline: Vec<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { options, rule, step, at, what, faults, timeline } = self;
+        for line in timeline {
+            writeln!(f, "  {line}")?;
+        }
+        writeln!(f, "faults that are needed:")?;
+        for fault in faults {
+            writeln!(f, "  {fault}")?;
+        }
+        let (seed, profile) = (options.seed, options.profile);
+        writeln!(f, "{rule:?} broken by seed {seed}, profile {profile}, step {step}, at {at:?}: {what}")?;
+        write!(
+            f,
+            "replay: CLUSTER_SIM_SEED={seed} CLUSTER_SIM_PROFILE={profile} CLUSTER_SIM_HEARTBEATS={} CLUSTER_SIM_NODES={} cargo test -p \
+             cluster-proto --test simulation replay -- --nocapture",
+            options.heartbeats, options.nodes
+        )
+    }
+}
+
+impl std::error::Error for Violation {}

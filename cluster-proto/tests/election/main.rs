@@ -1,0 +1,14 @@
+//! The election, effect by effect: two cores side by side, and what they put out, in its order.
+
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod cold_start;
+mod commands;
+mod cost;
+mod faults;
+mod holders_meet;
+mod leases;
+mod pair;
+mod restarts;
+mod silence;

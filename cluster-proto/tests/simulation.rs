@@ -1,0 +1,213 @@
+//! Clusters of the real core in the simulated network: the rules I1 to I5 under loss, cuts, pauses, crashes and commands,
+//! and the tests of these tests.
+//!
+//! `CLUSTER_SIM_SEEDS` sets how many seeds each profile runs, `CLUSTER_SIM_FIRST` the first of them.
+
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
+use cluster_proto::simulation::{self, Options, Planted, Profile, Report, Rule};
+
+/// Seeds that once broke a rule, with what they found.
+const REGRESSIONS: &[(u64, Profile)] = &[
+    // What a holder had granted itself alone outlived the first message heard, because it had overslept in between.
+    (1724, Profile::Cuts),
+    // A daemon that restarted with an adopted lease was exempt from voting while the other held, too.
+    (266, Profile::Crashes),
+    (494, Profile::Crashes),
+    // Two that had never heard each other did not know each other's announcements.
+    (109, Profile::Cuts),
+    (182, Profile::Loss),
+    // The peer died just after it was heard and before it voted: U left no room for a late timer.
+    (43, Profile::PassiveRestarts),
+    // A node without a start-up wait came back, and its first message had no vote.
+    (750, Profile::PassiveRestarts),
+    // Candidates waited for votes of a peer that had fallen silent.
+    (0, Profile::HolderLost),
+];
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Runs a profile's seeds, the usual number of them or as many as were asked for.
+fn simulate(profile: Profile, usual: u64) -> Report {
+    let first = number("CLUSTER_SIM_FIRST").unwrap_or(100_000);
+    let seeds = number("CLUSTER_SIM_SEEDS").unwrap_or(usual);
+    match simulation::run_many(&[profile], first, seeds, |_, _| {}) {
+        Ok(report) => report,
+        Err(violation) => panic!("{violation}"),
+    }
+}
+
+/// Repeats one run: `CLUSTER_SIM_SEED`, `CLUSTER_SIM_PROFILE`, `CLUSTER_SIM_HEARTBEATS` and `CLUSTER_SIM_NODES` as
+/// printed by a violation.
+#[test]
+fn replay() {
+    let Some(seed) = number("CLUSTER_SIM_SEED") else { return };
+    let name = std::env::var("CLUSTER_SIM_PROFILE").unwrap_or_else(|_| "mixed".to_owned());
+    let mut options = Options::new(seed, Profile::named(&name).expect("a profile's name"));
+    if let Some(heartbeats) = number("CLUSTER_SIM_HEARTBEATS") {
+        options.heartbeats = u32::try_from(heartbeats).expect("not so many");
+    }
+    if let Some(nodes) = number("CLUSTER_SIM_NODES") {
+        options.nodes = usize::try_from(nodes).expect("not so many");
+    }
+    match simulation::run(&options) {
+        Ok(report) => println!("{report:#?}"),
+        Err(violation) => panic!("{violation}"),
+    }
+}
+
+#[test]
+fn what_was_found_once_stays_mended() {
+    for &(seed, profile) in REGRESSIONS {
+        if let Err(violation) = simulation::run(&Options::new(seed, profile)) {
+            panic!("{violation}");
+        }
+    }
+}
+
+#[test]
+fn equal_options_give_equal_runs() {
+    let options = Options::new(7, Profile::Mixed);
+    let once = format!("{:?}", simulation::run(&options));
+    assert_eq!(once, format!("{:?}", simulation::run(&options)));
+}
+
+#[test]
+fn calm() {
+    let report = simulate(Profile::Calm, 200);
+    assert!(report.leases > 0 && report.overlaps == 0 && report.rejected > 0, "{report:?}");
+}
+
+#[test]
+fn passive_restarts() {
+    let report = simulate(Profile::PassiveRestarts, 200);
+    assert!(report.alone > 0 && report.overlaps == 0, "{report:?}");
+}
+
+#[test]
+fn loss() {
+    let report = simulate(Profile::Loss, 250);
+    assert!(report.lapses > 0 && report.regained > 0 && report.overlaps > 0, "{report:?}");
+}
+
+#[test]
+fn cuts() {
+    let report = simulate(Profile::Cuts, 250);
+    assert!(report.dual_holders > 0 && report.probes_answered > 0 && report.service_cuts > 0, "{report:?}");
+}
+
+#[test]
+fn pauses() {
+    let report = simulate(Profile::Pauses, 250);
+    assert!(report.overslept > 0 && report.failovers > 0 && report.rejected > 0, "{report:?}");
+}
+
+#[test]
+fn crashes() {
+    let report = simulate(Profile::Crashes, 250);
+    assert!(report.adopted > 0 && report.failovers > 0 && report.alone > 0, "{report:?}");
+}
+
+#[test]
+fn hosts() {
+    let report = simulate(Profile::Hosts, 200);
+    assert!(report.service_cuts > 0 && report.failovers > 0, "{report:?}");
+}
+
+#[test]
+fn commands() {
+    let report = simulate(Profile::Commands, 250);
+    assert!(report.done > 0 && report.refused > 0 && report.handovers > 0, "{report:?}");
+}
+
+#[test]
+fn holder_lost() {
+    let report = simulate(Profile::HolderLost, 300);
+    assert!(report.failovers > 0 && report.handovers > 0 && report.outage.is_some(), "{report:?}");
+}
+
+#[test]
+fn edges() {
+    let report = simulate(Profile::Edges, 200);
+    assert!(report.failovers > 0 && report.adopted > 0 && report.lapses > 0, "{report:?}");
+}
+
+#[test]
+fn mixed() {
+    let report = simulate(Profile::Mixed, 300);
+    assert!(report.dual_holders > 0 && report.adopted > 0 && report.handovers > 0, "{report:?}");
+}
+
+/// A cluster of one serves, renews alone, and takes the group up again after every stall and crash.
+#[test]
+fn one_node_alone() {
+    for profile in [Profile::Calm, Profile::Pauses, Profile::Crashes, Profile::Hosts, Profile::Commands] {
+        for seed in 0..40 {
+            let options = Options { nodes: 1, ..Options::new(seed, profile) };
+            match simulation::run(&options) {
+                Ok(report) => assert!(report.leases > 0, "{report:?}"),
+                Err(violation) => panic!("{violation}"),
+            }
+        }
+    }
+}
+
+/// The rule that some seed of the profile sees broken by the planted bug, and what was seen.
+fn caught(planted: Planted, profile: Profile, unchecked: Option<Rule>) -> Option<(Rule, String)> {
+    (0..600).find_map(|seed| {
+        let options = Options { planted: Some(planted), unchecked, ..Options::new(seed, profile) };
+        let violation = simulation::run(&options).err()?;
+        assert!(violation.to_string().contains(&format!("CLUSTER_SIM_SEED={seed} ")), "{violation}");
+        assert!(!violation.timeline.is_empty());
+        Some((violation.rule, violation.what))
+    })
+}
+
+#[test]
+fn a_lease_longer_than_the_dead_time_is_caught() {
+    let found = caught(Planted::LongLeases, Profile::Pauses, None);
+    assert!(matches!(found, Some((Rule::StalledIsDark, _))), "{found:?}");
+    // And by its consequence, if nobody looks at the leases themselves.
+    let found = caught(Planted::LongLeases, Profile::Edges, Some(Rule::StalledIsDark));
+    assert!(matches!(found, Some((Rule::OneHolder, _))), "{found:?}");
+}
+
+#[test]
+fn the_renewal_of_a_lapsed_lease_is_caught() {
+    let found = caught(Planted::LapsedLeasesRenewed, Profile::Pauses, None);
+    assert!(matches!(found, Some((Rule::OneHolder, _))), "{found:?}");
+}
+
+#[test]
+fn a_renewal_that_nobody_acknowledged_is_caught() {
+    let found = caught(Planted::UnacknowledgedRenewal, Profile::Cuts, None);
+    assert!(matches!(found, Some((Rule::OneHolder, _))), "{found:?}");
+}
+
+#[test]
+fn a_lease_counted_from_the_acknowledgement_is_caught() {
+    let found = caught(Planted::TimeTakenLate, Profile::Edges, None);
+    assert!(matches!(found, Some((Rule::OneHolder, _))), "{found:?}");
+}
+
+#[test]
+fn a_map_that_stays_lit_is_caught() {
+    let found = caught(Planted::DarkIgnored, Profile::Commands, None);
+    assert!(matches!(found, Some((Rule::OneHolder, _))), "{found:?}");
+}
+
+#[test]
+fn a_restart_without_the_wait_is_caught() {
+    let found = caught(Planted::PromisesForgotten, Profile::Crashes, None);
+    assert!(matches!(found, Some((Rule::OneHolder, _))), "{found:?}");
+    let found = caught(Planted::PromisesForgotten, Profile::PassiveRestarts, None);
+    assert!(matches!(found, Some((Rule::NoMove, _))), "{found:?}");
+}
+
+#[test]
+fn epochs_that_are_not_on_disk_are_caught() {
+    let found = caught(Planted::DiskLies, Profile::Crashes, None);
+    assert!(matches!(found, Some((Rule::MapFollows, _))), "{found:?}");
+}

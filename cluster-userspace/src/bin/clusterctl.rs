@@ -1,0 +1,251 @@
+//! `clusterctl`: shows and steers the running daemon of this node over its control socket.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use cluster_userspace::config::DEFAULT_SOCKET;
+use cluster_userspace::control::render::{self, Paint};
+use cluster_userspace::control::{Client, ClientError, EventRecord, Request};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// Reading what the daemon knows takes it microseconds.
+const QUERY: Duration = Duration::from_secs(2);
+/// A switchover takes milliseconds, but a promote may have to wait for silence and for the start-up wait.
+const COMMAND: Duration = Duration::from_secs(15);
+
+/// Show and steer the cluster node running on this host.
+#[derive(Parser)]
+#[command(name = "clusterctl", version, after_help = EXIT_CODES)]
+struct Arguments {
+    /// The daemon's control socket
+    #[arg(long, global = true, value_name = "PATH", env = "CLUSTER_SOCKET", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Print JSON: one object, or one a line for events
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no daemon at the socket (state unknown)";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show roles, leases, peers and paths, and what the set-up protects from
+    Status,
+    /// Make this node take a group, and wait until it serves
+    Promote {
+        /// The group's name
+        group: String,
+        /// Do not wait until it is proven to be safe: if another node is alive but unheard, both may serve
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make this node give up a group, and wait until another serves it
+    Demote {
+        /// The group's name
+        group: String,
+        /// Even if no other node can serve it
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give up everything and take nothing, for maintenance
+    Drain {
+        /// Even if no other node can serve
+        #[arg(long)]
+        force: bool,
+    },
+    /// End a drain
+    Undrain,
+    /// Read the configuration again (not supported yet)
+    Reload,
+    /// Replace the daemon by the installed binary without moving a VIP (not supported yet)
+    Restart,
+    /// Show what happened, each transition with its cause and timings
+    Events {
+        /// Go on with what happens from now on
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Show the data plane's counters
+    Stats,
+    /// Print a new cluster key; needs no daemon
+    Keygen,
+    /// Print the completions of a shell; needs no daemon
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let (code, message) = match run(&arguments) {
+        Ok(()) => return ExitCode::SUCCESS,
+        // Whoever reads the output has had enough of it, as with `clusterctl events | head`.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+        Err(Failure::Output(error)) => (1, format!("cannot write the output: {error}")),
+        Err(Failure::Random(error)) => (1, format!("cannot get random bytes from the kernel: {error}")),
+        Err(Failure::Ended) => (
+            3,
+            format!(
+                "clusterd at {} has stopped; the state of this node is unknown",
+                arguments.socket.display()
+            ),
+        ),
+        Err(Failure::Client(error)) => {
+            if arguments.json {
+                let error = json!({"error": {"code": code_of(&error), "message": error.to_string()}});
+                // The exit code and stderr say it too.
+                drop(writeln!(io::stdout(), "{error}"));
+            }
+            let code = if matches!(error, ClientError::NoDaemon { .. }) { 3 } else { 1 };
+            (code, error.to_string())
+        }
+    };
+    drop(writeln!(io::stderr(), "clusterctl: {message}"));
+    ExitCode::from(code)
+}
+
+/// Why nothing, or not everything, was shown or done.
+enum Failure {
+    Client(ClientError),
+    Output(io::Error),
+    Random(getrandom::Error),
+    /// The daemon ended while its events were followed.
+    Ended,
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+fn code_of(error: &ClientError) -> String {
+    match error {
+        ClientError::NoDaemon { .. } => "no_daemon".to_owned(),
+        ClientError::NotAllowed { .. } => "not_allowed".to_owned(),
+        ClientError::Timeout { .. } => "no_answer".to_owned(),
+        ClientError::Broken { .. } => "broken".to_owned(),
+        ClientError::Refused(error) => error.code.to_string(),
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let group = |group: &String| group.clone();
+    match &arguments.command {
+        Command::Keygen => keygen(),
+        Command::Completions { shell } => completions(*shell),
+        Command::Status => query(arguments, &Request::Status, render::status),
+        Command::Stats => query(arguments, &Request::Stats, render::stats),
+        Command::Events { follow: false } => events(arguments),
+        Command::Events { follow: true } => follow(arguments),
+        Command::Promote { group: name, force } => {
+            if *force {
+                let warning =
+                    "clusterctl: --force: if another node is alive but unheard, both may serve the VIP";
+                drop(writeln!(io::stderr(), "{warning}"));
+            }
+            let request = Request::Promote { group: group(name), force: *force };
+            command(arguments, &request, &format!("{name}: this node serves it"))
+        }
+        Command::Demote { group: name, force } => {
+            let request = Request::Demote { group: group(name), force: *force };
+            command(arguments, &request, &format!("{name}: given up"))
+        }
+        Command::Drain { force } => {
+            let done = "drained: this node serves nothing until `clusterctl undrain`";
+            command(arguments, &Request::Drain { force: *force }, done)
+        }
+        Command::Undrain => command(arguments, &Request::Undrain, "undrained: this node may serve again"),
+        Command::Reload => command(arguments, &Request::Reload, "reloaded"),
+        Command::Restart => command(arguments, &Request::Restart, "restarted"),
+    }
+}
+
+/// Asks for something and shows it.
+fn query<T: DeserializeOwned>(
+    arguments: &Arguments,
+    request: &Request,
+    render: impl FnOnce(&T, Paint) -> String,
+) -> Result<(), Failure> {
+    let mut client = Client::connect(&arguments.socket, QUERY)?;
+    if arguments.json {
+        let value: Value = client.call(request, QUERY)?;
+        return print(&format!("{value}\n"));
+    }
+    let answer: T = client.call(request, QUERY)?;
+    print(&render(&answer, paint()))
+}
+
+/// Has something done and says so.
+fn command(arguments: &Arguments, request: &Request, done: &str) -> Result<(), Failure> {
+    let mut client = Client::connect(&arguments.socket, QUERY)?;
+    let value: Value = client.call(request, COMMAND)?;
+    if arguments.json { print(&format!("{value}\n")) } else { print(&format!("{done}\n")) }
+}
+
+fn events(arguments: &Arguments) -> Result<(), Failure> {
+    let mut client = Client::connect(&arguments.socket, QUERY)?;
+    let value: Value = client.call(&Request::Events { follow: false, since: 0 }, QUERY)?;
+    let events = value.get("events").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut text = String::new();
+    for event in events {
+        text.push_str(&event_line(event, arguments.json));
+    }
+    print(&text)
+}
+
+fn follow(arguments: &Arguments) -> Result<(), Failure> {
+    let mut follow = Client::connect(&arguments.socket, QUERY)?.follow(0)?;
+    while let Some(event) = follow.next_value(None)? {
+        print(&event_line(&event, arguments.json))?;
+    }
+    Err(Failure::Ended)
+}
+
+/// An event in a line. One that this version cannot read is shown as it was sent.
+fn event_line(event: &Value, json: bool) -> String {
+    match serde_json::from_value::<EventRecord>(event.clone()) {
+        Ok(event) if !json => format!("{}\n", render::event(&event, paint())),
+        _ => format!("{event}\n"),
+    }
+}
+
+fn keygen() -> Result<(), Failure> {
+    let mut key = [0_u8; 32];
+    getrandom::fill(&mut key).map_err(Failure::Random)?;
+    let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    print(&format!("{digits}\n"))
+}
+
+fn completions(shell: Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "clusterctl", &mut script);
+    Ok(io::stdout().write_all(&script)?)
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Colours for people at a terminal who have not asked for none (no-color.org).
+fn paint() -> Paint {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if io::stdout().is_terminal() && !unwanted { Paint::Colours } else { Paint::Plain }
+}

@@ -1,0 +1,346 @@
+//! `[[group]]`: the VIPs that move together.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use cluster_proto::{AnnounceSchedule, Failback, GroupId};
+
+use super::document::{Findings, Item, Section, list, nearest};
+use super::nodes::Nodes;
+use super::{MAX_GROUPS, values};
+
+/// A virtual address and the length of its network's prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vip {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The prefix length, 1 to 32.
+    pub prefix: u8,
+}
+
+/// One `[[group]]`.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub(super) name: String,
+    pub(super) id: GroupId,
+    pub(super) vips: Vec<Vip>,
+    /// All nodes that may hold it, best first, as places in the list of nodes.
+    pub(super) prefer: Vec<usize>,
+    pub(super) failback: Failback,
+    pub(super) announce: AnnounceSchedule,
+}
+
+pub(super) fn read(root: &Section<'_>, nodes: &Nodes, findings: &mut Findings) -> Option<Vec<Group>> {
+    let sections = root.tables("group", findings);
+    if sections.is_empty() && root.item("group").is_none() {
+        findings.report(0, "group", "missing; a `[[group]]` section for the VIPs that move together");
+    }
+    if let Some(extra) = sections.get(MAX_GROUPS) {
+        let given = sections.len();
+        let message = format!("more than {MAX_GROUPS} groups ({given} here) are not supported yet");
+        findings.report(extra.at, &extra.key, message);
+    }
+    let mut seen = Seen::default();
+    let groups: Vec<_> =
+        sections.iter().map(|section| read_group(section, nodes, &mut seen, findings)).collect();
+    groups.into_iter().collect()
+}
+
+fn read_group(
+    section: &Section<'_>,
+    nodes: &Nodes,
+    seen: &mut Seen,
+    findings: &mut Findings,
+) -> Option<Group> {
+    section.refuse_unknown(
+        &[
+            "name",
+            "vips",
+            "mode",
+            "prefer",
+            "members",
+            "failback",
+            "failback_after",
+            "mac",
+            "address",
+            "protocol",
+            "announce",
+        ],
+        &[
+            ("virtual_id", "virtual MAC addresses are"),
+            ("grace", "a grace after a switchover is"),
+            ("vlan", "VLANs are"),
+            ("gateway", "probing a gateway is"),
+            ("hash", "spreading flows over nodes is"),
+            ("apart", "keeping groups apart is"),
+        ],
+        findings,
+    );
+    let name = section
+        .required("name", "a group's name, such as \"web\"", findings)
+        .and_then(|item| values::name(&item, findings).map(|name| (item, name)))
+        .and_then(|(item, name)| seen.name(&item, name, findings));
+    let vips = section
+        .required("vips", "the virtual addresses with their prefix, such as [\"10.77.0.100/24\"]", findings)
+        .and_then(|item| read_vips(&item, name.as_ref().map(|(name, _)| *name), nodes, seen, findings));
+    let fixed = [
+        ("mode", ["active-passive"], &["active-active"][..]),
+        ("mac", ["interface"], &["virtual"]),
+        ("address", ["active"], &["always"]),
+        ("protocol", ["native"], &["vrrp3", "vrrp2", "carp"]),
+    ];
+    for (key, built, not_yet) in fixed {
+        if let Some(item) = section.item(key) {
+            item.choice(&built, not_yet, findings);
+        }
+    }
+    let prefer = read_rank(section, nodes, findings);
+    let failback = read_failback(section, findings);
+    let announce = read_announce(section, findings);
+    let (name, id) = name?;
+    Some(Group {
+        name: name.to_owned(),
+        id,
+        vips: vips?,
+        prefer: prefer?,
+        failback: failback?,
+        announce: announce?,
+    })
+}
+
+fn read_vips(
+    item: &Item<'_>,
+    group: Option<&str>,
+    nodes: &Nodes,
+    seen: &mut Seen,
+    findings: &mut Findings,
+) -> Option<Vec<Vip>> {
+    const MOST: usize = 32;
+    let elements = item.array(findings)?;
+    if elements.is_empty() || elements.len() > MOST {
+        item.refuse(format!("must be 1 to {MOST} addresses, not {}", elements.len()), findings);
+        return None;
+    }
+    let mut vips = Vec::new();
+    for element in &elements {
+        if let Some(text) = element.string(findings)
+            && let Some(vip) = parse_vip(element, text, findings)
+            && unowned(element, vip.address, nodes, findings)
+            && seen.vip(element, vip.address, group, findings)
+        {
+            vips.push(vip);
+        }
+    }
+    (vips.len() == elements.len()).then_some(vips)
+}
+
+fn parse_vip(item: &Item<'_>, text: &str, findings: &mut Findings) -> Option<Vip> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    // A malformed or IPv6 address is the first thing to mend, so nothing is said of its prefix.
+    if address.parse::<IpAddr>().is_err() {
+        let text = values::shortened(text);
+        item.refuse(
+            format!("must be an address and its prefix such as \"10.77.0.100/24\", not {text:?}"),
+            findings,
+        );
+        return None;
+    }
+    let address = values::host_address(item, address, "VIPs", findings)?;
+    if address.is_loopback() {
+        item.refuse(format!("{address} is a loopback address, which no client can reach"), findings);
+        return None;
+    }
+    let Some(prefix) = prefix else {
+        item.refuse(
+            format!("the prefix length is missing; write \"{address}/24\" if its network has 24 bits"),
+            findings,
+        );
+        return None;
+    };
+    // The digits alone: `parse` would let a sign pass.
+    let valid = prefix.bytes().all(|byte| byte.is_ascii_digit()).then(|| prefix.parse::<u8>().ok()).flatten();
+    let Some(prefix) = valid.filter(|prefix| (1..=32).contains(prefix)) else {
+        let prefix = values::shortened(prefix);
+        item.refuse(format!("the prefix length must be from 1 to 32, not {prefix:?}"), findings);
+        return None;
+    };
+    // Networks of 31 and 32 bits have no network and broadcast address (RFC 3021).
+    if prefix < 31 {
+        let host = u32::from(address) & (u32::MAX >> prefix);
+        let why = if host == 0 {
+            "network's own"
+        } else if host == u32::MAX >> prefix {
+            "broadcast"
+        } else {
+            return Some(Vip { address, prefix });
+        };
+        item.refuse(
+            format!("{address} is the {why} address of its /{prefix}; use a host's address"),
+            findings,
+        );
+        return None;
+    }
+    Some(Vip { address, prefix })
+}
+
+fn unowned(item: &Item<'_>, vip: Ipv4Addr, nodes: &Nodes, findings: &mut Findings) -> bool {
+    let Some(owner) = nodes.owner(vip) else { return true };
+    item.refuse(
+        format!("{vip} is an address of node \"{owner}\"; a VIP belongs to no node, take a free address"),
+        findings,
+    );
+    false
+}
+
+/// The members, best first: those of `prefer`, then the remaining members in the order of the nodes.
+fn read_rank(section: &Section<'_>, nodes: &Nodes, findings: &mut Findings) -> Option<Vec<usize>> {
+    let members = match section.item("members") {
+        Some(item) => Some(read_nodes(&item, nodes, findings)?),
+        None => None,
+    };
+    if let (Some(members), Some(item)) = (&members, section.item("members"))
+        && members.is_empty()
+    {
+        item.refuse("must name at least one node", findings);
+        return None;
+    }
+    let is_member = |node: &usize| members.as_ref().is_none_or(|members| members.contains(node));
+    let mut rank = Vec::new();
+    if let Some(item) = section.item("prefer") {
+        rank = read_nodes(&item, nodes, findings)?;
+        let names = nodes.names();
+        let mut strangers = rank.iter().filter(|node| !is_member(node)).peekable();
+        if strangers.peek().is_some() {
+            let strangers: Vec<_> = strangers.filter_map(|node| names.get(*node).copied()).collect();
+            item.refuse(format!("names {}, which `members` does not name", list(&strangers)), findings);
+            return None;
+        }
+    }
+    let rest: Vec<_> = (0..nodes.count()).filter(|node| is_member(node) && !rank.contains(node)).collect();
+    rank.extend(rest);
+    Some(rank)
+}
+
+/// A list of nodes by name, each once, as places in the list of nodes.
+fn read_nodes(item: &Item<'_>, nodes: &Nodes, findings: &mut Findings) -> Option<Vec<usize>> {
+    let given = item.length();
+    let mut places = Vec::new();
+    for (element, name) in item.strings(findings)? {
+        match nodes.position(name) {
+            Some(place) if places.contains(&place) => {
+                element.refuse(format!("\"{name}\" is listed twice"), findings);
+            }
+            Some(place) => places.push(place),
+            // It may well be the node whose name is wrong, and that has been said.
+            None if nodes.has_unnamed() => return None,
+            None => {
+                let names = nodes.names();
+                let hint = match nearest(name, names.iter().copied()) {
+                    Some(meant) => format!("did you mean \"{meant}\"?"),
+                    None => format!("there are {}", list(&names)),
+                };
+                element.refuse(format!("no node is called {:?}; {hint}", values::shortened(name)), findings);
+            }
+        }
+    }
+    (given == Some(places.len())).then_some(places)
+}
+
+fn read_failback(section: &Section<'_>, findings: &mut Findings) -> Option<Failback> {
+    let policy = match section.item("failback") {
+        Some(item) => item.choice(&["never", "now"], &["idle"], findings)?,
+        None => "never",
+    };
+    let most = Duration::from_secs(3600);
+    let after =
+        values::duration(Some(section), "failback_after", Duration::ZERO, Duration::ZERO, most, findings);
+    if policy == "now" {
+        return Some(Failback::After(after?));
+    }
+    if let Some(item) = section.item("failback_after") {
+        item.refuse(
+            "has no meaning with failback = \"never\"; leave it out or write failback = \"now\"",
+            findings,
+        );
+        return None;
+    }
+    Some(Failback::Never)
+}
+
+fn read_announce(section: &Section<'_>, findings: &mut Findings) -> Option<AnnounceSchedule> {
+    let announce = match section.item("announce") {
+        Some(item) => Some(item.section(findings)?),
+        None => None,
+    };
+    if let Some(announce) = &announce {
+        announce.refuse_unknown(&["count", "interval"], &[], findings);
+    }
+    let count = match announce.as_ref().and_then(|announce| announce.item("count")) {
+        Some(item) => item.integer(1, 100, findings),
+        None => Some(5),
+    };
+    let interval = values::duration(
+        announce.as_ref(),
+        "interval",
+        Duration::from_millis(500),
+        Duration::from_millis(1),
+        Duration::from_secs(60),
+        findings,
+    );
+    Some(AnnounceSchedule { count: count?, interval: interval? })
+}
+
+/// What may be given only once in the file.
+#[derive(Default)]
+struct Seen {
+    names: HashMap<GroupId, (String, usize)>,
+    vips: HashMap<Ipv4Addr, String>,
+}
+
+impl Seen {
+    fn name<'d>(
+        &mut self,
+        item: &Item<'_>,
+        name: &'d str,
+        findings: &mut Findings,
+    ) -> Option<(&'d str, GroupId)> {
+        let id = GroupId::from_name(name);
+        if let Some((other, at)) = self.names.get(&id) {
+            let line = findings.line(*at);
+            item.refuse(
+                if other == name {
+                    format!("another group is called \"{name}\" (line {line}); names must differ")
+                } else {
+                    format!(
+                        "\"{name}\" and \"{other}\" (line {line}) have the same id on the wire; rename one"
+                    )
+                },
+                findings,
+            );
+            return None;
+        }
+        self.names.insert(id, (name.to_owned(), item.at));
+        Some((name, id))
+    }
+
+    fn vip(&mut self, item: &Item<'_>, vip: Ipv4Addr, group: Option<&str>, findings: &mut Findings) -> bool {
+        let group = group.unwrap_or("?");
+        if let Some(other) = self.vips.get(&vip) {
+            item.refuse(
+                if other == group {
+                    format!("{vip} is listed twice")
+                } else {
+                    format!("{vip} belongs to group \"{other}\" already; a VIP is in one group")
+                },
+                findings,
+            );
+            return false;
+        }
+        self.vips.insert(vip, group.to_owned());
+        true
+    }
+}

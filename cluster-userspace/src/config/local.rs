@@ -1,0 +1,268 @@
+//! One node's view of the configuration: the core's settings, and what its driver needs besides.
+
+use std::fmt;
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cluster_proto::{ClusterId, NodeId, Path, Peer, Settings, Timing};
+
+use super::nodes::{Node, XdpMode};
+use super::values::{format_duration, same_network};
+use super::{Config, Vip, document};
+
+/// What the driver of one node needs besides the core's settings.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// The cluster's name.
+    pub cluster: String,
+    /// This node's name.
+    pub node: String,
+    /// The interface where clients reach the VIPs.
+    pub interface: String,
+    /// How the XDP program is attached to it.
+    pub xdp: XdpMode,
+    /// The UDP port this node's heartbeat sockets are bound to, on each of its addresses.
+    pub port: u16,
+    /// Where this node of this cluster keeps its reserved epochs.
+    pub state_dir: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// The other nodes, in the order of [`Settings::peers`].
+    pub peers: Vec<LocalPeer>,
+    /// The groups, in the order of [`Settings::groups`].
+    pub groups: Vec<LocalGroup>,
+    /// What is allowed but probably not meant.
+    pub warnings: Vec<Warning>,
+    nodes: Vec<(NodeId, String)>,
+}
+
+/// Another node.
+#[derive(Clone, Debug)]
+pub struct LocalPeer {
+    /// Its name.
+    pub name: String,
+    /// Its paths, in the order of [`cluster_proto::Peer::paths`].
+    pub paths: Vec<LocalPath>,
+}
+
+/// The two ends of a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LocalPath {
+    /// What this node's socket is bound to.
+    pub local: SocketAddrV4,
+    /// Where the peer's is.
+    pub remote: SocketAddrV4,
+}
+
+/// A group as this node's driver sees it.
+#[derive(Clone, Debug)]
+pub struct LocalGroup {
+    /// Its name.
+    pub name: String,
+    /// Its virtual addresses, in the order of [`cluster_proto::Group::vips`].
+    pub vips: Vec<Vip>,
+    /// The names of the nodes that may hold it, best first.
+    pub members: Vec<String>,
+    /// This node's priority, 200 for the best-ranked member and one less for each that follows; `None` for a node
+    /// that is not a member. Only the order matters.
+    pub priority: Option<u32>,
+}
+
+/// Something that is allowed but probably not meant. The daemon says it once, and `status` for as long as it is so.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Warning {
+    /// No path to the peer lies in a VIP's network. The daemon may know better once it has seen which addresses are
+    /// on the service interface.
+    NoServicePath {
+        /// The peer.
+        peer: String,
+    },
+    /// There is only one path to the peer.
+    SinglePath {
+        /// The peer.
+        peer: String,
+    },
+    /// The lease leaves next to no time for a round trip beyond its three heartbeats.
+    LeaseTight {
+        /// H.
+        heartbeat: Duration,
+        /// L.
+        lease: Duration,
+    },
+    /// A starting node listens for less than D.
+    StartupWaitShort {
+        /// How long it listens.
+        startup_wait: Duration,
+        /// D.
+        dead_after: Duration,
+    },
+    /// This node is a member of no group.
+    MemberOfNothing,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoServicePath { peer } => write!(
+                f,
+                "no heartbeat path to {peer} runs over the service interface: a cut of the clients' link alone will \
+                 not be noticed; list an address of that link in `addresses` of both nodes"
+            ),
+            Self::SinglePath { peer } => write!(
+                f,
+                "there is only one heartbeat path to {peer}: when it is cut while both nodes live, both may serve; \
+                 list a second link in `addresses` of both nodes"
+            ),
+            Self::LeaseTight { heartbeat, lease } => write!(
+                f,
+                "lease = {} leaves no time for a round trip beyond three heartbeats of {}: lapses are to be expected",
+                format_duration(*lease),
+                format_duration(*heartbeat)
+            ),
+            Self::StartupWaitShort { startup_wait, dead_after } => write!(
+                f,
+                "startup_wait = {} is shorter than dead_after = {}: a starting node may decide before it has heard \
+                 its peer",
+                format_duration(*startup_wait),
+                format_duration(*dead_after)
+            ),
+            Self::MemberOfNothing => f.write_str("this node is a member of no group and will serve nothing"),
+        }
+    }
+}
+
+/// The node that was asked for is not in the file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnknownNode {
+    asked: String,
+    known: Vec<String>,
+}
+
+impl fmt::Display for UnknownNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known: Vec<_> = self.known.iter().map(String::as_str).collect();
+        write!(
+            f,
+            "no [[node]] is called \"{}\"; the file has {} (choose with --node; the default is the host name)",
+            self.asked,
+            document::list(&known)
+        )
+    }
+}
+
+impl std::error::Error for UnknownNode {}
+
+impl Local {
+    /// The name of the node with this id.
+    #[must_use]
+    pub fn node_name(&self, id: NodeId) -> Option<&str> {
+        self.nodes.iter().find(|(known, _)| *known == id).map(|(_, name)| name.as_str())
+    }
+
+    /// The place of the group called `name` in [`Local::groups`].
+    #[must_use]
+    pub fn group_index(&self, name: &str) -> Option<cluster_proto::GroupIndex> {
+        self.groups.iter().position(|group| group.name == name).map(cluster_proto::GroupIndex)
+    }
+}
+
+impl Config {
+    /// The view of the node called `node`.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn settings(&self, node: &str) -> Result<(Settings, Local), UnknownNode> {
+        let me = self.nodes.iter().find(|known| known.name == node).ok_or_else(|| UnknownNode {
+            asked: node.to_owned(),
+            known: self.node_names().map(str::to_owned).collect(),
+        })?;
+        let others = || self.nodes.iter().filter(|other| other.id != me.id);
+        let settings = Settings {
+            cluster: ClusterId::from_name(&self.cluster.name),
+            me: me.id,
+            peers: others().map(|other| Peer { id: other.id, paths: self.core_paths(me) }).collect(),
+            groups: self.groups.iter().map(|group| self.core_group(group)).collect(),
+            timing: self.timing,
+            keys: vec![self.cluster.key.clone()],
+        };
+        let local = Local {
+            cluster: self.cluster.name.clone(),
+            node: me.name.clone(),
+            interface: me.interface.clone(),
+            xdp: me.xdp,
+            port: me.port,
+            state_dir: self.cluster.state_dir.join(&self.cluster.name).join(&me.name),
+            socket: self.socket.clone(),
+            peers: others().map(|other| local_peer(me, other)).collect(),
+            groups: self.groups.iter().map(|group| self.local_group(me, group)).collect(),
+            warnings: warnings(&settings, &self.nodes, me, &self.groups),
+            nodes: self.nodes.iter().map(|node| (node.id, node.name.clone())).collect(),
+        };
+        Ok((settings, local))
+    }
+
+    /// One path for each address of this node; it is on the service link if that address is in a VIP's network.
+    fn core_paths(&self, me: &Node) -> Vec<Path> {
+        let vips = || self.groups.iter().flat_map(|group| &group.vips);
+        let in_service = |address| vips().any(|vip| same_network(address, vip.address, vip.prefix));
+        me.addresses.iter().map(|address| Path { service: in_service(*address) }).collect()
+    }
+
+    fn core_group(&self, group: &super::Group) -> cluster_proto::Group {
+        cluster_proto::Group {
+            id: group.id,
+            vips: group.vips.iter().map(|vip| vip.address).collect(),
+            prefer: group.prefer.iter().map(|node| self.nodes[*node].id).collect(),
+            failback: group.failback,
+            announce: group.announce,
+        }
+    }
+
+    fn local_group(&self, me: &Node, group: &super::Group) -> LocalGroup {
+        let rank = group.prefer.iter().position(|node| self.nodes[*node].id == me.id);
+        LocalGroup {
+            name: group.name.clone(),
+            vips: group.vips.clone(),
+            members: group.prefer.iter().map(|node| self.nodes[*node].name.clone()).collect(),
+            priority: rank.map(|rank| 200_u32.saturating_sub(u32::try_from(rank).unwrap_or(u32::MAX))),
+        }
+    }
+}
+
+fn local_peer(me: &Node, other: &Node) -> LocalPeer {
+    let path = |(local, remote): (&std::net::Ipv4Addr, &std::net::Ipv4Addr)| LocalPath {
+        local: SocketAddrV4::new(*local, me.port),
+        remote: SocketAddrV4::new(*remote, other.port),
+    };
+    LocalPeer {
+        name: other.name.clone(),
+        paths: me.addresses.iter().zip(&other.addresses).map(path).collect(),
+    }
+}
+
+fn warnings(settings: &Settings, nodes: &[Node], me: &Node, groups: &[super::Group]) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for peer in &settings.peers {
+        let name = nodes.iter().find(|node| node.id == peer.id).map_or("?", |node| &node.name);
+        if !peer.paths.iter().any(|path| path.service) {
+            warnings.push(Warning::NoServicePath { peer: name.to_owned() });
+        }
+        if peer.paths.len() == 1 {
+            warnings.push(Warning::SinglePath { peer: name.to_owned() });
+        }
+    }
+    let Timing { heartbeat, lease, dead_after, startup_wait } = settings.timing;
+    // A round trip on a LAN, the two loops' wake-ups included.
+    let round_trip = Duration::from_micros(500);
+    if lease < 3 * heartbeat + round_trip {
+        warnings.push(Warning::LeaseTight { heartbeat, lease });
+    }
+    if startup_wait < dead_after {
+        warnings.push(Warning::StartupWaitShort { startup_wait, dead_after });
+    }
+    if !groups.iter().any(|group| group.prefer.iter().any(|node| nodes[*node].id == me.id)) {
+        warnings.push(Warning::MemberOfNothing);
+    }
+    warnings
+}

@@ -1,0 +1,357 @@
+//! Answers for people: aligned, stable, one fact in one place, with colours only where they are wanted.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::event::EventRecord;
+use super::stats::Stats;
+use super::status::{PeerStatus, Status};
+
+/// Whether text is coloured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Paint {
+    /// Plain text.
+    Plain,
+    /// With the terminal's own colours (ECMA-48 SGR).
+    Colours,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Style {
+    #[default]
+    Plain,
+    Heading,
+    Good,
+    Attention,
+    Bad,
+}
+
+impl Paint {
+    fn apply(self, style: Style, text: &str) -> String {
+        let code = match (self, style) {
+            (Self::Plain, _) | (Self::Colours, Style::Plain) => return text.to_owned(),
+            (Self::Colours, Style::Heading) => "1",
+            (Self::Colours, Style::Good) => "32",
+            (Self::Colours, Style::Attention) => "33",
+            (Self::Colours, Style::Bad) => "31",
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+}
+
+/// A `status` over several lines.
+#[must_use]
+pub fn status(status: &Status, paint: Paint) -> String {
+    let mut text = String::new();
+    let up = duration(Duration::from_millis(status.uptime_ms));
+    let node = paint.apply(Style::Heading, &status.node);
+    // Writing into a String cannot fail, so the results are dropped here and below.
+    _ = writeln!(text, "node {node}, clusterd {}, up {up}", status.version);
+    _ = write!(text, "interface {}, XDP {}", status.interface, status.xdp);
+    match status.service.as_deref() {
+        Some("cut") => _ = write!(text, ", {}", paint.apply(Style::Bad, "service link cut")),
+        Some("answered") => _ = write!(text, ", service link without heartbeats, but answered"),
+        _ => {}
+    }
+    let quorum = &status.quorum;
+    _ = writeln!(
+        text,
+        "\nquorum {}, {} of {} voters reachable",
+        quorum.mode, quorum.reachable, quorum.voters
+    );
+    if status.drained {
+        _ = writeln!(
+            text,
+            "{}",
+            paint.apply(Style::Attention, "drained: takes no group until `clusterctl undrain`")
+        );
+    }
+    _ = write!(text, "\n{}", groups(status).text(paint));
+    if !status.peers.is_empty() {
+        _ = write!(text, "\n{}", peers(&status.peers).text(paint));
+    }
+    let dropped = dropped(status);
+    if !dropped.is_empty() {
+        _ = writeln!(text, "\ndatagrams dropped: {dropped}");
+    }
+    for (heading, mark, style, items) in [
+        ("warnings", "!", Style::Attention, &status.warnings),
+        ("protects from", "+", Style::Good, &status.protection.protects),
+        ("does not protect from", "-", Style::Plain, &status.protection.not),
+    ] {
+        if !items.is_empty() {
+            _ = writeln!(text, "\n{}", paint.apply(Style::Heading, heading));
+            for item in items {
+                _ = writeln!(text, "  {} {item}", paint.apply(style, mark));
+            }
+        }
+    }
+    text
+}
+
+fn groups(status: &Status) -> Table {
+    let mut table = Table::new(&["GROUP", "ROLE", "HOLDER", "EPOCH", "LEASE", "SINCE", "CAUSE", "VIPS"]);
+    for group in &status.groups {
+        let role = match group.role.as_str() {
+            "active" => Style::Good,
+            "init" => Style::Attention,
+            "fault" => Style::Bad,
+            _ => Style::Plain,
+        };
+        let (holder, holder_style) = match &group.holder {
+            Some(holder) => (holder.clone(), Style::Plain),
+            None => ("nobody known".to_owned(), Style::Attention),
+        };
+        let cause = if group.by_hand { format!("{} (by hand)", group.cause) } else { group.cause.clone() };
+        table.row([
+            (group.name.clone(), Style::Heading),
+            (group.role.clone(), role),
+            (holder, holder_style),
+            (group.epoch.clone().unwrap_or_else(|| "-".to_owned()), Style::Plain),
+            (group.lease_ms.map_or_else(|| "-".to_owned(), millis), Style::Plain),
+            (duration(Duration::from_millis(group.since_ms)), Style::Plain),
+            (cause, Style::Plain),
+            (group.vips.join(" "), Style::Plain),
+        ]);
+    }
+    table
+}
+
+/// One line for each path; the peer itself stands in its first.
+fn peers(peers: &[PeerStatus]) -> Table {
+    let mut table = Table::new(&["PEER", "STATE", "LAST HEARD", "PATH", "LINK", "STATE", "RTT", "LOST"]);
+    for peer in peers {
+        let style = match peer.state.as_str() {
+            "alive" => Style::Good,
+            "dead" => Style::Bad,
+            _ => Style::Attention,
+        };
+        let heard = peer.last_heard_ms.map_or_else(|| "never".to_owned(), millis);
+        let mut first =
+            [(peer.name.clone(), Style::Heading), (peer.state.clone(), style), (heard, Style::Plain)];
+        for path in &peer.paths {
+            let [name, state, heard] =
+                std::mem::replace(&mut first, std::array::from_fn(|_| Default::default()));
+            let up = if path.state == "up" { Style::Good } else { Style::Bad };
+            table.row([
+                name,
+                state,
+                heard,
+                (format!("{} -> {}", path.local, path.remote), Style::Plain),
+                (if path.service { "service" } else { "private" }.to_owned(), Style::Plain),
+                (path.state.clone(), up),
+                (path.rtt_us.map_or_else(|| "-".to_owned(), |rtt| millis(rtt as f64 / 1000.0)), Style::Plain),
+                (path.lost.to_string(), Style::Plain),
+            ]);
+        }
+    }
+    table
+}
+
+fn dropped(status: &Status) -> String {
+    let dropped = &status.datagrams_dropped;
+    let kinds = [
+        ("malformed", dropped.malformed),
+        ("other version", dropped.version),
+        ("forged", dropped.forged),
+        ("other cluster", dropped.other_cluster),
+        ("unknown node", dropped.unknown_node),
+        ("our own id", dropped.own_id),
+        ("replayed", dropped.replayed),
+        ("old incarnation", dropped.old_incarnation),
+        ("unproven", dropped.unproven),
+    ];
+    let some: Vec<_> =
+        kinds.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{count} {kind}")).collect();
+    some.join(", ")
+}
+
+/// A `stats` over several lines.
+#[must_use]
+pub fn stats(stats: &Stats, paint: Paint) -> String {
+    let mut table = Table::new(&["GROUP", "PACKETS", "COUNT"]);
+    for group in &stats.groups {
+        let mut name = (group.name.clone(), Style::Heading);
+        let announced = [("announcements_sent".to_owned(), group.announcements)];
+        let counters =
+            group.packets.iter().map(|(verdict, count)| (verdict.clone(), *count)).chain(announced);
+        for (verdict, count) in counters {
+            table.row([
+                std::mem::take(&mut name),
+                (verdict, Style::Plain),
+                (count.to_string(), Style::Plain),
+            ]);
+        }
+    }
+    let mut text = table.text(paint);
+    let mut table = Table::new(&["HEARTBEATS", "COUNT"]);
+    for (kind, count) in &stats.heartbeats {
+        table.row([(kind.clone(), Style::Plain), (count.to_string(), Style::Plain)]);
+    }
+    _ = write!(text, "\n{}", table.text(paint));
+    let of = &stats.heartbeat_loop;
+    let realtime = if of.realtime { "real-time" } else { "not real-time" };
+    _ = writeln!(
+        text,
+        "\nheartbeat loop: {realtime}, {} wakeups, at worst {} late, {} socket overflows",
+        of.wakeups,
+        millis(of.worst_delay_ms),
+        of.socket_overflows
+    );
+    text
+}
+
+/// One event in a line, with its time of day.
+#[must_use]
+pub fn event(event: &EventRecord, paint: Paint) -> String {
+    format!("{}  {}", event.time, occurrence(event, paint))
+}
+
+/// What happened, without when: for a log that has a clock of its own.
+#[must_use]
+pub fn occurrence(event: &EventRecord, paint: Paint) -> String {
+    let body = &event.body;
+    let or = |field: &Option<String>| field.clone().unwrap_or_else(|| "?".to_owned());
+    let (group, peer) = (or(&body.group), or(&body.peer));
+    let lasted = body.duration_us.map_or_else(|| "?".to_owned(), |micros| millis(micros as f64 / 1000.0));
+    let path = || {
+        let ends = body.path.as_ref().map(|path| format!("{} -> {}", path.local, path.remote));
+        ends.unwrap_or_else(|| "?".to_owned())
+    };
+    let (style, what) = match body.kind.as_str() {
+        "transition" => {
+            let style = match body.to.as_deref() {
+                Some("active") => Style::Good,
+                Some("fault") => Style::Bad,
+                _ => Style::Plain,
+            };
+            (
+                style,
+                format!(
+                    "{group}: {} -> {} ({}){}",
+                    or(&body.from),
+                    or(&body.to),
+                    or(&body.cause),
+                    tenure(event)
+                ),
+            )
+        }
+        "lapse" => (Style::Bad, format!("{group}: the lease ran out; dark until it is renewed")),
+        "regained" => {
+            (Style::Attention, format!("{group}: the lease was renewed after {lasted} of darkness"))
+        }
+        "alone" => (Style::Attention, "no peer is heard: leases are renewed without one".to_owned()),
+        "not_alone" => (Style::Plain, "leases are no longer renewed without a peer".to_owned()),
+        "peer_up" => (Style::Good, format!("node {peer} is alive")),
+        "peer_down" => (Style::Bad, format!("node {peer} is silent")),
+        "path_up" => (Style::Plain, format!("path to {peer} up: {}", path())),
+        "path_down" => (Style::Attention, format!("path to {peer} down: {}", path())),
+        "probe_answered" => (
+            Style::Attention,
+            format!(
+                "{group}: not taken, node with MAC {} answers for the VIP on the service link",
+                or(&body.mac)
+            ),
+        ),
+        "rival" => (Style::Bad, format!("{group}: a stranger, MAC {}, claims the VIP", or(&body.mac))),
+        "dual_holder" => {
+            (Style::Bad, format!("{group}: {peer} held it too, in epoch {}, and yields", or(&body.epoch)))
+        }
+        "handover" => (Style::Plain, format!("{group}: being handed to {peer} ({})", or(&body.cause))),
+        "handover_failed" => (Style::Attention, format!("{group}: {peer} did not take it; it stayed")),
+        "service" => (Style::Plain, format!("service link: {}", or(&body.service))),
+        "overslept" => (Style::Attention, format!("the heartbeat loop woke {lasted} late")),
+        "reservation_failed" => {
+            let why = body.message.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            (Style::Bad, format!("epochs cannot be reserved on disk; soon this node can take no group{why}"))
+        }
+        "lease_too_short" => (
+            Style::Attention,
+            format!(
+                "the lease is too short for a round trip of {lasted} to {peer}; lapses are to be expected"
+            ),
+        ),
+        "settings_differ" => {
+            (Style::Attention, format!("node {peer} has other nodes or timings in its file"))
+        }
+        "missed" => (Style::Attention, format!("{} events were missed", body.count.unwrap_or(0))),
+        // The daemon's own, and those of a newer daemon.
+        kind => match (&body.message, &body.group) {
+            (Some(message), Some(group)) => (Style::Plain, format!("{group}: {message}")),
+            (Some(message), None) => (Style::Plain, message.clone()),
+            (None, _) => (Style::Plain, kind.to_owned()),
+        },
+    };
+    paint.apply(style, &what)
+}
+
+/// The epoch and the steps of a takeover.
+fn tenure(event: &EventRecord) -> String {
+    let mut text = String::new();
+    if let Some(epoch) = &event.body.epoch {
+        _ = write!(text, ", epoch {epoch}");
+    }
+    let steps: Vec<_> = event.body.timeline_us.iter().flat_map(|timeline| timeline.steps()).collect();
+    if steps.len() > 1 {
+        let steps = steps.iter().map(|(name, at)| format!("{name} +{:.3}", *at as f64 / 1000.0));
+        _ = write!(text, "; {} ms", steps.collect::<Vec<_>>().join(", "));
+    }
+    text
+}
+
+/// `38.2 ms`, `0.21 ms`; from a second on as [`duration`] has it.
+fn millis(millis: f64) -> String {
+    match millis {
+        ms if ms >= 1000.0 => duration(Duration::from_millis(ms as u64)),
+        ms if ms >= 1.0 => format!("{ms:.1} ms"),
+        ms => format!("{ms:.2} ms"),
+    }
+}
+
+/// Two units at most: `991 ms`, `12 s`, `1 h 3 min`, `4 d 2 h`.
+fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match seconds {
+        0 => format!("{} ms", duration.as_millis()),
+        1..60 => format!("{seconds} s"),
+        60..3600 => format!("{minutes} min {} s", seconds % 60),
+        3600..86_400 => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+/// Rows of cells, as wide as their widest and two spaces apart.
+struct Table {
+    rows: Vec<Vec<(String, Style)>>,
+}
+
+impl Table {
+    fn new(heading: &[&str]) -> Self {
+        Self { rows: vec![heading.iter().map(|cell| ((*cell).to_owned(), Style::Heading)).collect()] }
+    }
+
+    fn row<const COLUMNS: usize>(&mut self, cells: [(String, Style); COLUMNS]) {
+        self.rows.push(cells.into());
+    }
+
+    fn text(&self, paint: Paint) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|(cell, _)| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<_> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for ((cell, style), width) in row.iter().zip(&widths) {
+                line.push_str(&paint.apply(*style, cell));
+                line.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}

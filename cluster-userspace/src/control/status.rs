@@ -1,0 +1,309 @@
+//! `status`: what this node knows of itself, its groups and its peers.
+
+use cluster_proto::{Dropped, NodeId, Role, Settings, Snapshot, Time};
+use serde::{Deserialize, Serialize};
+
+use super::event::{cause_name, role_name, service_name};
+use crate::config::{Local, Protection};
+
+/// The answer to `status`. Fields may be added.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// This node's name.
+    pub node: String,
+    /// The daemon's version.
+    pub version: String,
+    /// How long the daemon has run.
+    pub uptime_ms: u64,
+    /// How the XDP program is attached: `native` or `generic`, or `none` while the interface is gone.
+    pub xdp: String,
+    /// Whether this node takes nothing because an operator said so.
+    pub drained: bool,
+    /// The interface where clients reach the VIPs.
+    #[serde(default)]
+    pub interface: String,
+    /// What is known of that link beyond its carrier: `unjudged`, `answered` or `cut`.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// The groups, in the configuration's order.
+    pub groups: Vec<GroupStatus>,
+    /// The other nodes.
+    pub peers: Vec<PeerStatus>,
+    /// Whose promises count.
+    pub quorum: QuorumStatus,
+    /// What should be looked into.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// What the set-up protects from and what not.
+    #[serde(default)]
+    pub protection: Protection,
+    /// Datagrams without effect, by kind.
+    #[serde(default)]
+    pub datagrams_dropped: DatagramsDropped,
+}
+
+/// One group as this node sees it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// `active-passive`.
+    pub mode: String,
+    /// `native`.
+    pub protocol: String,
+    /// `init`, `passive`, `active` (only while the lease is valid) or `fault`.
+    pub role: String,
+    /// Who holds it; null when nobody is known to hold it.
+    pub holder: Option<String>,
+    /// The highest epoch seen, counter and node id.
+    pub epoch: Option<String>,
+    /// How long this node's lease is still valid; null without one.
+    pub lease_ms: Option<f64>,
+    /// The nodes that may hold it, best first.
+    pub members: Vec<String>,
+    /// This node's priority, higher is better; null for a node that is no member.
+    pub priority: Option<u32>,
+    /// Its virtual addresses.
+    pub vips: Vec<String>,
+    /// For how long the role has been what it is.
+    pub since_ms: u64,
+    /// Why it is.
+    pub cause: String,
+    /// Whether the placement was made by hand and stays until the next failover or `undrain`.
+    #[serde(default)]
+    pub by_hand: bool,
+    /// How often this node's lease has run out while it was active.
+    #[serde(default)]
+    pub lapses: u64,
+    /// How often the role has changed.
+    #[serde(default)]
+    pub transitions: u64,
+}
+
+/// Another node as this one sees it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name.
+    pub name: String,
+    /// `node`.
+    pub kind: String,
+    /// `alive`, `dead` (silent for longer than `dead_after`) or `unknown` (never heard).
+    pub state: String,
+    /// When it was last heard; null if never.
+    pub last_heard_ms: Option<f64>,
+    /// Whether its votes count already.
+    #[serde(default)]
+    pub voting: bool,
+    /// The longest gap between two of its heartbeats while it was alive.
+    #[serde(default)]
+    pub worst_gap_ms: f64,
+    /// Whether its nodes and timings are ours.
+    #[serde(default)]
+    pub same_settings: bool,
+    /// Its paths.
+    pub paths: Vec<PathStatus>,
+}
+
+/// One path.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// This node's address.
+    pub local: String,
+    /// The peer's.
+    pub remote: String,
+    /// `up` or `down`.
+    pub state: String,
+    /// The newest round trip; null before the first.
+    pub rtt_us: Option<u64>,
+    /// Heartbeats missing in the peer's sequence.
+    pub lost: u64,
+    /// Whether it runs over the interface that clients use.
+    #[serde(default)]
+    pub service: bool,
+}
+
+/// Whose promises count.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct QuorumStatus {
+    /// `off`.
+    pub mode: String,
+    /// How many nodes vote, this one included.
+    pub voters: usize,
+    /// How many of them are heard, this one included.
+    pub reachable: usize,
+    /// Whether a holder here renews its lease without its peer.
+    #[serde(default)]
+    pub alone: bool,
+}
+
+/// Datagrams without effect, by kind.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DatagramsDropped {
+    /// Shorter or longer than their own lengths say.
+    pub malformed: u64,
+    /// Of a wire version this daemon does not speak.
+    pub version: u64,
+    /// With a wrong authentication code.
+    pub forged: u64,
+    /// Of another cluster.
+    pub other_cluster: u64,
+    /// Of a node that does not belong on that path.
+    pub unknown_node: u64,
+    /// With this node's own id.
+    pub own_id: u64,
+    /// Seen before, or too old.
+    pub replayed: u64,
+    /// Of an earlier run of the peer.
+    pub old_incarnation: u64,
+    /// Of a sender that had yet to prove it is there now.
+    pub unproven: u64,
+}
+
+impl From<Dropped> for DatagramsDropped {
+    fn from(dropped: Dropped) -> Self {
+        let Dropped {
+            malformed,
+            version,
+            forged,
+            other_cluster,
+            unknown_node,
+            own_id,
+            replayed,
+            old_incarnation,
+            unproven,
+        } = dropped;
+        Self {
+            malformed,
+            version,
+            forged,
+            other_cluster,
+            unknown_node,
+            own_id,
+            replayed,
+            old_incarnation,
+            unproven,
+        }
+    }
+}
+
+/// What the daemon knows at the moment of a `status`.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation<'a> {
+    /// The core's settings; the paths' `service` as the daemon found it out.
+    pub settings: &'a Settings,
+    /// The node's view of the configuration.
+    pub local: &'a Local,
+    /// The core's state.
+    pub snapshot: &'a Snapshot,
+    /// Now.
+    pub now: Time,
+    /// The daemon's start.
+    pub started: Time,
+    /// How the XDP program is attached.
+    pub xdp: &'a str,
+    /// All that should be looked into, the configuration's warnings included.
+    pub warnings: &'a [String],
+}
+
+impl Status {
+    /// The answer from what the daemon knows.
+    #[must_use]
+    pub fn of(observation: &Observation<'_>) -> Self {
+        let Observation { settings, local, snapshot, now, started, xdp, warnings } = *observation;
+        let alive = snapshot.peers.iter().filter(|peer| peer.alive).count();
+        Self {
+            node: local.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: whole_millis(now.since(started)),
+            xdp: xdp.to_owned(),
+            drained: snapshot.drained,
+            interface: local.interface.clone(),
+            service: snapshot.service.map(|health| service_name(health).to_owned()),
+            groups: groups(observation),
+            peers: peers(observation),
+            quorum: QuorumStatus {
+                mode: "off".to_owned(),
+                voters: 1 + settings.peers.len(),
+                reachable: 1 + alive,
+                alone: snapshot.alone,
+            },
+            warnings: warnings.to_vec(),
+            protection: Protection::of(settings),
+            datagrams_dropped: snapshot.dropped.into(),
+        }
+    }
+}
+
+fn groups(observation: &Observation<'_>) -> Vec<GroupStatus> {
+    let Observation { settings, local, snapshot, now, .. } = *observation;
+    let name = |id: NodeId| local.node_name(id).map_or_else(|| format!("#{}", id.0), str::to_owned);
+    let group = |(view, group): (&cluster_proto::GroupView, &crate::config::LocalGroup)| {
+        let lease = view.lease_until.filter(|until| *until > now);
+        // Between the end of a lease and the moment its core notices, this node does not hold any more.
+        let lapsed = view.role == Role::Active && lease.is_none();
+        let role = if lapsed { Role::Passive } else { view.role };
+        let holder = view.holder.filter(|holder| !(lapsed && *holder == settings.me));
+        GroupStatus {
+            name: group.name.clone(),
+            mode: "active-passive".to_owned(),
+            protocol: "native".to_owned(),
+            role: role_name(role).to_owned(),
+            holder: holder.map(name),
+            epoch: view.epoch.map(|epoch| epoch.to_string()),
+            lease_ms: lease.filter(|_| role == Role::Active).map(|until| millis(until.since(now))),
+            members: group.members.clone(),
+            priority: group.priority,
+            vips: group.vips.iter().map(|vip| vip.address.to_string()).collect(),
+            since_ms: whole_millis(now.since(view.since)),
+            cause: cause_name(view.cause).to_owned(),
+            by_hand: view.by_hand,
+            lapses: view.lapses,
+            transitions: view.transitions,
+        }
+    };
+    snapshot.groups.iter().zip(&local.groups).map(group).collect()
+}
+
+fn peers(observation: &Observation<'_>) -> Vec<PeerStatus> {
+    let Observation { settings, local, snapshot, now, .. } = *observation;
+    let path = |view: &cluster_proto::PathView| {
+        let ends = local.peers.get(view.path.peer)?.paths.get(view.path.path)?;
+        let service = settings.peers.get(view.path.peer)?.paths.get(view.path.path)?.service;
+        Some(PathStatus {
+            local: ends.local.ip().to_string(),
+            remote: ends.remote.ip().to_string(),
+            state: if view.up { "up" } else { "down" }.to_owned(),
+            rtt_us: view.round_trip.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            lost: view.lost,
+            service,
+        })
+    };
+    let peer = |(index, (view, peer)): (usize, (&cluster_proto::PeerView, &crate::config::LocalPeer))| {
+        let state = match (view.alive, view.last_heard) {
+            (true, _) => "alive",
+            (false, Some(_)) => "dead",
+            (false, None) => "unknown",
+        };
+        PeerStatus {
+            name: peer.name.clone(),
+            kind: "node".to_owned(),
+            state: state.to_owned(),
+            last_heard_ms: view.last_heard.map(|at| millis(now.since(at))),
+            voting: view.voting,
+            worst_gap_ms: millis(view.worst_gap),
+            same_settings: view.same_settings,
+            paths: snapshot.paths.iter().filter(|view| view.path.peer == index).filter_map(path).collect(),
+        }
+    };
+    snapshot.peers.iter().zip(&local.peers).enumerate().map(peer).collect()
+}
+
+/// Milliseconds to three places: a microsecond is as fine as anything here is measured.
+fn millis(duration: std::time::Duration) -> f64 {
+    duration.as_micros() as f64 / 1_000.0
+}
+
+fn whole_millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

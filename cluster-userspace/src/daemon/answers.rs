@@ -1,0 +1,201 @@
+//! The control socket's requests: passed to the heartbeat thread, and answered when that answers.
+
+use std::collections::HashMap;
+
+use cluster_proto::{Command, CommandId, GroupIndex, Refusal};
+
+use super::Daemon;
+use crate::control::{
+    Call, ControlError, ErrorCode, GroupStats, LoopStats, Observation, Reply, Request, Stats, Status,
+};
+use crate::dataplane::{GroupCount, Verdict};
+use crate::driver::clock;
+use crate::driver::mailbox::{Order, Shown};
+
+/// Requests that wait for their answers.
+pub(super) struct Answers {
+    warnings: Vec<String>,
+    realtime: bool,
+    next: u64,
+    commands: HashMap<u64, Option<Call>>,
+    /// Asked for the state, which is on its way.
+    waiting: Vec<Waiting>,
+    /// The memory that is lent to the heartbeat thread, when it is here.
+    spare: Option<Box<Shown>>,
+}
+
+/// A client and the counters it has asked for.
+pub(super) type Counted = (Call, Result<Vec<GroupCount>, String>);
+
+enum Waiting {
+    Status(Call),
+    Stats(Call, Vec<GroupCount>),
+}
+
+impl Answers {
+    pub(super) fn new(warnings: Vec<String>, realtime: bool, room: Shown) -> Self {
+        let spare = Some(Box::new(room));
+        Self { warnings, realtime, next: 1, commands: HashMap::new(), waiting: Vec::new(), spare }
+    }
+
+    /// An id for a command of the daemon's own.
+    pub(super) fn own_command(&mut self) -> CommandId {
+        self.register(None)
+    }
+
+    fn register(&mut self, call: Option<Call>) -> CommandId {
+        let id = self.next;
+        self.next += 1;
+        self.commands.insert(id, call);
+        CommandId(id)
+    }
+
+    /// Whether a command of the daemon's own was answered.
+    pub(super) fn own_is_done(&self, id: CommandId) -> bool {
+        !self.commands.contains_key(&id.0)
+    }
+
+    /// The heartbeat thread has answered a command.
+    pub(super) fn reply(&mut self, id: CommandId, outcome: Result<(), Refusal>) {
+        if let Some(Some(call)) = self.commands.remove(&id.0) {
+            call.answer(outcome.map(|()| Reply::Done {}).map_err(ControlError::from));
+        }
+    }
+}
+
+impl Daemon {
+    pub(super) fn call(&mut self, call: Call) {
+        let command = match &call.request {
+            Request::Status => return self.ask_state(Waiting::Status(call)),
+            Request::Stats => return self.stats(call),
+            Request::Promote { group, force } => {
+                let force = *force;
+                self.group(group).map(|group| Command::Promote { group, force })
+            }
+            Request::Demote { group, force } => {
+                let force = *force;
+                self.group(group).map(|group| Command::Demote { group, force })
+            }
+            Request::Drain { force } => Ok(Command::Drain { force: *force }),
+            Request::Undrain => Ok(Command::Undrain),
+            Request::Events { .. } | Request::Reload | Request::Restart => {
+                Err(ControlError::new(ErrorCode::NotSupported, "not supported yet"))
+            }
+        };
+        match command {
+            Ok(command) => {
+                let id = self.answers.register(Some(call));
+                self.order(Order::Command(id, command));
+            }
+            Err(error) => call.answer(Err(error)),
+        }
+    }
+
+    fn group(&self, name: &str) -> Result<GroupIndex, ControlError> {
+        let known = || self.local.groups.iter().map(|group| group.name.as_str());
+        self.local.group_index(name).ok_or_else(|| ControlError::unknown_group(name, known()))
+    }
+
+    /// Reads the counters in a task of its own, since the data plane may be busy.
+    fn stats(&self, call: Call) {
+        let plane = self.plane.clone();
+        let counts = self.counts.clone();
+        tokio::spawn(async move {
+            let counted = match plane.blocking(|plane| plane.counters()).await {
+                Ok(Ok(counts)) => Ok(counts),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            // The loop is gone only when the daemon stops.
+            let _ = counts.send((call, counted)).await;
+        });
+    }
+
+    /// The counters that a client has asked for are there; the rest comes from the heartbeat thread.
+    pub(super) fn counted(&mut self, (call, counted): Counted) {
+        match counted {
+            Ok(counts) => self.ask_state(Waiting::Stats(call, counts)),
+            Err(why) => call.answer(Err(ControlError::new(ErrorCode::Internal, why))),
+        }
+    }
+
+    fn ask_state(&mut self, waiting: Waiting) {
+        self.answers.waiting.push(waiting);
+        if let Some(spare) = self.answers.spare.take() {
+            self.order(Order::Show(spare));
+        }
+    }
+
+    /// The state has come: everyone who waits for it is answered from it.
+    pub(super) fn shown(&mut self, shown: Box<Shown>) {
+        for waiting in std::mem::take(&mut self.answers.waiting) {
+            match waiting {
+                Waiting::Status(call) => call.answer(Ok(Reply::Status(Box::new(self.status(&shown))))),
+                Waiting::Stats(call, counts) => {
+                    call.answer(Ok(Reply::Stats(Box::new(self.stats_of(&shown, &counts)))));
+                }
+            }
+        }
+        self.answers.spare = Some(shown);
+    }
+
+    fn status(&self, shown: &Shown) -> Status {
+        Status::of(&Observation {
+            settings: &self.settings,
+            local: &self.local,
+            snapshot: &shown.snapshot,
+            now: clock::now(),
+            started: self.started,
+            xdp: self.xdp_mode(),
+            warnings: &self.answers.warnings,
+        })
+    }
+
+    fn stats_of(&self, shown: &Shown, counts: &[GroupCount]) -> Stats {
+        let counters = &shown.counters;
+        let groups = self.local.groups.iter().enumerate().map(|(index, group)| {
+            let of = |verdict: Verdict| counts.get(index).map_or(0, |count| count.verdicts[verdict as usize]);
+            GroupStats {
+                name: group.name.clone(),
+                packets: Verdict::ALL
+                    .into_iter()
+                    .map(|verdict| (verdict.name().to_owned(), of(verdict)))
+                    .collect(),
+                announcements: shown.announcements.get(index).copied().unwrap_or(0),
+            }
+        });
+        let heartbeats = [
+            ("sent", counters.sent),
+            ("received", counters.received),
+            ("not_connected", counters.not_connected),
+            ("send_failed", counters.send_failed),
+            ("truncated", counters.truncated),
+            ("strangers", counters.strangers),
+            ("arp_failed", counters.arp_failed),
+            ("events_lost", counters.events_lost),
+            ("tasks_lost", counters.tasks_lost),
+        ];
+        let dropped = shown.snapshot.dropped;
+        let dropped = [
+            ("dropped_malformed", dropped.malformed),
+            ("dropped_version", dropped.version),
+            ("dropped_forged", dropped.forged),
+            ("dropped_other_cluster", dropped.other_cluster),
+            ("dropped_unknown_node", dropped.unknown_node),
+            ("dropped_own_id", dropped.own_id),
+            ("dropped_replayed", dropped.replayed),
+            ("dropped_old_incarnation", dropped.old_incarnation),
+            ("dropped_unproven", dropped.unproven),
+        ];
+        Stats {
+            groups: groups.collect(),
+            heartbeats: heartbeats.into_iter().chain(dropped).map(|(name, n)| (name.to_owned(), n)).collect(),
+            heartbeat_loop: LoopStats {
+                realtime: self.answers.realtime,
+                wakeups: counters.wakeups,
+                worst_delay_ms: counters.worst_delay.as_secs_f64() * 1000.0,
+                socket_overflows: counters.overflows,
+            },
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The leases that the BPF programs act on, and the tenures that tell a later daemon whose they were.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aya::maps::MapData;
+use cluster_common::maps::{LEASES, MAX_GROUPS, TENURES, Tenure};
+use cluster_proto::{Epoch, GroupId, NodeId, Time};
+
+use super::error::DataPlaneError;
+use super::slots::GroupSlot;
+use super::unsafe_shared_words::SharedWords;
+
+/// Words of one [`Tenure`].
+const TENURE_WORDS: usize = size_of::<Tenure>() / size_of::<u64>();
+
+/// The leases and tenures of all groups, shared with the programs. Reading and writing is a matter of a few memory
+/// accesses: no system call, no lock, no allocation. One thread at a time may write.
+#[derive(Debug)]
+pub struct LeaseTable {
+    leases: SharedWords,
+    tenures: SharedWords,
+}
+
+/// A lease as it stands in the map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tenancy {
+    /// In which epoch it was written.
+    pub epoch: Epoch,
+    /// Until when it is valid.
+    pub until: Time,
+}
+
+impl LeaseTable {
+    pub(super) fn map(leases: &MapData, tenures: &MapData) -> Result<Self, DataPlaneError> {
+        let groups = MAX_GROUPS as usize;
+        let map = |map: &'static str, data: &MapData, words| {
+            SharedWords::map(data.fd(), words).map_err(|source| DataPlaneError::SharedMemory { map, source })
+        };
+        Ok(Self {
+            leases: map(LEASES, leases, groups)?,
+            tenures: map(TENURES, tenures, groups * TENURE_WORDS)?,
+        })
+    }
+
+    /// Holds the group until `until` in the given epoch. Where the epoch is a new one, the slot goes dark for the
+    /// moment in which the tenure changes, so that nobody ever reads a lease with another epoch's name.
+    pub fn set(&self, slot: GroupSlot, epoch: Epoch, until: Time) {
+        let Some((lease, tenure)) = self.slot(slot) else { return };
+        let mut new = read_tenure(tenure);
+        if new.counter != epoch.counter || new.node != epoch.node.0 {
+            new.counter = epoch.counter;
+            new.node = epoch.node.0;
+            lease.store(0, Ordering::SeqCst);
+            write_tenure(tenure, new);
+        }
+        lease.store(until.as_nanos(), Ordering::SeqCst);
+    }
+
+    /// Holds the group no longer, as of this call's return.
+    pub fn clear(&self, slot: GroupSlot) {
+        if let Some((lease, _)) = self.slot(slot) {
+            lease.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// The lease as it stands in the map, whether or not it has run out; `None` if the group is not held.
+    #[must_use]
+    pub fn read(&self, slot: GroupSlot) -> Option<Tenancy> {
+        let (lease, tenure) = self.slot(slot)?;
+        let until = lease.load(Ordering::SeqCst);
+        let tenure = read_tenure(tenure);
+        (until != 0).then_some(Tenancy {
+            epoch: Epoch { counter: tenure.counter, node: NodeId(tenure.node) },
+            until: Time::from_nanos(until),
+        })
+    }
+
+    /// The group to which the slot belongs, if it belongs to one.
+    pub(super) fn owner(&self, slot: GroupSlot) -> Option<GroupId> {
+        let tenure = read_tenure(self.slot(slot)?.1);
+        (tenure.used != 0).then_some(GroupId(tenure.group))
+    }
+
+    /// Gives the slot, without a lease, to a group or to nobody.
+    pub(super) fn assign(&self, slot: GroupSlot, group: Option<GroupId>) {
+        let Some((lease, tenure)) = self.slot(slot) else { return };
+        lease.store(0, Ordering::SeqCst);
+        let (group, used) = group.map_or((0, 0), |group| (group.0, 1));
+        write_tenure(tenure, Tenure { counter: 0, group, node: 0, used });
+    }
+
+    fn slot(&self, slot: GroupSlot) -> Option<(&AtomicU64, &[AtomicU64; TENURE_WORDS])> {
+        let index = slot.index() as usize;
+        let lease = self.leases.words().get(index)?;
+        let tenure = self.tenures.words().get(index * TENURE_WORDS..)?.first_chunk()?;
+        Some((lease, tenure))
+    }
+}
+
+fn read_tenure(words: &[AtomicU64; TENURE_WORDS]) -> Tenure {
+    bytemuck::cast(words.each_ref().map(|word| word.load(Ordering::SeqCst)))
+}
+
+fn write_tenure(words: &[AtomicU64; TENURE_WORDS], tenure: Tenure) {
+    let values: [u64; TENURE_WORDS] = bytemuck::cast(tenure);
+    for (word, value) in words.iter().zip(values) {
+        word.store(value, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,33 @@
+//! The data plane as user space sees it: the BPF programs are loaded, pinned, adopted and attached here, the maps
+//! written and read.
+//!
+//! [`DataPlane`] owns the pins and the links; [`LeaseTable`] is the one thing that the real-time thread needs.
+//! `docs/data-plane.md` describes what the programs do and how the pins lie.
+//!
+//! What is not here: the programs (`cluster-ebpf`), the map layouts (`cluster-common`), addresses on interfaces
+//! (`network`), and every decision about who holds a group.
+
+mod capabilities;
+mod error;
+mod fence;
+mod ingress;
+mod interfaces;
+mod lease_table;
+mod maps;
+mod objects;
+mod options;
+mod pins;
+mod plane;
+mod slots;
+mod unsafe_shared_words;
+
+pub use capabilities::{MissingCapabilities, missing_capabilities};
+pub use cluster_common::Verdict;
+pub use error::DataPlaneError;
+pub use fence::{Fenced, Hook};
+pub use ingress::{Attached, Mode};
+pub use lease_table::{LeaseTable, Tenancy};
+pub use objects::{BENCH_OBJECT, DATAPLANE_OBJECT, LAB_OBJECT};
+pub use options::{EgressHook, GroupVips, Options, PIN_ROOT, Vip, XdpPreference};
+pub use plane::{DataPlane, GroupCount, MapsWere, Remains, ServedAddress, cleanup, lock_remains};
+pub use slots::GroupSlot;

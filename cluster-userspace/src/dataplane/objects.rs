@@ -1,0 +1,13 @@
+//! The compiled BPF programs, as the build script left them.
+
+use aya::include_bytes_aligned;
+
+/// The product's programs.
+pub static DATAPLANE_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dataplane.o"));
+
+/// Programs for the switch ports of a lab: XDP `pass` and `loss_in`, classifier `loss_out`, and the array `loss` of two
+/// u32: how many of 65 536 frames a port loses of those it receives (entry 0) and of those it sends (entry 1).
+pub static LAB_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lab.o"));
+
+/// Programs that only the benchmark runs: XDP `empty`, `answer_and_undo` and `undo`.
+pub static BENCH_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.o"));

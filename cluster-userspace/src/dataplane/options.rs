@@ -1,0 +1,91 @@
+//! What the data plane is told when it is opened.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use cluster_proto::GroupId;
+
+/// Where pins live unless told otherwise.
+pub const PIN_ROOT: &str = "/sys/fs/bpf/cluster";
+
+/// What the data plane is told when it is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The directory in the BPF file system below which the pins live, as a rule [`PIN_ROOT`].
+    pub pin_root: PathBuf,
+    /// The cluster's name.
+    pub cluster: String,
+    /// This node's name.
+    pub node: String,
+    /// The name of the interface on which clients reach the VIPs.
+    pub interface: String,
+    /// How the ingress program is to be attached.
+    pub xdp: XdpPreference,
+    /// How the egress program is to be attached.
+    pub egress: EgressHook,
+    /// The groups and their VIPs.
+    pub groups: Vec<GroupVips>,
+}
+
+/// A group and its VIPs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupVips {
+    /// The group.
+    pub id: GroupId,
+    /// Its VIPs.
+    pub vips: Vec<Vip>,
+}
+
+/// A VIP and its prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Vip {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The length of the prefix that is on the link, in bits: 0 to 32.
+    pub prefix: u8,
+}
+
+impl Vip {
+    /// The mask of the prefix, in network order.
+    pub(super) fn mask(self) -> [u8; 4] {
+        u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0).to_be_bytes()
+    }
+}
+
+/// How the ingress program is to be attached.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum XdpPreference {
+    /// By the driver, or else generically.
+    #[default]
+    Auto,
+    /// By the driver.
+    Native,
+    /// By the kernel, behind the driver.
+    Generic,
+}
+
+/// How the egress program is to be attached.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum EgressHook {
+    /// By TCX where the kernel has it (6.6), or else by clsact.
+    #[default]
+    Auto,
+    /// By TCX.
+    Tcx,
+    /// By a filter of the clsact queueing discipline.
+    Clsact,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_of_all_lengths() {
+        let mask = |prefix| Vip { address: Ipv4Addr::UNSPECIFIED, prefix }.mask();
+        assert_eq!(mask(0), [0, 0, 0, 0]);
+        assert_eq!(mask(1), [128, 0, 0, 0]);
+        assert_eq!(mask(20), [255, 255, 240, 0]);
+        assert_eq!(mask(32), [255; 4]);
+    }
+}

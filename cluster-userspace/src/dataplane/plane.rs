@@ -1,0 +1,389 @@
+//! The data plane as a whole.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use aya::Ebpf;
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use cluster_common::Verdict;
+use cluster_common::maps::{COUNTERS, GroupCounters, Nic};
+use cluster_proto::{GroupId, Mac, Time};
+
+use super::capabilities::check_process;
+use super::error::DataPlaneError;
+use super::fence::{Fenced, Fences};
+use super::ingress::{self, Attached};
+use super::interfaces::{self, Interface};
+use super::lease_table::LeaseTable;
+pub use super::maps::MapsWere;
+use super::maps::{self, Maps};
+use super::options::{GroupVips, Options};
+use super::pins::PinDirectory;
+use super::slots::{self, GroupSlot};
+
+/// The names of the programs in the object.
+const INGRESS: &str = "cluster_ingress";
+const INGRESS_LINEAR: &str = "cluster_linear";
+const EGRESS: &str = "cluster_egress";
+/// The pin of the ingress program's link.
+const INGRESS_PIN: &str = "xdp";
+
+/// The loaded programs, their maps, pins and links. Everything is pinned: when this value is dropped, or its process
+/// killed, the programs stay in place and the leases in the maps run out by themselves.
+pub struct DataPlane {
+    options: Options,
+    directory: PinDirectory,
+    object: Ebpf,
+    ingress_program: &'static str,
+    maps: Maps,
+    maps_were: MapsWere,
+    table: LeaseTable,
+    slots: Vec<GroupSlot>,
+    fences: Fences,
+    attached: Option<Attached>,
+}
+
+/// What a group's packets came to, over all CPUs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupCount {
+    /// The group.
+    pub group: GroupId,
+    /// Packets, by [`Verdict`].
+    pub verdicts: [u64; Verdict::COUNT],
+}
+
+/// An address on the service link that was served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ServedAddress {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// When last.
+    pub at: Time,
+}
+
+impl fmt::Debug for DataPlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataPlane")
+            .field("options", &self.options)
+            .field("maps_were", &self.maps_were)
+            .field("slots", &self.slots)
+            .field("attached", &self.attached)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DataPlane {
+    /// Loads the programs, with the maps and leases of a daemon that died if there are any, and puts them where that
+    /// daemon's egress programs are. The service interface need not be there yet: [`DataPlane::attach`] goes there.
+    ///
+    /// # Errors
+    /// If the process may not, if its clock is not the kernel's, if another daemon is at work, or if the kernel refuses.
+    pub fn open(options: Options) -> Result<Self, DataPlaneError> {
+        check_process()?;
+        slots::check(&options.groups)?;
+        let directory = PinDirectory::open(&options.pin_root, &options.cluster, &options.node)?;
+        let (mut object, maps_were) = maps::load(&directory)?;
+        // The programs name the maps by their descriptors, so these must be open until the programs are loaded.
+        let ingress_program = load_programs(&mut object)?;
+        let maps = Maps::take(&mut object)?;
+        let table = maps.lease_table()?;
+        let fences = Fences::new(options.egress, &options.cluster, &options.node);
+        let mut plane = Self {
+            options,
+            directory,
+            object,
+            ingress_program,
+            maps,
+            maps_were,
+            table,
+            slots: Vec::new(),
+            fences,
+            attached: None,
+        };
+        plane.set_groups(plane.options.groups.clone())?;
+        let egress = egress_program(&mut plane.object)?;
+        plane.fences.adopt(egress, &plane.directory)?;
+        Ok(plane)
+    }
+
+    /// Whether the maps, and with them the leases, are those of a daemon before this one.
+    #[must_use]
+    pub fn maps_were(&self) -> &MapsWere {
+        &self.maps_were
+    }
+
+    /// The groups' slots, in the order of the groups given.
+    #[must_use]
+    pub fn slots(&self) -> &[GroupSlot] {
+        &self.slots
+    }
+
+    /// The leases, for the thread that writes them. Several tables show the same leases; one thread at a time writes.
+    ///
+    /// # Errors
+    /// If the kernel has no memory for the mapping.
+    pub fn lease_table(&self) -> Result<LeaseTable, DataPlaneError> {
+        self.maps.lease_table()
+    }
+
+    /// Takes other groups or VIPs into the maps. Groups that stay keep slot and lease; those that go are dark at once,
+    /// and their addresses must be off the interfaces before, because the programs let pass what is no VIP any more.
+    ///
+    /// # Errors
+    /// If they do not fit, in which case nothing has changed, or if the kernel refuses.
+    pub fn set_groups(&mut self, groups: Vec<GroupVips>) -> Result<(), DataPlaneError> {
+        slots::check(&groups)?;
+        let assigned = slots::assign(&groups, &self.table);
+        for slot in &assigned.fresh {
+            self.maps.reset_counters(*slot)?;
+        }
+        self.slots = assigned.slots;
+        slots::write_vips(&mut self.maps.vips, self.maps.filter.words(), &groups, &self.slots)?;
+        self.options.groups = groups;
+        Ok(())
+    }
+
+    /// Puts the ingress program onto the service interface, or onto its successor of the same name if it was made anew,
+    /// and learns its Ethernet address. If the program is there already, this changes nothing.
+    ///
+    /// # Errors
+    /// If there is no such interface, if somebody else's program is on it, or if the kernel refuses.
+    pub fn attach(&mut self) -> Result<Attached, DataPlaneError> {
+        self.attached = None;
+        let name = self.options.interface.clone();
+        let interface = interfaces::by_name(&name)
+            .map_err(|source| DataPlaneError::Netlink {
+                attempt: format!("ask for the network interface {name}"),
+                source,
+            })?
+            .ok_or_else(|| DataPlaneError::NoInterface { interface: name.clone() })?;
+        if !interface.is_ethernet {
+            return Err(DataPlaneError::NotEthernet { interface: name });
+        }
+        self.fence(&interface)?;
+        self.set_mac(interface.mac);
+        let pin = self.directory.entry(INGRESS_PIN);
+        let program = ingress_program(&mut self.object, self.ingress_program)?;
+        let (mode, adopted) = ingress::attach(program, &interface, self.options.xdp, &pin)?;
+        let attached = Attached { ifindex: interface.ifindex, mac: interface.mac, mode, adopted };
+        self.attached = Some(attached);
+        Ok(attached)
+    }
+
+    /// Where the ingress program is, as of the last [`DataPlane::attach`].
+    #[must_use]
+    pub fn attached(&self) -> Option<Attached> {
+        self.attached
+    }
+
+    /// Answers with this Ethernet address from now on, because the interface has changed its own.
+    pub fn set_mac(&mut self, mac: Mac) {
+        let nic: u64 = bytemuck::cast(Nic { mac: mac.0, unused: [0; 2] });
+        if let [word] = self.maps.nic.words() {
+            word.store(nic, Ordering::SeqCst);
+        }
+        if let Some(attached) = &mut self.attached {
+            attached.mac = mac;
+        }
+    }
+
+    /// Puts the egress program onto every Ethernet interface of the namespace.
+    ///
+    /// # Errors
+    /// If the kernel refuses on one of them; the others are fenced all the same.
+    pub fn fence_all(&mut self) -> Result<(), DataPlaneError> {
+        let interfaces = interfaces::all().map_err(|source| DataPlaneError::Netlink {
+            attempt: "list the network interfaces".to_owned(),
+            source,
+        })?;
+        let mut result = Ok(());
+        for interface in interfaces.iter().filter(|interface| interface.is_ethernet) {
+            match self.fence(interface) {
+                // It went away between the list and here.
+                Err(_) if interfaces::by_index(interface.ifindex).is_ok_and(|there| there.is_none()) => {}
+                fenced => result = result.and(fenced),
+            }
+        }
+        result
+    }
+
+    /// Puts the egress program onto an interface, if it is Ethernet and still there; says whether. Doing so again
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn fence_interface(&mut self, ifindex: u32) -> Result<bool, DataPlaneError> {
+        let interface = interfaces::by_index(ifindex).map_err(|source| DataPlaneError::Netlink {
+            attempt: format!("ask for the network interface {ifindex}"),
+            source,
+        })?;
+        match interface {
+            Some(interface) if interface.is_ethernet => self.fence(&interface).map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// Takes the egress program off an interface, or forgets one that is gone.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn unfence_interface(&mut self, ifindex: u32) -> Result<(), DataPlaneError> {
+        self.fences.unfence(&self.directory, ifindex)
+    }
+
+    /// The interfaces that the egress program is on.
+    pub fn fenced(&self) -> impl Iterator<Item = &Fenced> {
+        self.fences.list()
+    }
+
+    /// What each group's packets came to since its slot was made, in the order of the groups given.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn counters(&self) -> Result<Vec<GroupCount>, DataPlaneError> {
+        self.per_group(|group, counters| {
+            let mut verdicts = [0_u64; Verdict::COUNT];
+            for cpu in counters {
+                for (sum, count) in verdicts.iter_mut().zip(cpu.verdicts) {
+                    *sum = sum.wrapping_add(count);
+                }
+            }
+            GroupCount { group, verdicts }
+        })
+    }
+
+    /// Addresses on the service link that were served lately, newest first.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn served(&self) -> Result<Vec<ServedAddress>, DataPlaneError> {
+        let mut newest: HashMap<Ipv4Addr, u64> = HashMap::new();
+        self.per_group(|_, counters| {
+            for served in counters.iter().flat_map(|cpu| cpu.served).filter(|served| served.at != 0) {
+                let at = newest.entry(Ipv4Addr::from(served.address)).or_default();
+                *at = served.at.max(*at);
+            }
+        })?;
+        let mut served: Vec<_> = newest
+            .into_iter()
+            .map(|(address, at)| ServedAddress { address, at: Time::from_nanos(at) })
+            .collect();
+        served.sort_by_key(|served| (std::cmp::Reverse(served.at), served.address));
+        Ok(served)
+    }
+
+    /// Goes dark and removes everything: the ingress program, the maps, then the fences. The VIPs must be off the
+    /// interfaces before, because nothing keeps the kernel from answering for them afterwards.
+    ///
+    /// # Errors
+    /// If the kernel refuses; what could be removed is.
+    pub fn detach_and_unpin(mut self) -> Result<(), DataPlaneError> {
+        for slot in &self.slots {
+            self.table.clear(*slot);
+        }
+        remove_everything(&mut self.fences, self.directory)
+    }
+
+    fn fence(&mut self, interface: &Interface) -> Result<(), DataPlaneError> {
+        let program = egress_program(&mut self.object)?;
+        self.fences.fence(program, &self.directory, interface)
+    }
+
+    fn per_group<T>(
+        &self,
+        mut each: impl FnMut(GroupId, &[GroupCounters]) -> T,
+    ) -> Result<Vec<T>, DataPlaneError> {
+        self.options
+            .groups
+            .iter()
+            .zip(&self.slots)
+            .map(|(group, slot)| {
+                let values = self
+                    .maps
+                    .counters
+                    .get(&slot.index(), 0)
+                    .map_err(|source| DataPlaneError::Map { attempt: "read", map: COUNTERS, source })?;
+                let counters: Vec<GroupCounters> =
+                    values.iter().map(|words| bytemuck::cast(*words)).collect();
+                Ok(each(group.id, &counters))
+            })
+            .collect()
+    }
+}
+
+/// What a daemon that died has left, under its lock, so that no daemon starts meanwhile.
+#[derive(Debug)]
+pub struct Remains {
+    directory: PinDirectory,
+    fences: Fences,
+}
+
+/// Locks what a daemon that died has left; `None` if there is nothing.
+///
+/// # Errors
+/// If the daemon is alive, or the process may not.
+pub fn lock_remains(pin_root: &Path, cluster: &str, node: &str) -> Result<Option<Remains>, DataPlaneError> {
+    check_process()?;
+    let directory = PinDirectory::open_existing(pin_root, cluster, node)?;
+    let fences = Fences::new(super::options::EgressHook::Auto, cluster, node);
+    Ok(directory.map(|directory| Remains { directory, fences }))
+}
+
+impl Remains {
+    /// Removes programs, filters, maps and pins. To be called in the network namespace that the daemon ran in, with the
+    /// VIPs off the interfaces.
+    ///
+    /// # Errors
+    /// If the kernel refuses; what could be removed is.
+    pub fn remove(mut self) -> Result<(), DataPlaneError> {
+        remove_everything(&mut self.fences, self.directory)
+    }
+}
+
+/// Removes what a daemon that died has left. Says whether there was anything. See [`Remains::remove`].
+///
+/// # Errors
+/// If the daemon is alive, or if the kernel refuses.
+pub fn cleanup(pin_root: &Path, cluster: &str, node: &str) -> Result<bool, DataPlaneError> {
+    let Some(remains) = lock_remains(pin_root, cluster, node)? else { return Ok(false) };
+    remains.remove()?;
+    Ok(true)
+}
+
+fn remove_everything(fences: &mut Fences, directory: PinDirectory) -> Result<(), DataPlaneError> {
+    let detached = ingress::detach(&directory.entry(INGRESS_PIN));
+    let unfenced = fences.unfence_all(&directory);
+    // The directory says where the filters are, so it stays until they are gone.
+    detached.and(unfenced)?;
+    directory.remove_all()
+}
+
+/// Loads the programs; gives the name of the ingress program that the kernel took.
+fn load_programs(object: &mut Ebpf) -> Result<&'static str, DataPlaneError> {
+    egress_program(object)?.load().map_err(refused(EGRESS))?;
+    // Kernels before 5.18 do not know the flag for frames in several buffers.
+    if ingress_program(object, INGRESS)?.load().is_ok() {
+        return Ok(INGRESS);
+    }
+    ingress_program(object, INGRESS_LINEAR)?.load().map_err(refused(INGRESS_LINEAR))?;
+    Ok(INGRESS_LINEAR)
+}
+
+fn ingress_program<'o>(object: &'o mut Ebpf, name: &'static str) -> Result<&'o mut Xdp, DataPlaneError> {
+    let program =
+        object.program_mut(name).ok_or_else(|| refused(name)(ProgramError::UnexpectedProgramType))?;
+    program.try_into().map_err(refused(name))
+}
+
+fn egress_program(object: &mut Ebpf) -> Result<&mut SchedClassifier, DataPlaneError> {
+    let program =
+        object.program_mut(EGRESS).ok_or_else(|| refused(EGRESS)(ProgramError::UnexpectedProgramType))?;
+    program.try_into().map_err(refused(EGRESS))
+}
+
+fn refused(program: &'static str) -> impl FnOnce(ProgramError) -> DataPlaneError {
+    move |source| DataPlaneError::Program { program, source }
+}

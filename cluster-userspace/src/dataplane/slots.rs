@@ -1,0 +1,124 @@
+//! Which group has which slot in the maps, and which VIP belongs to which slot.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aya::maps::MapData;
+use cluster_common::maps::{MAX_GROUPS, MAX_VIPS, VIPS, VipEntry, filter_place};
+
+use super::error::DataPlaneError;
+use super::lease_table::LeaseTable;
+use super::options::GroupVips;
+
+/// A group's place in the maps. It stays the group's own over restarts and reloads.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct GroupSlot(u32);
+
+impl GroupSlot {
+    /// The slot's number, below 256.
+    #[must_use]
+    pub fn index(self) -> u32 {
+        self.0
+    }
+}
+
+/// The VIP map with its keys and values as bytes.
+pub(super) type VipMap = aya::maps::HashMap<MapData, [u8; 4], [u8; 8]>;
+
+/// Checks that the groups fit into the maps and share nothing.
+pub(super) fn check(groups: &[GroupVips]) -> Result<(), DataPlaneError> {
+    if groups.len() > MAX_GROUPS as usize {
+        return Err(DataPlaneError::TooManyGroups { count: groups.len() });
+    }
+    let count = groups.iter().map(|group| group.vips.len()).sum();
+    if count > MAX_VIPS as usize {
+        return Err(DataPlaneError::TooManyVips { count });
+    }
+    let (mut ids, mut addresses) = (HashSet::new(), HashSet::new());
+    for group in groups {
+        if !ids.insert(group.id.0) || !group.vips.iter().all(|vip| addresses.insert(vip.address)) {
+            return Err(DataPlaneError::Duplicate { group: group.id });
+        }
+    }
+    Ok(())
+}
+
+/// The groups' slots, in their order, and those among them that no group had before.
+pub(super) struct Assigned {
+    pub(super) slots: Vec<GroupSlot>,
+    pub(super) fresh: Vec<GroupSlot>,
+}
+
+/// Gives each group its slot: the one it has, with its lease, or else a free one, without. Slots of groups that are
+/// gone are dark first and free afterwards.
+pub(super) fn assign(groups: &[GroupVips], table: &LeaseTable) -> Assigned {
+    let wanted: HashSet<u32> = groups.iter().map(|group| group.id.0).collect();
+    let mut slots = HashMap::new();
+    let mut free = Vec::new();
+    for slot in (0..MAX_GROUPS).map(GroupSlot) {
+        match table.owner(slot) {
+            // A second slot of one group can only come from a damaged map.
+            Some(group) if wanted.contains(&group.0) && !slots.contains_key(&group.0) => {
+                slots.insert(group.0, slot);
+            }
+            Some(_) => {
+                table.assign(slot, None);
+                free.push(slot);
+            }
+            None => {
+                table.clear(slot);
+                free.push(slot);
+            }
+        }
+    }
+    let mut free = free.into_iter();
+    let mut assigned = Assigned { slots: Vec::new(), fresh: Vec::new() };
+    for group in groups {
+        if let Some(slot) = slots.get(&group.id.0) {
+            assigned.slots.push(*slot);
+        } else if let Some(slot) = free.next() {
+            table.assign(slot, Some(group.id));
+            assigned.slots.push(slot);
+            assigned.fresh.push(slot);
+        }
+    }
+    assigned
+}
+
+/// Makes the VIP map and its filter say what the groups say. Entries that stay as they are are not touched, and there is
+/// no moment in which the filter keeps a VIP from being found.
+pub(super) fn write_vips(
+    map: &mut VipMap,
+    filter: &[AtomicU64],
+    groups: &[GroupVips],
+    slots: &[GroupSlot],
+) -> Result<(), DataPlaneError> {
+    let wanted: HashMap<[u8; 4], [u8; 8]> = groups
+        .iter()
+        .zip(slots)
+        .flat_map(|(group, slot)| group.vips.iter().map(move |vip| (vip, slot)))
+        .map(|(vip, slot)| {
+            (vip.address.octets(), bytemuck::cast(VipEntry { group: slot.index(), mask: vip.mask() }))
+        })
+        .collect();
+    let mut exact = vec![0_u64; filter.len()];
+    for address in wanted.keys() {
+        let (word, bit) = filter_place(*address);
+        exact[word as usize] |= bit;
+    }
+    for (word, bits) in filter.iter().zip(&exact) {
+        word.fetch_or(*bits, Ordering::SeqCst);
+    }
+    let failed = |attempt| move |source| DataPlaneError::Map { attempt, map: VIPS, source };
+    let there = map.iter().collect::<Result<HashMap<_, _>, _>>().map_err(failed("read"))?;
+    for address in there.keys().filter(|address| !wanted.contains_key(*address)) {
+        map.remove(address).map_err(failed("remove a VIP from"))?;
+    }
+    for (address, entry) in wanted.iter().filter(|(address, entry)| there.get(*address) != Some(*entry)) {
+        map.insert(address, entry, 0).map_err(failed("write a VIP into"))?;
+    }
+    for (word, bits) in filter.iter().zip(exact) {
+        word.store(bits, Ordering::SeqCst);
+    }
+    Ok(())
+}

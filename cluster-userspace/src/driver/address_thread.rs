@@ -1,0 +1,270 @@
+//! The thread that puts VIPs onto the service interface and takes them off. Configuring an address can wait for the
+//! kernel's configuration lock (rtnl), so it must not happen on the heartbeat thread; but a takeover waits for it, so
+//! it must not queue behind the daemon's chores either.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+
+use cluster_proto::GroupIndex;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use rtrb::{Consumer, Producer, RingBuffer};
+use tokio::sync::mpsc;
+
+use super::realtime;
+use super::wake::Wake;
+use crate::config::Vip;
+use crate::network::address_record::AddressRecord;
+use crate::network::addresses::{Added, Addresses};
+
+/// Jobs waiting at the same time; a group has one or two.
+const CAPACITY: usize = 1024;
+
+/// What the heartbeat thread wants done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AddressJob {
+    /// Put the group's VIPs onto the interface and answer.
+    Add(GroupIndex),
+    /// Take them off.
+    Remove(GroupIndex),
+}
+
+/// What the daemon wants done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AddressOrder {
+    /// An address was taken off by somebody else: put the group's back if they are still wanted.
+    Restore(GroupIndex),
+    /// End the thread.
+    Stop,
+}
+
+/// What the thread tells the daemon.
+#[derive(Debug)]
+pub enum AddressReport {
+    /// The group's VIPs could not be configured.
+    Failed(GroupIndex, String),
+    /// The group's VIPs could not be taken off.
+    NotRemoved(GroupIndex, String),
+    /// VIPs that somebody else had taken off are back.
+    Restored(GroupIndex),
+    /// They could not be put back.
+    NotRestored(GroupIndex, String),
+}
+
+/// What both threads and the daemon know of the interface and the groups.
+#[derive(Debug)]
+pub struct AddressState {
+    /// The service interface's number; 0 while there is none.
+    pub ifindex: AtomicU32,
+    /// For each group whether one of its VIPs is configured by somebody else.
+    pub foreign: Vec<AtomicBool>,
+    /// For each group whether its VIPs belong on the interface now.
+    pub wanted: Vec<AtomicBool>,
+}
+
+impl AddressState {
+    /// No interface, nothing wanted.
+    #[must_use]
+    pub fn new(groups: usize) -> Self {
+        let none = || (0..groups).map(|_| AtomicBool::new(false)).collect();
+        Self { ifindex: AtomicU32::new(0), foreign: none(), wanted: none() }
+    }
+}
+
+/// The heartbeat thread's end.
+#[derive(Debug)]
+pub struct ThreadJobs {
+    jobs: Producer<AddressJob>,
+    done: Consumer<(GroupIndex, bool)>,
+    wake: Arc<EventFd>,
+}
+
+impl ThreadJobs {
+    /// Hands over a job. Returns whether there was room for it.
+    pub fn job(&mut self, job: AddressJob) -> bool {
+        let taken = self.jobs.push(job).is_ok();
+        let _ = self.wake.write(1);
+        taken
+    }
+
+    /// The next group whose VIPs are on the interface, or could not be put there.
+    pub fn done(&mut self) -> Option<(GroupIndex, bool)> {
+        self.done.pop().ok()
+    }
+}
+
+/// The daemon's end.
+#[derive(Debug)]
+pub struct AddressThread {
+    /// What is known of the interface and the groups.
+    pub state: Arc<AddressState>,
+    orders: mpsc::Sender<AddressOrder>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AddressThread {
+    /// Tells the thread something. It is lost only if the thread no longer runs, or a thousand orders wait.
+    pub fn order(&self, order: AddressOrder) {
+        if self.orders.try_send(order).is_err() {
+            tracing::warn!(?order, "the address thread does not take orders");
+        }
+    }
+
+    /// Ends the thread once it has done what was asked before.
+    pub fn stop(mut self) {
+        self.order(AddressOrder::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the address thread had panicked");
+        }
+    }
+}
+
+/// Starts the thread, in the calling thread's network namespace. `wake_heartbeats` is written when an answer waits.
+///
+/// # Errors
+/// No file descriptors or threads are left, the kernel refuses a netlink socket.
+pub fn spawn(
+    record: Arc<AddressRecord>,
+    vips: Vec<Vec<Vip>>,
+    wake_heartbeats: Arc<EventFd>,
+    reports: mpsc::Sender<AddressReport>,
+) -> io::Result<(AddressThread, ThreadJobs)> {
+    let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
+    let wake_worker = Arc::clone(&wake);
+    let (job_in, jobs) = RingBuffer::new(CAPACITY);
+    let (done, done_out) = RingBuffer::new(CAPACITY);
+    let (order_in, orders) = mpsc::channel(CAPACITY);
+    let state = Arc::new(AddressState::new(vips.len()));
+    let mut worker = Worker { jobs, done, orders, reports, vips, wake_heartbeats, state: Arc::clone(&state) };
+    let (opened_in, opened) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name("address".to_owned()).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(opened_in.send(Err(error))),
+        };
+        runtime.block_on(async {
+            let opened = Wake::new(wake).and_then(|wake| Ok((wake, Addresses::connect(record)?)));
+            match opened {
+                Ok((wake, addresses)) => {
+                    // Without it a takeover under load waits longer for its address; the heartbeat thread, which asks
+                    // for the same permission, has said so.
+                    let _ = realtime::fifo(realtime::ADDRESS_PRIORITY);
+                    drop(opened_in.send(Ok(())));
+                    worker.run(&wake, &addresses).await;
+                }
+                Err(error) => drop(opened_in.send(Err(error))),
+            }
+        });
+    })?;
+    opened.recv().map_err(|_| io::Error::other("the address thread ended at its start"))??;
+    let address_thread = AddressThread { state, orders: order_in, thread: Some(thread) };
+    Ok((address_thread, ThreadJobs { jobs: job_in, done: done_out, wake: wake_worker }))
+}
+
+struct Worker {
+    jobs: Consumer<AddressJob>,
+    done: Producer<(GroupIndex, bool)>,
+    orders: mpsc::Receiver<AddressOrder>,
+    reports: mpsc::Sender<AddressReport>,
+    vips: Vec<Vec<Vip>>,
+    wake_heartbeats: Arc<EventFd>,
+    state: Arc<AddressState>,
+}
+
+impl Worker {
+    async fn run(&mut self, wake: &Wake, addresses: &Addresses) {
+        loop {
+            let order = tokio::select! {
+                biased;
+                written = wake.written() => match written {
+                    Ok(()) => None,
+                    Err(_) => return,
+                },
+                order = self.orders.recv() => Some(order.unwrap_or(AddressOrder::Stop)),
+            };
+            while let Ok(job) = self.jobs.pop() {
+                self.work(job, addresses).await;
+            }
+            match order {
+                None => {}
+                Some(AddressOrder::Restore(group)) => self.restore(group, addresses).await,
+                Some(AddressOrder::Stop) => return,
+            }
+        }
+    }
+
+    async fn work(&mut self, job: AddressJob, addresses: &Addresses) {
+        match job {
+            AddressJob::Add(group) => {
+                self.state.wanted[group.0].store(true, Ordering::SeqCst);
+                let outcome = self.add(group, addresses).await;
+                let ready = outcome.is_ok();
+                if let Err(why) = outcome {
+                    self.state.wanted[group.0].store(false, Ordering::SeqCst);
+                    self.report(AddressReport::Failed(group, why));
+                }
+                // It has room for as many answers as there is room for jobs.
+                let _ = self.done.push((group, ready));
+                let _ = self.wake_heartbeats.write(1);
+            }
+            AddressJob::Remove(group) => {
+                self.state.wanted[group.0].store(false, Ordering::SeqCst);
+                if let Err(why) = self.remove(group, addresses).await {
+                    self.report(AddressReport::NotRemoved(group, why));
+                }
+            }
+        }
+    }
+
+    async fn add(&self, group: GroupIndex, addresses: &Addresses) -> Result<usize, String> {
+        if self.state.foreign[group.0].load(Ordering::SeqCst) {
+            return Err("a VIP of the group is configured by somebody else".to_owned());
+        }
+        let ifindex = self.state.ifindex.load(Ordering::SeqCst);
+        if ifindex == 0 {
+            return Err("the service interface is gone".to_owned());
+        }
+        let mut added = 0;
+        for vip in &self.vips[group.0] {
+            match addresses.add(ifindex, vip.address, vip.prefix).await {
+                Ok(Added::Added) => added += 1,
+                Ok(Added::AlreadyOurs) => {}
+                Err(error) => {
+                    // All or none: what was added before is taken off again.
+                    let _ = self.remove(group, addresses).await;
+                    return Err(error.to_string());
+                }
+            }
+        }
+        Ok(added)
+    }
+
+    async fn remove(&self, group: GroupIndex, addresses: &Addresses) -> Result<(), String> {
+        let mut outcome = Ok(());
+        for vip in &self.vips[group.0] {
+            if let Err(error) = addresses.remove(vip.address).await {
+                outcome = Err(error.to_string());
+            }
+        }
+        outcome
+    }
+
+    async fn restore(&self, group: GroupIndex, addresses: &Addresses) {
+        if !self.state.wanted[group.0].load(Ordering::SeqCst) {
+            return;
+        }
+        match self.add(group, addresses).await {
+            Ok(0) => {}
+            Ok(_) => self.report(AddressReport::Restored(group)),
+            Err(why) => self.report(AddressReport::NotRestored(group, why)),
+        }
+    }
+
+    fn report(&self, report: AddressReport) {
+        // The daemon is told for the log alone; what matters was told to the heartbeat thread.
+        let _ = self.reports.try_send(report);
+    }
+}

@@ -1,0 +1,372 @@
+//! The heartbeat thread: waits for its sockets or the core's deadline, reads what came, and carries out what the core
+//! says, in its order. It decides nothing, never waits for anything else, and allocates nothing while it runs.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsFd;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use cluster_proto::{Core, Effect, Effects, GroupIndex, Input, Mac, PathIndex, Settings, Start, Time, wire};
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::time::TimeSpec;
+
+use super::address_thread::{AddressJob, ThreadJobs};
+use super::clock;
+use super::mailbox::{LoopCounters, Order, Shown, Task, ThreadEnd, mac_of};
+use super::realtime::{self, Granted};
+use crate::dataplane::{GroupSlot, LeaseTable};
+use crate::network::arp::{self, Arp, Operation};
+use crate::network::heartbeat_socket::{PathSocket, Received, Sent, StrangerSocket};
+use crate::network::packet_socket::ArpSocket;
+
+/// Datagrams read from one path before the timers run: a flood cannot hold them up.
+const DATAGRAMS_A_TURN: usize = 64;
+/// ARP frames, likewise.
+const FRAMES_A_TURN: usize = 32;
+/// Strangers' datagrams, which are only counted.
+const STRANGERS_A_TURN: usize = 32;
+
+/// Sockets the thread can wait for, the mailbox and the ARP socket included.
+const MAX_SOCKETS: usize = 128;
+
+/// What the thread is made of.
+#[derive(Debug)]
+pub struct Setup {
+    /// The core's settings.
+    pub settings: Settings,
+    /// What else the core needs to start.
+    pub start: Start,
+    /// The two ends of each path, peer by peer.
+    pub paths: Vec<Vec<(SocketAddrV4, SocketAddrV4)>>,
+    /// This node's own address on the service link, the sender of its requests there.
+    pub service_address: Option<Ipv4Addr>,
+    /// Where leases are written.
+    pub leases: LeaseTable,
+    /// For each group its slot in the lease table.
+    pub slots: Vec<GroupSlot>,
+    /// The service interface's ARP, if it is up.
+    pub arp: Option<ArpSocket>,
+    /// The thread's end of the mailbox.
+    pub mailbox: ThreadEnd,
+    /// The way to the thread that configures addresses.
+    pub addresses: ThreadJobs,
+}
+
+/// Opens the sockets and starts the thread.
+///
+/// # Errors
+/// A heartbeat socket cannot be opened (the port is taken), or there can be no more threads.
+pub fn spawn(setup: Setup) -> io::Result<(JoinHandle<()>, Granted)> {
+    let mut heartbeat_loop = HeartbeatLoop::new(setup)?;
+    let (granted_in, granted_out) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name("heartbeat".to_owned()).spawn(move || {
+        // The daemon waits for this before it does anything else.
+        let _ = granted_in.send(realtime::request());
+        heartbeat_loop.run();
+    })?;
+    let granted =
+        granted_out.recv().map_err(|_| io::Error::other("the heartbeat thread ended at its start"))?;
+    Ok((thread, granted))
+}
+
+struct HeartbeatLoop {
+    core: Core,
+    effects: Effects,
+    dead_after: Duration,
+    paths: Vec<Vec<PathSocket>>,
+    strangers: Vec<StrangerSocket>,
+    service_address: Option<Ipv4Addr>,
+    vips: Vec<Vec<Ipv4Addr>>,
+    leases: LeaseTable,
+    slots: Vec<GroupSlot>,
+    arp: Option<ArpSocket>,
+    mac: Option<Mac>,
+    mailbox: ThreadEnd,
+    addresses: ThreadJobs,
+    counters: LoopCounters,
+    announcements: Vec<u64>,
+    /// Groups whose addresses nobody took on to configure: the core is told that it failed.
+    addresses_refused: Vec<GroupIndex>,
+    /// Likewise a reservation.
+    reservation_refused: bool,
+    stopping: bool,
+    /// Which sockets had something when the last wait ended: the mailbox, the paths, the strangers, ARP.
+    ready: [bool; MAX_SOCKETS],
+}
+
+impl HeartbeatLoop {
+    fn new(setup: Setup) -> io::Result<Self> {
+        let Setup { settings, start, paths, service_address, leases, slots, arp, mailbox, addresses } = setup;
+        let mut locals: Vec<SocketAddrV4> = paths.iter().flatten().map(|&(local, _)| local).collect();
+        locals.sort_unstable();
+        locals.dedup();
+        let open = |(peer, ends): (usize, &Vec<(SocketAddrV4, SocketAddrV4)>)| {
+            let sockets = ends.iter().enumerate().map(|(path, &(local, remote))| {
+                PathSocket::open(local, remote, settings.peers[peer].paths[path].service)
+            });
+            sockets.collect::<io::Result<Vec<_>>>()
+        };
+        let paths = paths.iter().enumerate().map(open).collect::<io::Result<Vec<_>>>()?;
+        let strangers = locals.into_iter().map(StrangerSocket::open).collect::<io::Result<Vec<_>>>()?;
+        let sockets = paths.iter().flatten().count() + strangers.len() + 2;
+        if sockets > MAX_SOCKETS {
+            let message =
+                format!("{sockets} sockets for heartbeats, more than {MAX_SOCKETS}; configure fewer paths");
+            return Err(io::Error::other(message));
+        }
+        let groups = settings.groups.len();
+        Ok(Self {
+            effects: Effects { list: Vec::with_capacity(256), bytes: Vec::with_capacity(1 << 16) },
+            dead_after: settings.timing.dead_after,
+            paths,
+            strangers,
+            service_address,
+            vips: settings.groups.iter().map(|group| group.vips.clone()).collect(),
+            leases,
+            slots,
+            arp,
+            mac: mac_of(start.link),
+            mailbox,
+            addresses,
+            counters: LoopCounters::default(),
+            announcements: vec![0; groups],
+            addresses_refused: Vec::with_capacity(groups),
+            reservation_refused: false,
+            stopping: false,
+            ready: [false; MAX_SOCKETS],
+            core: Core::new(settings, &start),
+        })
+    }
+
+    fn run(&mut self) {
+        self.handle(Input::Tick);
+        while !self.stopping {
+            let deadline = self.core.deadline();
+            self.mailbox.flush();
+            self.wait(deadline);
+            let woke = clock::now();
+            self.counters.wakeups += 1;
+            let late = woke.since(deadline);
+            self.counters.worst_delay = self.counters.worst_delay.max(late);
+            if late >= self.dead_after / 2 {
+                self.handle(Input::Overslept(late));
+            }
+            self.read_heartbeats();
+            self.read_arp();
+            self.read_orders();
+            self.handle(Input::Tick);
+            self.answer_refused();
+        }
+        self.mailbox.flush();
+    }
+
+    /// Waits for the deadline or a socket, and notes which sockets have something. A socket without was empty when the
+    /// wait ended, so that the others alone have to be read.
+    fn wait(&mut self, deadline: Time) {
+        let left = Duration::from_nanos(deadline.as_nanos().saturating_sub(clock::now().as_nanos()));
+        let sockets = self.paths.iter().flatten().map(AsFd::as_fd);
+        let strangers = self.strangers.iter().map(AsFd::as_fd);
+        let mut all = sockets.chain(strangers).chain(self.arp.iter().map(AsFd::as_fd));
+        let mut used = 0;
+        // On the stack, since this runs at every turn.
+        let mut fds: [PollFd<'_>; MAX_SOCKETS] = std::array::from_fn(|_| {
+            let fd = if used == 0 { Some(self.mailbox.wake_fd()) } else { all.next() };
+            used += usize::from(fd.is_some());
+            PollFd::new(fd.unwrap_or(self.mailbox.wake_fd()), PollFlags::POLLIN)
+        });
+        // A deadline for ever does not occur: the next heartbeat is always due.
+        let timeout = TimeSpec::from_duration(left.min(Duration::from_secs(3600)));
+        let polled = nix::poll::ppoll(&mut fds[..used], Some(timeout), None);
+        // Interrupted, nothing is known of the sockets: all of them are read.
+        for (ready, fd) in self.ready.iter_mut().zip(&fds[..used]) {
+            *ready = polled.is_err() || fd.any().unwrap_or(true);
+        }
+    }
+
+    fn read_heartbeats(&mut self) {
+        let mut buffer = [0; wire::MAX_LEN];
+        let mut place = 0;
+        for peer in 0..self.paths.len() {
+            for path in 0..self.paths[peer].len() {
+                place += 1;
+                if !self.ready[place] {
+                    continue;
+                }
+                for _ in 0..DATAGRAMS_A_TURN {
+                    match self.paths[peer][path].receive(&mut buffer) {
+                        Received::Datagram { len, truncated, overflow } => {
+                            self.counters.received += 1;
+                            if overflow {
+                                self.counters.overflows += 1;
+                                self.handle(Input::SocketOverflow);
+                            }
+                            if truncated {
+                                self.counters.truncated += 1;
+                                continue;
+                            }
+                            let path = PathIndex { peer, path };
+                            self.handle(Input::Datagram { path, bytes: &buffer[..len] });
+                        }
+                        Received::Stranger => self.counters.strangers += 1,
+                        Received::Unreachable => {}
+                        Received::Empty | Received::Failed(_) => break,
+                    }
+                }
+            }
+        }
+        for stranger in &mut self.strangers {
+            place += 1;
+            if !self.ready[place] {
+                continue;
+            }
+            let drained = stranger.drain(STRANGERS_A_TURN);
+            self.counters.strangers += u64::try_from(drained).unwrap_or(0);
+        }
+    }
+
+    fn read_arp(&mut self) {
+        let place = 1 + self.paths.iter().map(Vec::len).sum::<usize>() + self.strangers.len();
+        if !self.ready[place] {
+            return;
+        }
+        let mut frame = [0; 128];
+        for _ in 0..FRAMES_A_TURN {
+            let Some(socket) = &self.arp else { return };
+            // A socket whose interface is down fails until it is up again; the daemon tells the core of that.
+            let Ok(Some(length)) = socket.receive(&mut frame) else { return };
+            let Some(arp) = Arp::parse(&frame[..length.min(frame.len())]) else { continue };
+            if arp.operation == Operation::Reply || arp.is_announcement() {
+                self.handle(Input::ProbeAnswer { address: arp.sender_ip, mac: arp.sender_mac });
+            }
+        }
+    }
+
+    fn read_orders(&mut self) {
+        if !self.ready[0] {
+            return;
+        }
+        self.mailbox.woken();
+        while let Some((group, ready)) = self.addresses.done() {
+            self.handle(if ready { Input::AddressReady(group) } else { Input::AddressFailed(group) });
+        }
+        while let Some(order) = self.mailbox.order() {
+            match order {
+                Order::Link(link, arp) => {
+                    let old = std::mem::replace(&mut self.arp, arp);
+                    self.mac = mac_of(link);
+                    self.handle(Input::Link(link));
+                    if let Some(old) = old {
+                        // Closing a packet socket waits for the kernel (`synchronize_net`), so others do it.
+                        self.task(Task::Close(old));
+                    }
+                }
+                Order::AddressFailed(group) => self.handle(Input::AddressFailed(group)),
+                Order::EpochsReserved(below) => self.handle(Input::EpochsReserved(below)),
+                Order::ReservationFailed => self.handle(Input::ReservationFailed),
+                Order::Served(addresses, count) => {
+                    self.handle(Input::Served(&addresses[..count.min(addresses.len())]));
+                }
+                Order::Command(id, command) => self.handle(Input::Command(id, command)),
+                Order::Show(shown) => self.show(shown),
+                Order::Stop => self.stopping = true,
+            }
+        }
+    }
+
+    fn show(&mut self, mut shown: Box<Shown>) {
+        self.core.show(clock::now(), &mut shown.snapshot);
+        shown.counters = self.counters;
+        shown.announcements.clear();
+        shown.announcements.extend_from_slice(&self.announcements);
+        self.task(Task::Shown(shown));
+    }
+
+    /// Hands the core one input and carries out what it says. The time is taken here, before anything is sent.
+    fn handle(&mut self, input: Input<'_>) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.core.handle(clock::now(), input, &mut effects);
+        for effect in effects.list.drain(..) {
+            self.carry_out(effect, &effects.bytes);
+        }
+        effects.clear();
+        self.effects = effects;
+    }
+
+    fn carry_out(&mut self, effect: Effect, bytes: &[u8]) {
+        match effect {
+            Effect::Send { path, bytes: range } => self.send(path, &bytes[range]),
+            Effect::Lease { group, epoch, until } => self.leases.set(self.slots[group.0], epoch, until),
+            Effect::Dark { group } => self.leases.clear(self.slots[group.0]),
+            Effect::AddAddress { group } => self.address_job(AddressJob::Add(group)),
+            Effect::RemoveAddress { group } => self.address_job(AddressJob::Remove(group)),
+            Effect::Announce { group } => {
+                self.announcements[group.0] += 1;
+                for place in 0..self.vips[group.0].len() {
+                    let vip = self.vips[group.0][place];
+                    self.send_arp(|mac| arp::announcement(mac, vip));
+                }
+            }
+            Effect::Probe { address } => {
+                let is_vip = self.vips.iter().flatten().any(|&vip| vip == address);
+                match self.service_address.filter(|_| !is_vip) {
+                    Some(own) => self.send_arp(|mac| arp::request(mac, own, address)),
+                    None => self.send_arp(|mac| arp::probe(mac, address)),
+                }
+            }
+            Effect::ReserveEpochs { below } => self.task(Task::ReserveEpochs(below)),
+            Effect::Reply(id, outcome) => self.task(Task::Reply(id, outcome)),
+            Effect::Event(event) => {
+                if !self.mailbox.event(event) {
+                    self.counters.events_lost += 1;
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, path: PathIndex, bytes: &[u8]) {
+        match self.paths[path.peer][path.path].send(bytes) {
+            Sent::Sent => self.counters.sent += 1,
+            Sent::NotConnected => self.counters.not_connected += 1,
+            Sent::Failed(_) => self.counters.send_failed += 1,
+        }
+    }
+
+    fn send_arp(&mut self, frame: impl FnOnce(Mac) -> [u8; arp::FRAME_LEN]) {
+        let sent = match (&self.arp, self.mac) {
+            (Some(socket), Some(mac)) => socket.send(&frame(mac)).is_ok(),
+            (_, _) => false,
+        };
+        if !sent {
+            self.counters.arp_failed += 1;
+        }
+    }
+
+    fn task(&mut self, task: Task) {
+        if let Err(task) = self.mailbox.task(task) {
+            self.counters.tasks_lost += 1;
+            if matches!(task, Task::ReserveEpochs(_)) {
+                self.reservation_refused = true;
+            }
+        }
+    }
+
+    fn address_job(&mut self, job: AddressJob) {
+        if !self.addresses.job(job) {
+            self.counters.tasks_lost += 1;
+            if let AddressJob::Add(group) = job {
+                self.addresses_refused.push(group);
+            }
+        }
+    }
+
+    /// Tells the core that what nobody took has failed.
+    fn answer_refused(&mut self) {
+        while let Some(group) = self.addresses_refused.pop() {
+            self.handle(Input::AddressFailed(group));
+        }
+        if std::mem::take(&mut self.reservation_refused) {
+            self.handle(Input::ReservationFailed);
+        }
+    }
+}

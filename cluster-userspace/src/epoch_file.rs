@@ -1,0 +1,104 @@
+//! The file that says which epoch counters may have been used: all below the number in it. It is written before they
+//! are, so that no restart ever uses one twice.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// The file of one node.
+#[derive(Clone, Debug)]
+pub struct EpochFile {
+    path: PathBuf,
+}
+
+/// Why it cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum EpochFileError {
+    /// The system refused.
+    #[error(
+        "cannot {attempt} {path}: {source}; epochs must survive a restart, so the state directory has to be writable"
+    )]
+    Io {
+        /// What was attempted.
+        attempt: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It holds something else.
+    #[error(
+        "{path} does not hold a number; if it is damaged, write into it a number above every epoch counter that \
+             `clusterctl status` shows on the other nodes"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl EpochFile {
+    /// The file in a state directory, which is made if it does not exist.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn open(state_directory: &Path) -> Result<Self, EpochFileError> {
+        fs::create_dir_all(state_directory).map_err(|source| EpochFileError::Io {
+            attempt: "create",
+            path: state_directory.to_owned(),
+            source,
+        })?;
+        Ok(Self { path: state_directory.join("epochs") })
+    }
+
+    /// The first counter that was never reserved; 0 if there is no file yet.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds no number.
+    pub fn read(&self) -> Result<u64, EpochFileError> {
+        match fs::read_to_string(&self.path) {
+            Ok(text) => text.trim().parse().map_err(|_| EpochFileError::Damaged { path: self.path.clone() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(source) => Err(EpochFileError::Io { attempt: "read", path: self.path.clone(), source }),
+        }
+    }
+
+    /// Replaces the number, and returns once that is on disk.
+    ///
+    /// # Errors
+    /// It cannot be written; the old number stays.
+    pub fn write(&self, below: u64) -> Result<(), EpochFileError> {
+        let next = self.path.with_extension("next");
+        let failed =
+            |attempt, path: &Path, source| EpochFileError::Io { attempt, path: path.to_owned(), source };
+        let written = File::create(&next).and_then(|mut file| {
+            file.write_all(format!("{below}\n").as_bytes())?;
+            file.sync_all()
+        });
+        written.map_err(|source| failed("write", &next, source))?;
+        fs::rename(&next, &self.path).map_err(|source| failed("replace", &self.path, source))?;
+        // The rename itself is on disk once the directory is.
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|source| failed("sync", directory, source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_and_damage_is_an_error() {
+        let directory = std::env::temp_dir().join(format!("cluster-epochs-{}", std::process::id()));
+        let file = EpochFile::open(&directory.join("deep")).unwrap();
+        assert_eq!(file.read().unwrap(), 0);
+        file.write(1025).unwrap();
+        file.write(2049).unwrap();
+        assert_eq!(file.read().unwrap(), 2049);
+        fs::write(&file.path, "x").unwrap();
+        assert!(matches!(file.read(), Err(EpochFileError::Damaged { .. })));
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

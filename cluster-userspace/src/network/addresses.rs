@@ -1,0 +1,375 @@
+//! The VIPs on the interface: put there, taken away, and told apart from what others have configured.
+//!
+//! For the runtime's threads, never the real-time one: the kernel carries a change out within the system call, under
+//! a lock (rtnl) that others may hold for long.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use futures_util::{StreamExt, TryStreamExt};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::Handle;
+
+use super::address_record::{AddressKey, AddressRecord};
+use super::links::InterfaceAddress;
+use super::rtnetlink_message::PROTOCOL_OURS;
+
+/// A connection to the kernel's address tables.
+///
+/// An address is ours when its `IFA_PROTO` is our number, which Linux keeps since 5.18 and shows as
+/// `proto 118`; on older kernels, when it stands in the [`AddressRecord`].
+#[derive(Debug)]
+pub struct Addresses {
+    handle: Handle,
+    record: Arc<AddressRecord>,
+    /// Whether the kernel keeps marks, once an address was added and it has shown.
+    kernel_marks: OnceLock<bool>,
+}
+
+/// What [`Addresses::add`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Added {
+    /// The address was not there and is now.
+    Added,
+    /// We had added it earlier.
+    AlreadyOurs,
+}
+
+/// Why an address could not be added, removed or listed.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// The VIP was configured by somebody else.
+    #[error(
+        "{ip}/{prefix} is already on interface {ifindex} and was not put there by the cluster: remove it there (or \
+         from the system's network configuration), or take it out of the cluster's"
+    )]
+    Foreign {
+        /// The interface.
+        ifindex: u32,
+        /// The VIP.
+        ip: Ipv4Addr,
+        /// The length of its prefix, in bits.
+        prefix: u8,
+    },
+    /// There is no such interface.
+    #[error("cannot configure {ip}: there is no interface {ifindex} any more")]
+    NoInterface {
+        /// The interface.
+        ifindex: u32,
+        /// The VIP.
+        ip: Ipv4Addr,
+    },
+    /// The kernel refused.
+    #[error("the kernel refuses to {attempt}: {source}")]
+    Refused {
+        /// What was attempted.
+        attempt: String,
+        /// Its reason.
+        source: io::Error,
+    },
+    /// The connection to the kernel broke.
+    #[error("no answer from the kernel on the attempt to {attempt}: {source}")]
+    Connection {
+        /// What was attempted.
+        attempt: String,
+        /// The reason.
+        source: rtnetlink::Error,
+    },
+    /// The record of our addresses cannot be written, which an old kernel needs.
+    #[error("cannot write which addresses are the cluster's into its state directory: {0}")]
+    Record(#[source] io::Error),
+}
+
+impl Addresses {
+    /// Connects to the kernel, for the network namespace of the calling thread, inside a tokio runtime on which the
+    /// connection is then served. The record of our addresses is kept in `state_directory` where the kernel does not
+    /// keep it.
+    ///
+    /// # Errors
+    /// When the kernel refuses a netlink socket or the record cannot be read.
+    pub fn new(state_directory: &Path) -> io::Result<Self> {
+        Self::connect(Arc::new(AddressRecord::open(state_directory)?))
+    }
+
+    /// A further connection, from another runtime, that shares the record of our addresses.
+    ///
+    /// # Errors
+    /// When the kernel refuses a netlink socket.
+    pub fn connect(record: Arc<AddressRecord>) -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(Self { handle, record, kernel_marks: OnceLock::new() })
+    }
+
+    /// The record of our addresses, for the [`super::links::LinkMonitor`].
+    #[must_use]
+    pub fn record(&self) -> Arc<AddressRecord> {
+        Arc::clone(&self.record)
+    }
+
+    /// Puts a VIP onto an interface, marked as ours, in one exchange with the kernel.
+    ///
+    /// It is an ordinary address, as administrators expect. In a subnet in which the interface has an address already
+    /// it becomes a secondary one, for which the kernel makes no route and which it never picks as a source by itself.
+    /// In a subnet of its own it brings the route back to the clients: that is why it is not added `noprefixroute`.
+    /// Of the same VIP elsewhere in the namespace, or with another prefix length, the kernel takes no notice;
+    /// [`Self::foreign`] does.
+    ///
+    /// # Errors
+    /// See [`AddressError`]; of [`AddressError::Foreign`] nothing was changed.
+    pub async fn add(&self, ifindex: u32, ip: Ipv4Addr, prefix: u8) -> Result<Added, AddressError> {
+        let key = (ifindex, ip, prefix);
+        let attempt = || format!("add {ip}/{prefix} to interface {ifindex}");
+        // On an old kernel a watch may hear of the address before we hear that it is there.
+        let claimed = self.kernel_marks.get() != Some(&true) && self.record.insert(key);
+        let outcome = self.request_add(key).await;
+        if claimed && !matches!(outcome, Ok(Some(false))) {
+            self.record.remove(key);
+        }
+        match outcome {
+            Ok(Some(true)) => {
+                let _ = self.kernel_marks.set(true);
+                Ok(Added::Added)
+            }
+            Ok(Some(false)) => {
+                let _ = self.kernel_marks.set(false);
+                if let Err(error) = self.record.save() {
+                    // An address of which nothing tells later that it is ours must not stay.
+                    self.record.remove(key);
+                    let _ = self.delete(key).await;
+                    return Err(AddressError::Record(error));
+                }
+                Ok(Added::Added)
+            }
+            Ok(None) => match self.list().await?.iter().find(|found| found.key() == key) {
+                Some(found) if found.ours => Ok(Added::AlreadyOurs),
+                Some(_) => Err(AddressError::Foreign { ifindex, ip, prefix }),
+                // Removed since; the caller, or the watch over addresses, asks again.
+                None => Err(AddressError::Refused {
+                    attempt: attempt(),
+                    source: io::Error::from_raw_os_error(libc::EEXIST),
+                }),
+            },
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => {
+                Err(AddressError::NoInterface { ifindex, ip })
+            }
+            Err(error) => Err(AddressError::of(error, attempt())),
+        }
+    }
+
+    /// Takes a VIP off every interface on which it is marked as ours, with whatever prefix; whether there was one.
+    /// What others have configured stays, the same address included.
+    ///
+    /// # Errors
+    /// See [`AddressError`].
+    pub async fn remove(&self, ip: Ipv4Addr) -> Result<bool, AddressError> {
+        self.remove_all_ours(&[ip]).await.map(|removed| removed > 0)
+    }
+
+    /// Takes all these VIPs off every interface on which they are marked as ours; how many there were.
+    ///
+    /// # Errors
+    /// See [`AddressError`]; the VIPs after the one that failed are not tried.
+    pub async fn remove_all_ours(&self, vips: &[Ipv4Addr]) -> Result<usize, AddressError> {
+        let mut removed = 0;
+        for address in self.list().await? {
+            if address.ours && vips.contains(&address.ip) {
+                removed += usize::from(self.remove_one(address).await?);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// All IPv4 addresses of the namespace.
+    ///
+    /// # Errors
+    /// See [`AddressError`].
+    pub async fn list(&self) -> Result<Vec<InterfaceAddress>, AddressError> {
+        Ok(self.list_with_rank().await?.into_iter().map(|(address, _)| address).collect())
+    }
+
+    /// Those of these VIPs that somebody else has configured, anywhere in the namespace. They are an error to report,
+    /// and never removed.
+    ///
+    /// # Errors
+    /// See [`AddressError`].
+    pub async fn foreign(&self, vips: &[Ipv4Addr]) -> Result<Vec<InterfaceAddress>, AddressError> {
+        let mut found = self.list().await?;
+        found.retain(|address| !address.ours && vips.contains(&address.ip));
+        Ok(found)
+    }
+
+    /// Whether it was there.
+    async fn remove_one(&self, address: InterfaceAddress) -> Result<bool, AddressError> {
+        let lone = self.kept_secondaries(address).await?;
+        let outcome = self.delete(address.key()).await;
+        drop(lone);
+        if self.record.remove(address.key()) {
+            self.record.save().map_err(AddressError::Record)?;
+        }
+        match outcome {
+            Ok(()) => Ok(true),
+            // Removed by somebody else, alone or with its interface.
+            Err(rtnetlink::Error::NetlinkError(error))
+                if [-libc::EADDRNOTAVAIL, -libc::ENODEV].contains(&error.raw_code()) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(AddressError::of(
+                error,
+                format!("remove {}/{} from interface {}", address.ip, address.prefix, address.ifindex),
+            )),
+        }
+    }
+
+    /// If the kernel would delete other addresses together with this one, has it not do so until the guard is dropped.
+    ///
+    /// A VIP that came first in its subnet is that subnet's primary address, and the kernel deletes all secondary ones
+    /// with their primary, be they other VIPs or the administrator's, unless `promote_secondaries` is set.
+    async fn kept_secondaries(
+        &self,
+        leaving: InterfaceAddress,
+    ) -> Result<Option<PromotedSecondaries>, AddressError> {
+        let addresses = self.list_with_rank().await?;
+        let same_subnet = |other: &InterfaceAddress| {
+            let differing = u32::from(other.ip) ^ u32::from(leaving.ip);
+            (other.ifindex, other.prefix) == (leaving.ifindex, leaving.prefix)
+                && differing.checked_shr(32 - u32::from(leaving.prefix.min(32))).unwrap_or(0) == 0
+        };
+        let mut in_subnet = addresses.iter().filter(|(other, _)| same_subnet(other));
+        if in_subnet.clone().any(|(other, rank)| other.key() == leaving.key() && *rank == Rank::Primary)
+            && in_subnet.any(|(_, rank)| *rank == Rank::Secondary)
+        {
+            return PromotedSecondaries::set(leaving.ifindex).map_err(|source| AddressError::Refused {
+                attempt: format!(
+                    "keep the other addresses in the subnet of {} when it is removed",
+                    leaving.ip
+                ),
+                source,
+            });
+        }
+        Ok(None)
+    }
+
+    async fn list_with_rank(&self) -> Result<Vec<(InterfaceAddress, Rank)>, AddressError> {
+        let mut request = self.handle.address().get();
+        request.message_mut().header.family = AddressFamily::Inet;
+        request
+            .execute()
+            .try_filter_map(|message| std::future::ready(Ok(self.read(&message))))
+            .try_collect()
+            .await
+            .map_err(|error| AddressError::of(error, "list the addresses".to_owned()))
+    }
+
+    fn read(&self, message: &AddressMessage) -> Option<(InterfaceAddress, Rank)> {
+        let ip = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
+            _ => None,
+        })?;
+        let (ifindex, prefix) = (message.header.index, message.header.prefix_len);
+        let ours = is_marked(message) || self.record.contains((ifindex, ip, prefix));
+        let secondary = message.attributes.iter().any(|attribute| {
+            matches!(attribute, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Secondary))
+        });
+        let rank = if secondary { Rank::Secondary } else { Rank::Primary };
+        Some((InterfaceAddress { ifindex, ip, prefix, ours }, rank))
+    }
+
+    /// `Some`: added, and whether the kernel keeps our mark; `None`: it was there already.
+    ///
+    /// With `NLM_F_ECHO` the kernel sends back what it has put into its table, before its acknowledgement: that shows
+    /// whether it knows `IFA_PROTO` without a second exchange.
+    async fn request_add(&self, key: AddressKey) -> Result<Option<bool>, rtnetlink::Error> {
+        let mut message = address_message(key);
+        message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(PROTOCOL_OURS)));
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewAddress(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO | NLM_F_CREATE | NLM_F_EXCL;
+        let mut marked = false;
+        let mut answers = self.handle.clone().request(request)?;
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(echo)) => {
+                    marked = is_marked(&echo)
+                }
+                NetlinkPayload::Error(error) if error.raw_code() == -libc::EEXIST => return Ok(None),
+                NetlinkPayload::Error(error) if error.code.is_some() => {
+                    return Err(rtnetlink::Error::NetlinkError(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(marked))
+    }
+
+    async fn delete(&self, key: AddressKey) -> Result<(), rtnetlink::Error> {
+        self.handle.address().del(address_message(key)).execute().await
+    }
+}
+
+impl AddressError {
+    fn of(error: rtnetlink::Error, attempt: String) -> Self {
+        match error {
+            rtnetlink::Error::NetlinkError(error) => Self::Refused { attempt, source: error.to_io() },
+            source => Self::Connection { attempt, source },
+        }
+    }
+}
+
+impl InterfaceAddress {
+    fn key(&self) -> AddressKey {
+        (self.ifindex, self.ip, self.prefix)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Rank {
+    Primary,
+    Secondary,
+}
+
+/// `net.ipv4.conf.INTERFACE.promote_secondaries` set until dropped.
+struct PromotedSecondaries {
+    file: String,
+}
+
+impl PromotedSecondaries {
+    /// `None` if it is set anyway.
+    fn set(ifindex: u32) -> io::Result<Option<Self>> {
+        let name = nix::net::if_::if_indextoname(ifindex)?;
+        let file = format!("/proc/sys/net/ipv4/conf/{}/promote_secondaries", name.to_string_lossy());
+        if std::fs::read_to_string(&file)?.trim() != "0" {
+            return Ok(None);
+        }
+        std::fs::write(&file, "1")?;
+        Ok(Some(Self { file }))
+    }
+}
+
+impl Drop for PromotedSecondaries {
+    fn drop(&mut self) {
+        // It fails only when the interface is gone, and the setting with it.
+        let _ = std::fs::write(&self.file, "0");
+    }
+}
+
+fn address_message((ifindex, ip, prefix): AddressKey) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.index = ifindex;
+    message.header.prefix_len = prefix;
+    message.attributes = vec![AddressAttribute::Local(ip.into()), AddressAttribute::Address(ip.into())];
+    message
+}
+
+fn is_marked(message: &AddressMessage) -> bool {
+    message.attributes.iter().any(|attribute| {
+        matches!(attribute, AddressAttribute::Protocol(protocol) if u8::from(*protocol) == PROTOCOL_OURS)
+    })
+}

@@ -1,0 +1,22 @@
+//! What the daemon does on the network besides the data plane's programs.
+//!
+//! Here: the VIPs on the interface ([`addresses`]), the watch over interfaces and addresses ([`links`]), where the
+//! default routes point ([`gateways`]), ARP frames ([`arp`]) and the two kinds of sockets that the real-time thread
+//! uses: raw ones for ARP ([`packet_socket`]) and UDP for heartbeats ([`heartbeat_socket`]).
+//!
+//! The first three are for tokio and may wait for the kernel's configuration lock (rtnl), which others can hold for
+//! long; nothing of them may run on the real-time thread. The sockets do the opposite: no tokio, no waiting, and no
+//! allocation once they are open.
+//!
+//! Not here: what a heartbeat says and who holds a VIP (`cluster-proto`), when anything is sent (the driver), and
+//! XDP, TC and maps (`dataplane`).
+
+pub mod address_record;
+pub mod addresses;
+pub mod arp;
+pub mod gateways;
+pub mod heartbeat_socket;
+mod link_table;
+pub mod links;
+pub mod packet_socket;
+mod rtnetlink_message;

@@ -1,0 +1,187 @@
+//! Raw ARP on one interface: an `AF_PACKET` socket for the real-time thread. Holds `unsafe` for the socket calls that no
+//! safe wrapper has (its address, its filter and its options).
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socket, sockopt,
+};
+
+use super::arp;
+
+/// A socket for the ARP frames of one interface.
+///
+/// What it sends passes the egress fence like everything else, so that not even an announcement that was held up leaves
+/// without a lease; probes name no VIP as their sender. What it receives is only what can tell who has an address: replies and announcements. On a busy segment the many requests between others do not wake the thread.
+///
+/// It is bound to the interface's number. When the interface goes down, the next call fails with `ENETDOWN`, and once
+/// the interface is up again the socket works as before; when the interface is deleted, calls fail with `ENETDOWN`,
+/// `ENXIO` or `ENODEV`, and the owner opens a new socket on the new interface.
+#[derive(Debug)]
+pub struct ArpSocket {
+    socket: OwnedFd,
+}
+
+/// How many bytes of frames wait for us at most, in the kernel's way of counting: some 80 frames.
+pub const RECEIVE_BUFFER: usize = 1 << 15;
+
+impl ArpSocket {
+    /// Opens a socket on an Ethernet interface, which may be down still.
+    ///
+    /// # Errors
+    /// When the kernel refuses: `EPERM` without `CAP_NET_RAW`, `ENODEV` without such an interface.
+    pub fn open(ifindex: u32) -> io::Result<Self> {
+        // Without a protocol it receives nothing until it is bound, so that no frame slips by the filter.
+        let socket = socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
+            None,
+        )?;
+        attach_filter(&socket)?;
+        setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+        set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
+        bind(&socket, ifindex)?;
+        Ok(Self { socket })
+    }
+
+    /// Sends a whole Ethernet frame.
+    ///
+    /// # Errors
+    /// `ENETDOWN` and the like as told at [`ArpSocket`]; `ENOBUFS` or `EAGAIN` when the interface's queue is full.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        loop {
+            match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Reads one frame into `frame`, cut off to its length; how long it is there. `None`: no frame is waiting.
+    /// [`arp::FRAME_LEN`] bytes hold all that [`arp::Arp::parse`] reads.
+    ///
+    /// # Errors
+    /// As told at [`ArpSocket`].
+    pub fn receive(&self, frame: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match recv(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
+                Ok(length) => return Ok(Some(length)),
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for ArpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Keeps ARP replies, and requests whose sender asks for its own address (announcements), each addressed to us or to
+/// all.
+///
+/// Frames of a VLAN come here without their tag, if no interface takes that VLAN, and are then marked as for another
+/// host: their ARP is another network's and not ours.
+fn attach_filter(socket: &OwnedFd) -> io::Result<()> {
+    const DROP: u8 = u8::MAX;
+    let load = |size: u32, at: u32| statement(libc::BPF_LD | size | libc::BPF_ABS, at);
+    let half = libc::BPF_H;
+    let word = libc::BPF_W;
+    let packet_type = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
+    let keep_if_equal = |value: u32| jump(value, 0, DROP);
+    let mut program = [
+        // A load beyond the frame's end drops it; these are the last bytes of an ARP packet.
+        load(word, 38),
+        load(libc::BPF_B, packet_type),
+        jump(u32::from(libc::PACKET_OTHERHOST), DROP, 0),
+        load(half, 12),
+        keep_if_equal(0x0806),
+        load(word, 14),
+        keep_if_equal(0x0001_0800),
+        load(half, 18),
+        keep_if_equal(0x0604),
+        load(half, 20),
+        // A reply goes to the end, a request on to the comparison of its addresses.
+        jump(2, 6, 0),
+        keep_if_equal(1),
+        load(word, 28),
+        statement(libc::BPF_MISC | libc::BPF_TAX, 0),
+        load(word, 38),
+        statement(libc::BPF_ALU | libc::BPF_SUB | libc::BPF_X, 0),
+        keep_if_equal(0),
+        statement(libc::BPF_RET | libc::BPF_K, u32::from(u16::MAX)),
+        statement(libc::BPF_RET | libc::BPF_K, 0),
+    ];
+    // Jumps count from the next instruction; the last instruction drops.
+    let last = program.len() - 1;
+    for (at, instruction) in program.iter_mut().enumerate() {
+        let to_drop = (last - at).saturating_sub(1) as u8;
+        for target in [&mut instruction.jt, &mut instruction.jf] {
+            if *target == DROP {
+                *target = to_drop;
+            }
+        }
+    }
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)
+}
+
+fn statement(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
+}
+
+fn jump(value: u32, if_equal: u8, else_: u8) -> libc::sock_filter {
+    libc::sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        jt: if_equal,
+        jf: else_,
+        k: value,
+    }
+}
+
+fn bind(socket: &OwnedFd, ifindex: u32) -> io::Result<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_ARP as u16).to_be(),
+        sll_ifindex: i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: the address is a whole `sockaddr_ll` that lives over the call, and the length is its own.
+    let result = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast::<libc::sockaddr>(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(drop).map_err(io::Error::from)
+}
+
+fn set_option<T>(socket: &OwnedFd, level: i32, name: i32, value: &T) -> io::Result<()> {
+    // SAFETY: the value is a whole `T` that lives over the call, and the length is its own; the kernel reads it, and
+    // what the filter's pointer leads to, before it returns.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast::<libc::c_void>(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(drop).map_err(io::Error::from)
+}
+
+const _: () =
+    assert!(arp::FRAME_LEN == 42, "the filter's offsets are those of an ARP packet in an untagged frame");

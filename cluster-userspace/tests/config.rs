@@ -1,0 +1,665 @@
+//! The configuration: what is accepted and what it becomes, and what is refused, where and in which words.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use cluster_proto::{ClusterId, Failback, GroupId, NodeId};
+use cluster_userspace::config::{Config, ConfigErrors, Vip, Warning, XdpMode};
+use proptest::prelude::*;
+
+/// A directory of the test's own with a good key in it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("cluster-config-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        let directory = Self(path);
+        directory.write("cluster.key", &format!("{}\n", "0f".repeat(32)), 0o600);
+        directory
+    }
+
+    fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        let path = self.0.join(name);
+        drop(fs::remove_file(&path));
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn parse(&self, text: &str) -> Result<Config, ConfigErrors> {
+        Config::parse(text, &self.0.join("cluster.toml"))
+    }
+
+    /// The findings of a text: line, key and message.
+    fn errors(&self, text: &str) -> Vec<(usize, String, String)> {
+        let Err(errors) = self.parse(text) else { return Vec::new() };
+        errors.iter().map(|error| (error.line.unwrap(), error.key.clone(), error.message.clone())).collect()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Line 1 is `[cluster]`; the tests count from here.
+const GOOD: &str = r#"[cluster]
+name = "edge"
+key_file = "cluster.key"
+
+[[node]]
+name = "a"
+interface = "eth0"
+addresses = ["10.78.0.1", "10.77.0.1"]
+
+[[node]]
+name = "b"
+interface = "eth1"
+addresses = ["10.78.0.2", "10.77.0.2"]
+
+[[group]]
+name = "web"
+vips = ["10.77.0.100/24"]
+"#;
+
+const FULL: &str = r#"
+[cluster]
+name = "edge"
+key_file = "cluster.key"
+quorum = "auto"
+state_dir = "/var/lib/elsewhere"
+
+[timing]
+heartbeat = "1ms"
+dead_after = "4400us"
+lease = "4ms"
+startup_wait = "1m"
+
+[control]
+socket = "/run/elsewhere/control.sock"
+
+[[node]]
+name = "node-a.example"
+id = 7
+interface = "eth0"
+addresses = ["10.78.0.1", "10.77.0.1"]
+port = 4781
+xdp = "generic"
+
+[[node]]
+name = "b"
+interface = "eth0.5"
+addresses = ["10.78.0.2", "10.77.0.2"]
+xdp = "native"
+
+[[group]]
+name = "web"
+vips = ["10.77.0.100/24", "10.77.0.101/24"]
+mode = "active-passive"
+prefer = ["b"]
+failback = "now"
+failback_after = "30s"
+mac = "interface"
+address = "active"
+protocol = "native"
+announce = { count = 3, interval = "200ms" }
+
+[[group]]
+name = "db"
+vips = ["192.0.2.7/32"]
+members = ["b"]
+failback = "never"
+"#;
+
+#[test]
+fn a_full_file_becomes_the_settings_of_each_node() {
+    let directory = Directory::new();
+    let config = directory.parse(FULL).unwrap();
+    assert_eq!(config.node_names().collect::<Vec<_>>(), ["node-a.example", "b"]);
+
+    let (settings, local) = config.settings("node-a.example").unwrap();
+    let b = NodeId::from_name("b");
+    assert_eq!(settings.cluster, ClusterId::from_name("edge"));
+    assert_eq!(settings.me, NodeId(7));
+    assert_eq!(settings.keys.len(), 1);
+    assert_eq!(settings.keys[0].0, [0x0f; 32]);
+    let timing = settings.timing;
+    assert_eq!(timing.heartbeat, Duration::from_millis(1));
+    assert_eq!(timing.lease, Duration::from_millis(4));
+    assert_eq!(timing.dead_after, Duration::from_micros(4400));
+    assert_eq!(timing.startup_wait, Duration::from_secs(60));
+    assert_eq!(settings.peers.len(), 1);
+    assert_eq!(settings.peers[0].id, b);
+    assert_eq!(settings.peers[0].paths.iter().map(|path| path.service).collect::<Vec<_>>(), [false, true]);
+
+    assert_eq!(settings.groups.len(), 2);
+    let web = &settings.groups[0];
+    assert_eq!(web.id, GroupId::from_name("web"));
+    assert_eq!(web.vips, [Ipv4Addr::new(10, 77, 0, 100), Ipv4Addr::new(10, 77, 0, 101)]);
+    assert_eq!(web.prefer, [b, NodeId(7)]);
+    assert_eq!(web.failback, Failback::After(Duration::from_secs(30)));
+    assert_eq!((web.announce.count, web.announce.interval), (3, Duration::from_millis(200)));
+    let db = &settings.groups[1];
+    assert_eq!(db.prefer, [b]);
+    assert_eq!(db.failback, Failback::Never);
+    assert_eq!((db.announce.count, db.announce.interval), (5, Duration::from_millis(500)));
+
+    assert_eq!((local.cluster.as_str(), local.node.as_str()), ("edge", "node-a.example"));
+    assert_eq!((local.interface.as_str(), local.xdp, local.port), ("eth0", XdpMode::Generic, 4781));
+    assert_eq!(local.state_dir, Path::new("/var/lib/elsewhere/edge/node-a.example"));
+    assert_eq!(local.socket, Path::new("/run/elsewhere/control.sock"));
+    assert_eq!(local.peers[0].name, "b");
+    let ends: Vec<_> =
+        local.peers[0].paths.iter().map(|path| (path.local.to_string(), path.remote.to_string())).collect();
+    let expected = [("10.78.0.1:4781", "10.78.0.2:4780"), ("10.77.0.1:4781", "10.77.0.2:4780")];
+    assert_eq!(ends, expected.map(|(local, remote)| (local.to_owned(), remote.to_owned())));
+    assert_eq!(local.groups[0].vips[0], Vip { address: Ipv4Addr::new(10, 77, 0, 100), prefix: 24 });
+    assert_eq!(local.groups[0].members, ["b", "node-a.example"]);
+    assert_eq!((local.groups[0].priority, local.groups[1].priority), (Some(199), None));
+    assert_eq!(local.warnings, []);
+    assert_eq!(local.node_name(b), Some("b"));
+    assert_eq!(local.group_index("db").map(|index| index.0), Some(1));
+
+    let (settings, local) = config.settings("b").unwrap();
+    assert_eq!(settings.me, b);
+    assert_eq!(settings.peers[0].id, NodeId(7));
+    assert_eq!(local.peers[0].paths[0].remote.to_string(), "10.78.0.1:4781");
+    assert_eq!((local.groups[0].priority, local.xdp), (Some(200), XdpMode::Native));
+}
+
+#[test]
+fn what_is_left_out_has_the_documented_default() {
+    let config = Directory::new().parse(GOOD).unwrap();
+    let (settings, local) = config.settings("a").unwrap();
+    let timing = settings.timing;
+    let millis =
+        [timing.heartbeat, timing.lease, timing.dead_after, timing.startup_wait].map(|d| d.as_millis());
+    assert_eq!(millis, [10, 40, 50, 2000]);
+    assert_eq!(local.socket, Path::new("/run/cluster/control.sock"));
+    assert_eq!(local.state_dir, Path::new("/var/lib/cluster/edge/a"));
+    assert_eq!((local.port, local.xdp), (4780, XdpMode::Auto));
+    assert_eq!(settings.groups[0].failback, Failback::Never);
+    assert_eq!(settings.groups[0].prefer, [NodeId::from_name("a"), NodeId::from_name("b")]);
+    assert_eq!(local.warnings, []);
+}
+
+#[test]
+fn one_node_alone_is_a_cluster() {
+    let text = GOOD.replace(
+        "[[node]]\nname = \"b\"\ninterface = \"eth1\"\naddresses = [\"10.78.0.2\", \"10.77.0.2\"]\n",
+        "",
+    );
+    let (settings, local) = Directory::new().parse(&text).unwrap().settings("a").unwrap();
+    assert!(settings.peers.is_empty() && local.peers.is_empty() && local.warnings.is_empty());
+}
+
+#[test]
+fn an_unknown_node_is_told_the_names() {
+    let config = Directory::new().parse(GOOD).unwrap();
+    let message = config.settings("c").unwrap_err().to_string();
+    assert!(
+        message.contains("\"c\"") && message.contains("`a` and `b`") && message.contains("--node"),
+        "{message}"
+    );
+}
+
+#[test]
+fn what_is_probably_not_meant_is_warned_about() {
+    let directory = Directory::new();
+    let warnings = |text: &str, node: &str| directory.parse(text).unwrap().settings(node).unwrap().1.warnings;
+    let peer = || "b".to_owned();
+
+    let private_only = GOOD.replace(", \"10.77.0.1\"", "").replace(", \"10.77.0.2\"", "");
+    let expected = [Warning::NoServicePath { peer: peer() }, Warning::SinglePath { peer: peer() }];
+    assert_eq!(warnings(&private_only, "a"), expected);
+
+    let tight = format!("[timing]\nlease = \"30ms\"\nstartup_wait = \"10ms\"\n{GOOD}");
+    let found = warnings(&tight, "a");
+    assert!(matches!(found[..], [Warning::LeaseTight { .. }, Warning::StartupWaitShort { .. }]), "{found:?}");
+
+    let only_b = format!("{GOOD}members = [\"b\"]\n");
+    assert_eq!(warnings(&only_b, "a"), [Warning::MemberOfNothing]);
+    assert_eq!(warnings(&only_b, "b"), []);
+    for warning in [&expected[0], &found[0], &found[1], &Warning::MemberOfNothing] {
+        assert!(warning.to_string().len() > 40, "{warning}");
+    }
+}
+
+/// Each case changes the good file in one place and names the one error that this makes: the line, the key, and words
+/// of the message.
+#[test]
+fn each_error_alone_is_found_where_it_is() {
+    let directory = Directory::new();
+    assert_eq!(directory.errors(GOOD), []);
+    #[rustfmt::skip]
+    let cases: &[(&str, &str, usize, &str, &str)] = &[
+        // [cluster]
+        ("name = \"edge\"\n", "", 1, "cluster.name", "missing"),
+        ("\"edge\"", "\"\"", 2, "cluster.name", "letters"),
+        ("\"edge\"", "\"with space\"", 2, "cluster.name", "letters"),
+        ("\"edge\"", "\"../../etc\"", 2, "cluster.name", "letters"),
+        ("\"edge\"", "\".hidden\"", 2, "cluster.name", "beginning with a letter"),
+        ("\"edge\"", "\"naïve\"", 2, "cluster.name", "ASCII"),
+        ("\"edge\"", "7", 2, "cluster.name", "must be a string in quotes, not an integer"),
+        ("key_file = \"cluster.key\"\n", "", 1, "cluster.key_file", "clusterctl keygen"),
+        ("cluster.key", "absent.key", 3, "cluster.key_file", "cannot be read: No such file"),
+        ("name = \"edge\"", "name = \"edge\"\nquorum = \"always\"", 3, "cluster.quorum", "use \"auto\" or \"off\""),
+        ("name = \"edge\"", "name = \"edge\"\nstate_dir = \"var\"", 3, "cluster.state_dir", "absolute path"),
+        ("name = \"edge\"", "name = \"edge\"\nkeyfile = \"x\"", 3, "cluster.keyfile", "did you mean `key_file`?"),
+        ("name = \"edge\"", "name = \"edge\"\ncolour = \"x\"", 3, "cluster.colour", "this section has `name`, `key_file`"),
+        ("[cluster]", "[clusters]", 1, "clusters", "did you mean `cluster`?"),
+        ("[[node]]\nname = \"a\"", "[nonsense]\nx = 1\n[[node]]\nname = \"a\"", 5, "nonsense", "unknown key"),
+        // [[node]]
+        ("name = \"a\"\n", "", 5, "node[0].name", "missing"),
+        ("name = \"b\"", "name = \"a\"", 11, "node[1].name", "another node is called \"a\" (line 6)"),
+        ("name = \"b\"", "name = \"b\"\nid = 0", 12, "node[1].id", "from 1 to 65535, not 0"),
+        ("name = \"b\"", "name = \"b\"\nid = 65536", 12, "node[1].id", "from 1 to 65535"),
+        ("name = \"b\"", "name = \"b\"\nid = 99999999999999999999", 12, "node[1].id", "from 1 to 65535"),
+        ("name = \"b\"", "name = \"b\"\nid = 0x1_0000", 12, "node[1].id", "from 1 to 65535"),
+        ("name = \"b\"", "name = \"b\"\nid = -1", 12, "node[1].id", "from 1 to 65535"),
+        ("name = \"b\"", "name = \"b\"\nid = \"1\"", 12, "node[1].id", "a whole number, not a string"),
+        ("name = \"b\"", "name = \"b\"\nport = 0", 12, "node[1].port", "from 1 to 65535"),
+        ("name = \"b\"", "name = \"b\"\nport = 4780.0", 12, "node[1].port", "a whole number, not a float"),
+        ("name = \"b\"", "name = \"b\"\nxdp = \"fast\"", 12, "node[1].xdp", "use \"auto\", \"native\" or \"generic\""),
+        ("name = \"b\"", "name = \"b\"\nadress = \"x\"", 12, "node[1].adress", "unknown key"),
+        ("name = \"b\"", "name = \"b\"\naddreses = \"x\"", 12, "node[1].addreses", "did you mean `addresses`?"),
+        ("interface = \"eth1\"\n", "", 10, "node[1].interface", "missing"),
+        ("\"eth1\"", "\"\"", 12, "node[1].interface", "1 to 15 bytes"),
+        ("\"eth1\"", "\"interface-too-long\"", 12, "node[1].interface", "1 to 15 bytes"),
+        ("\"eth1\"", "\"eth 1\"", 12, "node[1].interface", "1 to 15 bytes"),
+        ("\"eth1\"", "\"..\"", 12, "node[1].interface", "1 to 15 bytes"),
+        ("\"eth1\"", "\"lo\"", 12, "node[1].interface", "loopback"),
+        ("addresses = [\"10.78.0.2\", \"10.77.0.2\"]\n", "", 10, "node[1].addresses", "missing"),
+        ("[\"10.78.0.2\", \"10.77.0.2\"]", "\"10.78.0.2\"", 13, "node[1].addresses", "must be an array, not a string"),
+        ("[\"10.78.0.2\", \"10.77.0.2\"]", "[\"10.78.0.2\"]", 13, "node[1].addresses", "same position"),
+        ("\"10.77.0.2\"", "\"10.77.0.256\"", 13, "node[1].addresses[1]", "must be an IPv4 address"),
+        ("\"10.77.0.2\"", "\"10.77.0.2/24\"", 13, "node[1].addresses[1]", "must be an IPv4 address"),
+        ("\"10.77.0.2\"", "7", 13, "node[1].addresses[1]", "a string in quotes"),
+        ("\"10.77.0.2\"", "\"10.77.0.1\"", 13, "node[1].addresses[1]", "an address of node \"a\" too"),
+        ("\"10.77.0.2\"", "\"10.78.0.2\"", 13, "node[1].addresses[1]", "listed twice"),
+        ("\"10.77.0.2\"", "\n\n\"224.0.0.18\"", 15, "node[1].addresses[1]", "multicast"),
+        ("\"10.77.0.2\"", "\"255.255.255.255\"", 13, "node[1].addresses[1]", "broadcast"),
+        ("\"10.77.0.2\"", "\"0.0.0.0\"", 13, "node[1].addresses[1]", "no host"),
+        // [[group]]
+        ("name = \"web\"\n", "", 15, "group[0].name", "missing"),
+        ("name = \"web\"", "name = \"w/b\"", 16, "group[0].name", "letters"),
+        ("vips = [\"10.77.0.100/24\"]\n", "", 15, "group[0].vips", "missing"),
+        ("[\"10.77.0.100/24\"]", "[]", 17, "group[0].vips", "1 to 32 addresses, not 0"),
+        ("[\"10.77.0.100/24\"]", "\"10.77.0.100/24\"", 17, "group[0].vips", "must be an array"),
+        ("10.77.0.100/24", "10.77.0.100", 17, "group[0].vips[0]", "prefix length is missing"),
+        ("10.77.0.100/24", "10.77.0.100/0", 17, "group[0].vips[0]", "from 1 to 32, not \"0\""),
+        ("10.77.0.100/24", "10.77.0.100/33", 17, "group[0].vips[0]", "from 1 to 32"),
+        ("10.77.0.100/24", "10.77.0.100/+9", 17, "group[0].vips[0]", "from 1 to 32"),
+        ("10.77.0.100/24", "10.77.0.100/", 17, "group[0].vips[0]", "from 1 to 32"),
+        ("10.77.0.100/24", "web.example/24", 17, "group[0].vips[0]", "an address and its prefix"),
+        ("10.77.0.100/24", "10.77.0.0/24", 17, "group[0].vips[0]", "the network's own address"),
+        ("10.77.0.100/24", "10.77.0.255/24", 17, "group[0].vips[0]", "the broadcast address"),
+        ("10.77.0.100/24", "127.0.0.1/8", 17, "group[0].vips[0]", "loopback"),
+        ("10.77.0.100/24", "10.77.0.1/24", 17, "group[0].vips[0]", "an address of node \"a\""),
+        ("\"10.77.0.100/24\"", "\"10.77.0.100/24\", \"10.77.0.100/32\"", 17, "group[0].vips[1]", "listed twice"),
+        ("vips =", "prefer = [\"c\"]\nvips =", 17, "group[0].prefer[0]", "there are `a` and `b`"),
+        ("vips =", "members = []\nvips =", 17, "group[0].members", "at least one node"),
+        ("vips =", "members = [\"a\", \"a\"]\nvips =", 17, "group[0].members[1]", "listed twice"),
+        ("vips =", "members = [\"a\"]\nprefer = [\"a\", \"b\"]\nvips =", 18, "group[0].prefer", "names `b`, which `members`"),
+        ("vips =", "failback = \"later\"\nvips =", 17, "group[0].failback", "use \"never\" or \"now\""),
+        ("vips =", "failback_after = \"3s\"\nvips =", 17, "group[0].failback_after", "failback = \"now\""),
+        ("vips =", "failback = \"now\"\nfailback_after = \"3\"\nvips =", 18, "group[0].failback_after", "a unit"),
+        ("vips =", "announce = 5\nvips =", 17, "group[0].announce", "must be a table"),
+        ("vips =", "announce = { count = 0 }\nvips =", 17, "group[0].announce.count", "from 1 to 100"),
+        ("vips =", "announce = { interval = \"0ms\" }\nvips =", 17, "group[0].announce.interval", "from 1ms"),
+        ("vips =", "announce = { times = 3 }\nvips =", 17, "group[0].announce.times", "unknown key"),
+        ("[[group]]", "[group]", 15, "group", "two brackets"),
+        // [timing] and [control], put in front.
+        ("[cluster]", "[timing]\nheartbeat = \"999us\"\n[cluster]", 2, "timing.heartbeat", "from 1ms to 10s, not 999us"),
+        ("[cluster]", "[timing]\nheartbeat = \"10\"\n[cluster]", 2, "timing.heartbeat", "a whole number and a unit"),
+        ("[cluster]", "[timing]\nheartbeat = 10\n[cluster]", 2, "timing.heartbeat", "must be a string in quotes"),
+        ("[cluster]", "[timing]\nlease = \"29ms\"\n[cluster]", 2, "timing.lease", "3 heartbeats, 30ms, not 29ms"),
+        ("[cluster]", "[timing]\nlease = \"46ms\"\n[cluster]", 2, "timing.dead_after", "its default; give `dead_after` too"),
+        ("[cluster]", "[timing]\ndead_after = \"43999us\"\n[cluster]", 2, "timing.dead_after", "1.1 leases, 44ms"),
+        ("[cluster]", "[timing]\nheartbeat = \"14ms\"\n[cluster]", 2, "timing.lease", "3 heartbeats, 42ms, not 40ms, its default"),
+        ("[cluster]", "[timing]\nlease = \"2m\"\ndead_after = \"2m\"\n[cluster]", 2, "timing.lease", "to 1m"),
+        ("[cluster]", "[timing]\nstartup_wait = \"11m\"\n[cluster]", 2, "timing.startup_wait", "to 10m"),
+        ("[cluster]", "[timing]\nheartbaet = \"1ms\"\n[cluster]", 2, "timing.heartbaet", "did you mean `heartbeat`?"),
+        ("[cluster]", "timing = 7\n[cluster]", 1, "timing", "must be a table, not an integer"),
+        ("[cluster]", "[control]\nsocket = \"control.sock\"\n[cluster]", 2, "control.socket", "absolute path"),
+        ("[cluster]", "[control]\nsockets = \"/x\"\n[cluster]", 2, "control.sockets", "did you mean `socket`?"),
+    ];
+    for (from, to, line, key, words) in cases {
+        assert_eq!(GOOD.matches(from).count(), 1, "{from:?} must be in the file once");
+        let text = GOOD.replace(from, to);
+        let errors = directory.errors(&text);
+        let found = errors.iter().any(|error| error.0 == *line && error.1 == *key && error.2.contains(words));
+        assert!(found, "{to:?} should be refused at line {line}, {key}: …{words}…, but: {errors:#?}");
+        // `[clusters]` is also a missing `cluster`; everything else is one mistake and one error.
+        if *key != "clusters" {
+            assert_eq!(errors.len(), 1, "{to:?}: {errors:#?}");
+        }
+    }
+}
+
+#[test]
+fn names_are_bounded_in_length() {
+    let directory = Directory::new();
+    let named = |length: usize| GOOD.replace("\"edge\"", &format!("\"{}\"", "x".repeat(length)));
+    assert_eq!(directory.errors(&named(63)), []);
+    assert_eq!(directory.errors(&named(64)).len(), 1);
+    let message = &directory.errors(&named(100_000))[0].2;
+    assert!(message.len() < 300, "an error quotes no more than it has to");
+    let path = format!("[control]\nsocket = \"/{}\"\n{GOOD}", "x".repeat(107));
+    assert!(directory.errors(&path)[0].2.contains("at most 107 bytes"));
+}
+
+#[test]
+fn what_is_documented_but_not_built_is_said_to_be_so() {
+    let directory = Directory::new();
+    let in_cluster = |line: &str| GOOD.replace("name = \"edge\"", &format!("name = \"edge\"\n{line}"));
+    let in_node = |line: &str| GOOD.replace("name = \"b\"", &format!("name = \"b\"\n{line}"));
+    let in_group = |line: &str| format!("{GOOD}{line}\n");
+    let third = "[[node]]\nname = \"c\"\ninterface = \"eth0\"\naddresses = [\"10.78.0.3\", \"10.77.0.3\"]\n";
+    let group = |n: usize| format!("[[group]]\nname = \"g{n}\"\nvips = [\"192.0.2.{}/32\"]\n", n + 1);
+    let many_groups: String = (0..24).map(group).collect();
+    let cases = [
+        (in_cluster("key_files = [\"cluster.key\"]"), "cluster.key_files"),
+        (in_cluster("quorum = \"majority\""), "cluster.quorum"),
+        (format!("{GOOD}[[witness]]\nname = \"w\"\naddresses = [\"10.78.0.9\"]\n"), "witness"),
+        (format!("{GOOD}[metrics]\nlisten = \"127.0.0.1:9750\"\n"), "metrics"),
+        (format!("{GOOD}{third}"), "node[2]"),
+        (format!("{GOOD}{many_groups}"), "group[24]"),
+        (in_node("weight = 1"), "node[1].weight"),
+        (in_node("spare = false"), "node[1].spare"),
+        (in_node("max_groups = 4"), "node[1].max_groups"),
+        (in_node("xdp = \"chain\""), "node[1].xdp"),
+        (GOOD.replace("10.77.0.2", "fd77::2"), "node[1].addresses[1]"),
+        (GOOD.replace("10.77.0.100/24", "fd77::100/64"), "group[0].vips[0]"),
+        (GOOD.replace("10.77.0.100/24", "fd77::100"), "group[0].vips[0]"),
+        (in_group("mode = \"active-active\""), "group[0].mode"),
+        (in_group("mac = \"virtual\""), "group[0].mac"),
+        (in_group("virtual_id = 7"), "group[0].virtual_id"),
+        (in_group("address = \"always\""), "group[0].address"),
+        (in_group("grace = \"5s\""), "group[0].grace"),
+        (in_group("protocol = \"vrrp3\""), "group[0].protocol"),
+        (in_group("protocol = \"vrrp2\""), "group[0].protocol"),
+        (in_group("protocol = \"carp\""), "group[0].protocol"),
+        (in_group("vlan = 100"), "group[0].vlan"),
+        (in_group("gateway = \"10.77.0.254\""), "group[0].gateway"),
+        (in_group("hash = \"flow\""), "group[0].hash"),
+        (in_group("apart = [\"db\"]"), "group[0].apart"),
+        (in_group("failback = \"idle\""), "group[0].failback"),
+    ];
+    for (text, key) in cases {
+        let errors = directory.errors(&text);
+        let refused = errors.iter().any(|error| error.1 == key && error.2.contains("not supported yet"));
+        assert!(refused && errors.len() == 1, "{key}: {errors:#?}");
+        assert!(errors[0].0 > 1, "{key} has its line: {errors:?}");
+    }
+    let exactly_24 = format!("{GOOD}{}", (0..23).map(group).collect::<String>());
+    assert_eq!(directory.errors(&exactly_24), []);
+}
+
+#[test]
+fn all_errors_come_at_once_and_in_order() {
+    let directory = Directory::new();
+    let text = r#"[cluster]
+nam = "edge"
+key_file = "absent.key"
+quorum = "majority"
+
+[timing]
+heartbeat = "20ms"
+lease = "40ms"
+dead_after = "43ms"
+
+[[node]]
+name = "a"
+interface = "lo"
+addresses = ["10.78.0.1", "10.77.0.1"]
+
+[[node]]
+name = "a"
+interface = "eth0"
+addresses = ["10.78.0.1", "fd00::1"]
+weight = 2
+
+[[group]]
+name = "web"
+vips = ["10.77.0.1/24", "10.77.0.100"]
+prefer = ["a"]
+grace = "5s"
+
+[[group]]
+name = "web"
+vips = ["10.77.0.100/24"]
+
+[[group]]
+name = "db"
+vips = ["10.77.0.100/24"]
+colour = "blue"
+"#;
+    let found: Vec<_> = directory.errors(text).into_iter().map(|(line, key, _)| (line, key)).collect();
+    let found: Vec<_> = found.iter().map(|(line, key)| (*line, key.as_str())).collect();
+    let expected = [
+        (1, "cluster.name"),
+        (2, "cluster.nam"),
+        (3, "cluster.key_file"),
+        (4, "cluster.quorum"),
+        (8, "timing.lease"),
+        (9, "timing.dead_after"),
+        (13, "node[0].interface"),
+        (17, "node[1].name"),
+        (19, "node[1].addresses[0]"),
+        (19, "node[1].addresses[1]"),
+        (20, "node[1].weight"),
+        (24, "group[0].vips[0]"),
+        (24, "group[0].vips[1]"),
+        (26, "group[0].grace"),
+        (29, "group[1].name"),
+        (34, "group[2].vips[0]"),
+        (35, "group[2].colour"),
+    ];
+    assert_eq!(found, expected);
+
+    let errors = directory.parse(text).unwrap_err();
+    let shown = errors.to_string();
+    assert_eq!(shown.lines().count(), expected.len(), "one line each: {shown}");
+    let file = directory.0.join("cluster.toml");
+    assert!(shown.contains(&format!("{}:8: timing.lease: ", file.display())), "{shown}");
+}
+
+#[test]
+fn an_empty_file_lacks_everything() {
+    let errors = Directory::new().errors("");
+    let keys: Vec<_> = errors.iter().map(|error| error.1.as_str()).collect();
+    assert_eq!(keys, ["cluster", "node", "group"]);
+}
+
+#[test]
+fn ids_that_collide_are_refused() {
+    let directory = Directory::new();
+    let same =
+        GOOD.replace("name = \"b\"", "name = \"b\"\nid = 9").replace("name = \"a\"", "name = \"a\"\nid = 9");
+    let errors = directory.errors(&same);
+    assert!(errors.len() == 1 && errors[0].2.contains("node \"a\" has the id 9 too"), "{errors:?}");
+
+    // Two names whose hashes fold to the same 16 bits.
+    let target = NodeId::from_name("a");
+    let twin = (0..).map(|n| format!("n{n}")).find(|name| NodeId::from_name(name) == target).unwrap();
+    let errors = directory.errors(&GOOD.replace("name = \"b\"", &format!("name = \"{twin}\"")));
+    assert!(
+        errors.len() == 1 && errors[0].1 == "node[1].id" && errors[0].2.contains("made from the name"),
+        "{errors:?}"
+    );
+    let mended = GOOD.replace("name = \"b\"", &format!("name = \"{twin}\"\nid = 1"));
+    assert_eq!(directory.errors(&mended), []);
+}
+
+#[test]
+fn broken_toml_is_reported_with_its_lines_and_nothing_else() {
+    let directory = Directory::new();
+    let errors = directory.errors("[cluster]\nname =\nquorum = auto\nkey_file = \"unclosed\n");
+    assert!(errors.len() >= 2, "{errors:?}");
+    assert!(errors.iter().all(|error| error.1.is_empty()), "{errors:?}");
+    assert_eq!(errors[0].0, 2);
+
+    let twice = GOOD.replace("name = \"edge\"", "name = \"edge\"\nname = \"edge\"\ncolour = 1");
+    let errors = directory.errors(&twice);
+    assert_eq!(errors.iter().map(|error| error.0).collect::<Vec<_>>(), [3, 4], "{errors:?}");
+    assert!(errors[0].2.contains("duplicate key"), "{errors:?}");
+}
+
+#[test]
+fn the_key_is_kept_secret_or_refused() {
+    let directory = Directory::new();
+    let digits = "0123456789abcdefABCDEF0123456789abcdefABCDEF01234567890123456789";
+    let accepted =
+        [(format!("{digits}\n"), 0o600), (digits.to_owned(), 0o400), (format!("{digits}\r\n"), 0o600)];
+    for (text, mode) in accepted {
+        directory.write("cluster.key", &text, mode);
+        let (settings, _) = directory.parse(GOOD).unwrap().settings("a").unwrap();
+        assert_eq!(settings.keys[0].0[..3], [0x01, 0x23, 0x45]);
+        assert!(!format!("{settings:?}").contains("35"), "a key is never shown");
+    }
+    let refused: [(&str, String, u32, &[&str]); 9] = [
+        ("world", format!("{digits}\n"), 0o644, &["mode 0644", "chmod 0600"]),
+        ("group", format!("{digits}\n"), 0o640, &["mode 0640"]),
+        ("executable", format!("{digits}\n"), 0o700, &["mode 0700"]),
+        ("short", "abc\n".to_owned(), 0o600, &["64 hexadecimal digits", "this file has 3"]),
+        ("empty", String::new(), 0o600, &["this file has 0"]),
+        ("long", "a".repeat(100_000), 0o600, &["this file has more"]),
+        ("letters", "g".repeat(64), 0o600, &["64 hexadecimal digits"]),
+        ("two lines", format!("{digits}\n{digits}\n"), 0o600, &["64 hexadecimal digits"]),
+        ("both", "abc\n".to_owned(), 0o666, &["mode 0666", "this file has 3"]),
+    ];
+    for (what, text, mode, words) in refused {
+        directory.write("cluster.key", &text, mode);
+        let errors = directory.errors(GOOD);
+        let all: String = errors.iter().map(|error| error.2.clone() + "\n").collect();
+        assert!(words.iter().all(|words| all.contains(words)), "{what}: {all}");
+        assert!(
+            errors.iter().all(|error| error.0 == 3 && error.1 == "cluster.key_file"),
+            "{what}: {errors:?}"
+        );
+        assert!(!all.contains("abcdef"), "no part of a key is shown: {all}");
+    }
+}
+
+#[test]
+fn only_a_regular_file_is_a_key() {
+    let directory = Directory::new();
+    let key = |path: &Path| directory.errors(&GOOD.replace("cluster.key", path.to_str().unwrap()));
+
+    let folder = directory.0.join("folder");
+    fs::create_dir(&folder).unwrap();
+    assert!(key(&folder)[0].2.contains("not a regular file"));
+
+    // Nobody writes into it, and the check must not wait for somebody who does.
+    let fifo = directory.0.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    assert!(key(&fifo)[0].2.contains("not a regular file"));
+    assert!(key(Path::new("/dev/zero"))[0].2.contains("not a regular file"));
+
+    let link = directory.0.join("link");
+    symlink(directory.0.join("cluster.key"), &link).unwrap();
+    assert_eq!(key(&link), [], "a link to a good key is one, and an absolute path needs no directory");
+    assert_eq!(key(Path::new("./folder/../cluster.key")), [], "relative to the configuration's directory");
+
+    if nix::unistd::geteuid().is_root() {
+        let other = directory.write("other.key", &"0f".repeat(32), 0o600);
+        std::os::unix::fs::chown(&other, Some(4242), None).unwrap();
+        assert!(key(&other)[0].2.contains("belongs to user 4242"));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let directory = Directory::new();
+    let absent = Config::load(&directory.0.join("absent.toml")).unwrap_err().to_string();
+    assert!(absent.contains("absent.toml: cannot read the configuration: No such file"), "{absent}");
+    assert!(Config::load(&directory.0).unwrap_err().to_string().contains("cannot read"));
+
+    let path = directory.0.join("cluster.toml");
+    fs::write(&path, b"[cluster]\nname = \"\xff\"\n").unwrap();
+    let binary = Config::load(&path).unwrap_err().to_string();
+    assert!(binary.ends_with("cluster.toml:2: not UTF-8 text; TOML files are"), "{binary}");
+
+    fs::write(&path, vec![b'#'; 2 << 20]).unwrap();
+    assert!(Config::load(&path).unwrap_err().to_string().contains("larger than"));
+
+    fs::write(&path, GOOD).unwrap();
+    assert!(Config::load(&path).is_ok());
+}
+
+#[test]
+fn deep_nesting_ends_in_an_error() {
+    let directory = Directory::new();
+    for text in [
+        format!("x = {}", "[".repeat(100_000)),
+        format!("x = {}", "{a=".repeat(100_000)),
+        "a.".repeat(100_000),
+    ] {
+        assert!(!directory.errors(&text).is_empty());
+    }
+}
+
+/// The example is what the documentation says it is.
+#[test]
+fn the_commented_example_is_accepted() {
+    let directory = Directory::new();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/cluster.toml");
+    let text = fs::read_to_string(path).unwrap();
+    let key = directory.0.join("cluster.key");
+    let text = text.replace("/etc/cluster/cluster.key", key.to_str().unwrap());
+    let config = directory.parse(&text).unwrap();
+    for node in config.node_names() {
+        assert_eq!(config.settings(node).unwrap().1.warnings, []);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_panics(text in "(?s).{0,400}") {
+        drop(Config::parse(&text, Path::new("/nonexistent/cluster.toml")));
+    }
+
+    /// Texts that are nearly right get further than random ones.
+    #[test]
+    fn no_mutation_panics(
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..20, "[\\[\\]{}\"'=.,\n#0-9a-z/:-]{0,6}"), 1..6)
+    ) {
+        let mut text = FULL.to_owned();
+        for (at, length, insert) in cuts {
+            let at = at.index(text.len());
+            let end = (at + length).min(text.len());
+            text.replace_range(at..end, &insert);
+        }
+        if let Err(errors) = Config::parse(&text, Path::new("/nonexistent/cluster.toml")) {
+            prop_assert!(errors.iter().count() > 0);
+            let lines = 1 + text.matches('\n').count();
+            prop_assert!(errors.iter().all(|error| error.line.is_some_and(|line| (1..=lines).contains(&line))));
+        }
+    }
+
+    #[test]
+    fn any_timing_is_accepted_exactly_if_it_keeps_the_rules(
+        heartbeat in 500_u64..20_000, lease in 1_000_u64..80_000, dead_after in 1_000_u64..90_000
+    ) {
+        let directory = Directory::new();
+        let timing = format!(
+            "[timing]\nheartbeat = \"{heartbeat}us\"\nlease = \"{lease}us\"\ndead_after = \"{dead_after}us\"\n"
+        );
+        let accepted = directory.parse(&(timing + GOOD)).is_ok();
+        let keeps = heartbeat >= 1_000 && lease >= 3 * heartbeat && 10 * dead_after >= 11 * lease;
+        prop_assert_eq!(accepted, keeps);
+    }
+}

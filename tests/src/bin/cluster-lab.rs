@@ -1,0 +1,125 @@
+//! `cluster-lab`: the benchmarks and the demonstration, in network namespaces of their own. `cargo xtask` starts it.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::ensure;
+use clap::{Parser, Subcommand};
+use cluster_tests::bench::contestants::Contestant;
+use cluster_tests::bench::failover::{self, Fault};
+use cluster_tests::bench::{failover_report, xdp_report};
+use cluster_tests::bench_xdp;
+use cluster_tests::demo;
+use cluster_tests::lab::sweep;
+use cluster_tests::simulate::{self, Plan};
+
+/// Measures and shows the cluster in network namespaces on this machine. Needs root.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure.
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Run simulated clusters of the election core and check the rules at every step. Needs no root.
+    Sim {
+        /// How many seeds.
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1_000_000)]
+        first: u64,
+        /// Only this profile of faults; all in turn unless given.
+        #[arg(long)]
+        profile: Option<String>,
+    },
+    /// Show a cluster of two nodes, with keys to break it; as lines of text where there is no terminal.
+    Demo {
+        /// End by itself after so many seconds, with exit code 0 if the client was served.
+        #[arg(long = "for", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: Option<u64>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// The outage a client sees when the active node fails, beside keepalived and ucarp.
+    Failover {
+        /// Good trials for each contestant and fault.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+        trials: u16,
+        /// Only these contestants.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<Contestant>,
+        /// Only these faults.
+        #[arg(long, value_delimiter = ',')]
+        faults: Vec<Fault>,
+        /// Write docs/benchmarks/failover.md, .json and .svg.
+        #[arg(long)]
+        write: bool,
+    },
+    /// Nanoseconds per packet in the ingress program, beside an empty one.
+    Xdp {
+        /// Write docs/benchmarks/xdp.md, .json and .svg.
+        #[arg(long)]
+        write: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cluster-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Sim { seeds, first, profile } => simulate::run(&Plan { seeds, first, profile }).map(drop),
+        Command::Bench(Bench::Failover { trials, only, faults, write }) => {
+            needs_root()?;
+            sweep::on_the_way_out()?;
+            let plan = failover::Plan {
+                trials: usize::from(trials),
+                contestants: if only.is_empty() { Contestant::ALL.to_vec() } else { only },
+                faults: if faults.is_empty() { Fault::ALL.to_vec() } else { faults },
+            };
+            let cells = failover::run(&plan)?;
+            println!("{}", failover_report::table(&cells));
+            if write {
+                let folder = failover_report::report(&plan, &cells).write()?;
+                println!("written to {}", folder.display());
+            }
+            Ok(())
+        }
+        Command::Bench(Bench::Xdp { write }) => {
+            needs_root()?;
+            let costs = bench_xdp::measure(bench_xdp::Effort::default())?;
+            println!("{}", costs.markdown());
+            if write {
+                let folder = xdp_report::report(&costs).write()?;
+                println!("written to {}", folder.display());
+            }
+            Ok(())
+        }
+        Command::Demo { seconds } => {
+            needs_root()?;
+            sweep::on_a_panic();
+            demo::run(seconds.map(Duration::from_secs))
+        }
+    }
+}
+
+fn needs_root() -> anyhow::Result<()> {
+    ensure!(nix::unistd::geteuid().is_root(), "network namespaces need root; run it with sudo");
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! The stage: the lab with its daemons, the service behind the VIP and the client; and what the keys do to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::lab::cluster::GROUP;
+use crate::lab::control::Control;
+use crate::lab::probe::{AnswerProbe, EchoServer, RequestProbe};
+use crate::lab::topology::VIP;
+use crate::lab::{Cluster, ClusterSettings, Lab, Link, Timing};
+
+/// How often the client asks: often enough to show milliseconds, seldom enough to leave the machine to the cluster.
+const REQUESTS: Duration = Duration::from_micros(500);
+/// How often it is asked by ARP who has the VIP.
+const QUESTIONS: Duration = Duration::from_millis(5);
+
+/// What a key asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Kill the active node's daemon.
+    Kill,
+    /// Start the daemons that were killed.
+    Respawn,
+    /// Stop the active node's daemon, or let those that are stopped go on.
+    Stall,
+    /// Cut all links of the active node.
+    Cut,
+    /// Cut the link of the active node that clients use.
+    CutService,
+    /// Mend all links.
+    Mend,
+    /// Make the node that is not active take the VIP.
+    Promote,
+    /// Make the active node give it up.
+    Demote,
+    /// End.
+    Quit,
+}
+
+/// The keys, and what is written beside them.
+pub const KEYS: [(u8, Order, &str); 9] = [
+    (b'k', Order::Kill, "kill the active daemon"),
+    (b'r', Order::Respawn, "respawn"),
+    (b's', Order::Stall, "stall it / continue"),
+    (b'c', Order::Cut, "cut its links"),
+    (b'v', Order::CutService, "cut only its service link"),
+    (b'm', Order::Mend, "mend all"),
+    (b'p', Order::Promote, "promote the other"),
+    (b'd', Order::Demote, "demote"),
+    (b'q', Order::Quit, "quit"),
+];
+
+impl Order {
+    /// What this key asks for, if anything.
+    #[must_use]
+    pub fn of_key(key: u8) -> Option<Self> {
+        KEYS.iter().find(|(known, ..)| *known == key.to_ascii_lowercase()).map(|(_, order, _)| *order)
+    }
+}
+
+/// How a node's links are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wiring {
+    /// Whole.
+    Whole,
+    /// The link that clients use is cut.
+    ServiceCut,
+    /// All are cut.
+    Cut,
+}
+
+/// How a node's daemon is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Daemon {
+    /// It runs.
+    Runs,
+    /// It is stopped by a signal.
+    Stalled,
+    /// It has ended.
+    Ended,
+}
+
+/// The lab at work.
+#[derive(Debug)]
+pub struct Stage<'lab> {
+    lab: &'lab Lab,
+    cluster: Cluster<'lab>,
+    settings: ClusterSettings,
+    stalled: BTreeSet<String>,
+    wiring: BTreeMap<String, Wiring>,
+    /// What came of requests that a thread of their own waits for.
+    outcomes: (Sender<String>, Receiver<String>),
+    /// The client.
+    pub client: RequestProbe,
+    /// Who answers ARP for the VIP.
+    pub answers: AnswerProbe,
+    _services: Vec<EchoServer>,
+}
+
+impl<'lab> Stage<'lab> {
+    /// Starts everything, and waits until the client is served.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub fn set(lab: &'lab Lab) -> anyhow::Result<Self> {
+        let settings =
+            ClusterSettings { startup_wait: Duration::from_secs(2), ..ClusterSettings::with(Timing::NORMAL) };
+        let services: anyhow::Result<Vec<EchoServer>> =
+            lab.nodes().iter().map(|node| EchoServer::start(node, VIP)).collect();
+        let cluster = Cluster::started(lab, &settings)?;
+        let client = RequestProbe::start_with(lab, VIP, REQUESTS)?;
+        let answers = AnswerProbe::start_with(lab, VIP, QUESTIONS)?;
+        client.await_service(None, Duration::from_secs(10))?;
+        let (stalled, wiring) = (BTreeSet::new(), BTreeMap::new());
+        let outcomes = mpsc::channel();
+        Ok(Self { lab, cluster, settings, stalled, wiring, outcomes, client, answers, _services: services? })
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        self.cluster.config()
+    }
+
+    /// What is in it.
+    #[must_use]
+    pub fn configuration(&self) -> String {
+        self.settings.toml(self.lab)
+    }
+
+    /// The election's durations.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.settings.timing
+    }
+
+    /// The names of the nodes.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<String> {
+        self.lab.nodes().iter().map(|node| node.name.clone()).collect()
+    }
+
+    /// The control socket of a node's daemon.
+    #[must_use]
+    pub fn control(&self, node: &str) -> Control {
+        self.cluster.control(node)
+    }
+
+    /// How a node's daemon is.
+    pub fn daemon(&mut self, node: &str) -> Daemon {
+        if !self.cluster.runs(node) {
+            self.stalled.remove(node);
+            return Daemon::Ended;
+        }
+        if self.stalled.contains(node) { Daemon::Stalled } else { Daemon::Runs }
+    }
+
+    /// How a node's links are.
+    #[must_use]
+    pub fn wiring(&self, node: &str) -> Wiring {
+        self.wiring.get(node).copied().unwrap_or(Wiring::Whole)
+    }
+
+    /// What has come of earlier orders meanwhile.
+    pub fn outcomes(&self) -> Vec<String> {
+        self.outcomes.1.try_iter().collect()
+    }
+
+    /// Does what is ordered and says what was done, or why not.
+    pub fn carry_out(&mut self, order: Order) -> String {
+        let Some((active, other)) = self.active() else { return "nobody has served yet".to_owned() };
+        let done = match order {
+            Order::Kill => self.cluster.kill(&active).map(|_| format!("killed the daemon of node {active}")),
+            Order::Respawn => self.respawn(),
+            Order::Stall => self.stall_or_continue(&active),
+            Order::Cut => self.lab.cut_all(&active).map(|()| {
+                self.wiring.insert(active.clone(), Wiring::Cut);
+                format!("cut all links of node {active}")
+            }),
+            Order::CutService => self.lab.cut(&active, Link::Public).map(|()| {
+                self.wiring.insert(active.clone(), Wiring::ServiceCut);
+                format!("cut the service link of node {active}")
+            }),
+            Order::Mend => self.lab.mend_all().map(|()| {
+                self.wiring.clear();
+                "mended all links".to_owned()
+            }),
+            Order::Promote => Ok(self.ask("promote", &other)),
+            Order::Demote => Ok(self.ask("demote", &active)),
+            Order::Quit => Ok("ending".to_owned()),
+        };
+        done.unwrap_or_else(|error| format!("that failed: {error:#}"))
+    }
+
+    /// Who served last, and who did not.
+    fn active(&self) -> Option<(String, String)> {
+        let (_, active) = self.client.last_answer()?;
+        let other = self.cluster.other(&active).to_owned();
+        Some((active, other))
+    }
+
+    fn respawn(&mut self) -> anyhow::Result<String> {
+        let mut started = Vec::new();
+        for node in self.nodes() {
+            if !self.cluster.runs(&node) {
+                self.cluster.spawn(&node)?;
+                started.push(node);
+            }
+        }
+        Ok(if started.is_empty() {
+            "all daemons run already".to_owned()
+        } else {
+            format!("started the daemon of node {}", started.join(" and of node "))
+        })
+    }
+
+    fn stall_or_continue(&mut self, active: &str) -> anyhow::Result<String> {
+        let stalled: Vec<String> = std::mem::take(&mut self.stalled).into_iter().collect();
+        for node in &stalled {
+            self.cluster
+                .daemon(node)?
+                .signal(Signal::SIGCONT)
+                .with_context(|| format!("continuing node {node}"))?;
+        }
+        if let Some(node) = stalled.first() {
+            return Ok(format!("let the daemon of node {node} go on (SIGCONT)"));
+        }
+        self.cluster.daemon(active)?.signal(Signal::SIGSTOP)?;
+        self.stalled.insert(active.to_owned());
+        Ok(format!("stopped the daemon of node {active} (SIGSTOP)"))
+    }
+
+    /// Asks a daemon for something it answers when it is done; its answer is among the outcomes later.
+    fn ask(&self, cmd: &'static str, node: &str) -> String {
+        let (control, outcomes, name) = (self.control(node), self.outcomes.0.clone(), node.to_owned());
+        thread::spawn(move || {
+            let outcome = match control.request(&json!({ "cmd": cmd, "group": GROUP })) {
+                Ok(_) => format!("{cmd} on node {name}: done"),
+                Err(error) => format!("{cmd} on node {name}: {error:#}"),
+            };
+            // Nobody listens any more when the demonstration is over.
+            let _ = outcomes.send(outcome);
+        });
+        format!("{cmd} asked of node {node}")
+    }
+}

@@ -1,0 +1,402 @@
+//! `clusterd` on the lab's nodes, driven only through its public interface.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::clock::{Moment, await_some};
+use super::control::Control;
+use super::process::Process;
+use super::topology::{Lab, Link, VIP_WITH_PREFIX};
+
+/// The lab's only group.
+pub const GROUP: &str = "web";
+/// How long a daemon may take until its control socket answers.
+const START: Duration = Duration::from_secs(10);
+/// How long a daemon may take to stop after SIGTERM.
+const STOP: Duration = Duration::from_secs(10);
+
+/// The durations of the election.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// H: the time between two heartbeats.
+    pub heartbeat: Duration,
+    /// D: the silence after which a node counts as dead.
+    pub dead_after: Duration,
+    /// L: the term of a lease.
+    pub lease: Duration,
+}
+
+impl Timing {
+    /// The defaults: 10, 50 and 40 ms.
+    pub const NORMAL: Self = Self::millis(10, 50, 40);
+    /// The shortest that is allowed: 1, 5 and 4 ms.
+    pub const FAST: Self = Self::millis(1, 5, 4);
+
+    /// Heartbeat, `dead_after` and lease in milliseconds.
+    #[must_use]
+    pub const fn millis(heartbeat: u64, dead_after: u64, lease: u64) -> Self {
+        Self {
+            heartbeat: Duration::from_millis(heartbeat),
+            dead_after: Duration::from_millis(dead_after),
+            lease: Duration::from_millis(lease),
+        }
+    }
+}
+
+/// What of a cluster's configuration the lab's users choose.
+#[derive(Clone, Debug)]
+pub struct ClusterSettings {
+    /// The election's durations.
+    pub timing: Timing,
+    /// How long a starting node listens.
+    pub startup_wait: Duration,
+    /// Lines for every `[[node]]`, such as `xdp = "generic"`.
+    pub node_lines: String,
+    /// Lines for the `[[group]]`, such as `failback = "now"`.
+    pub group_lines: String,
+    /// Further tables.
+    pub tables: String,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            timing: Timing::NORMAL,
+            startup_wait: Duration::from_millis(300),
+            node_lines: String::new(),
+            group_lines: String::new(),
+            tables: String::new(),
+        }
+    }
+}
+
+impl ClusterSettings {
+    /// The defaults with this timing.
+    #[must_use]
+    pub fn with(timing: Timing) -> Self {
+        Self { timing, ..Self::default() }
+    }
+
+    /// The configuration file's text, for the nodes of `lab` in their order and with its VIP.
+    #[must_use]
+    pub fn toml(&self, lab: &Lab) -> String {
+        let Timing { heartbeat, dead_after, lease } = self.timing;
+        let mut text = format!(
+            "[cluster]\nname = \"{}\"\nkey_file = \"{}\"\nstate_dir = \"{}\"\n\n[timing]\nheartbeat = \"{}\"\ndead_after = \"{}\"\n\
+             lease = \"{}\"\nstartup_wait = \"{}\"\n",
+            lab.name(),
+            key_file(lab).display(),
+            lab.directory().join("state").display(),
+            toml_duration(heartbeat),
+            toml_duration(dead_after),
+            toml_duration(lease),
+            toml_duration(self.startup_wait),
+        );
+        for node in lab.nodes() {
+            let [private, public] = Link::ALL.map(|link| node.leg(link));
+            text += &format!(
+                "\n[[node]]\nname = \"{}\"\ninterface = \"{}\"\naddresses = [\"{}\", \"{}\"]\n",
+                node.name, public.interface, private.address, public.address
+            );
+            text += &own_lines(&self.node_lines);
+        }
+        let prefer: Vec<String> = lab.nodes().iter().map(|node| format!("\"{}\"", node.name)).collect();
+        text += &format!(
+            "\n[[group]]\nname = \"{GROUP}\"\nvips = [\"{VIP_WITH_PREFIX}\"]\nprefer = [{}]\n",
+            prefer.join(", ")
+        );
+        text += &own_lines(&self.group_lines);
+        text + &own_lines(&self.tables)
+    }
+}
+
+/// A cluster in the lab: a configuration and the daemons that run by it. Dropping it kills them.
+#[derive(Debug)]
+pub struct Cluster<'lab> {
+    lab: &'lab Lab,
+    config: PathBuf,
+    daemons: BTreeMap<String, Process>,
+}
+
+impl<'lab> Cluster<'lab> {
+    /// Writes the configuration and the key, and starts no daemon yet.
+    ///
+    /// # Errors
+    /// When the files cannot be written, or the programs were not built.
+    pub fn new(lab: &'lab Lab, settings: &ClusterSettings) -> anyhow::Result<Self> {
+        Self::with_configuration(lab, &settings.toml(lab))
+    }
+
+    /// As [`Cluster::new`], with a configuration of one's own; the key is in the file that [`key_file`] names.
+    ///
+    /// # Errors
+    /// When the files cannot be written, or the programs were not built.
+    pub fn with_configuration(lab: &'lab Lab, text: &str) -> anyhow::Result<Self> {
+        for program in ["clusterd", "clusterctl"] {
+            let path = binary(program);
+            ensure!(path.exists(), "there is no {}; build it with `cargo xtask build`", path.display());
+        }
+        let config = lab.directory().join("cluster.toml");
+        fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
+        let key = key_file(lab);
+        if !key.exists() {
+            // The lab's traffic goes nowhere else: any key will do, and a fixed one can be looked at in a capture.
+            let mut file = fs::File::options().create_new(true).write(true).mode(0o600).open(&key)?;
+            file.write_all(format!("{}\n", "5a".repeat(32)).as_bytes())?;
+        }
+        Ok(Self { lab, config, daemons: BTreeMap::new() })
+    }
+
+    /// As [`Cluster::new`], and starts every node's daemon and waits until one serves and the others stand by.
+    ///
+    /// # Errors
+    /// When a daemon does not start or they do not agree.
+    pub fn started(lab: &'lab Lab, settings: &ClusterSettings) -> anyhow::Result<Self> {
+        let mut cluster = Self::new(lab, settings)?;
+        cluster.start_all()?;
+        cluster.await_settled(Duration::from_secs(10))?;
+        Ok(cluster)
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// The lab it is in.
+    #[must_use]
+    pub fn lab(&self) -> &'lab Lab {
+        self.lab
+    }
+
+    /// Starts the daemon of `node` and waits until its control socket answers.
+    ///
+    /// # Errors
+    /// When it does not start; the message ends with what it printed.
+    pub fn start(&mut self, node: &str) -> anyhow::Result<()> {
+        self.spawn(node)?;
+        let control = self.control(node);
+        let answers = await_some(&format!("clusterd of node {node} to answer"), START, || {
+            if !self.daemons.get_mut(node).is_some_and(Process::runs) {
+                return Ok(Some(false));
+            }
+            control.command("status").map(|_| Some(true))
+        });
+        match answers {
+            Ok(true) => Ok(()),
+            Ok(false) => bail!("clusterd of node {node} ended at once; it printed:\n{}", self.output(node)),
+            Err(error) => Err(error.context(format!("it printed:\n{}", self.output(node)))),
+        }
+    }
+
+    /// Starts the daemon of `node` and does not wait.
+    ///
+    /// # Errors
+    /// When it cannot be started or runs already.
+    pub fn spawn(&mut self, node: &str) -> anyhow::Result<()> {
+        ensure!(
+            !self.daemons.get_mut(node).is_some_and(Process::runs),
+            "clusterd of node {node} runs already"
+        );
+        let mut command = self.lab.node(node).namespace.command(binary("clusterd"));
+        command
+            .arg("--config")
+            .arg(&self.config)
+            .args(["--node", node])
+            .arg("--socket")
+            .arg(self.control(node).socket());
+        let log = self.lab.directory().join(format!("{node}.log"));
+        let daemon = Process::start(&format!("clusterd of node {node}"), &command, &log)?;
+        self.daemons.insert(node.to_owned(), daemon);
+        Ok(())
+    }
+
+    /// Starts the daemons of all nodes, at once, and waits until all control sockets answer.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn start_all(&mut self) -> anyhow::Result<()> {
+        for node in self.lab.nodes() {
+            self.spawn(&node.name)?;
+        }
+        for node in self.lab.nodes() {
+            let control = self.control(&node.name);
+            let answer = await_some(&format!("clusterd of node {} to answer", node.name), START, || {
+                control.command("status").map(Some)
+            });
+            answer.with_context(|| format!("it printed:\n{}", self.output(&node.name)))?;
+        }
+        Ok(())
+    }
+
+    /// The daemon of `node`, to be sent signals.
+    ///
+    /// # Errors
+    /// When it was never started.
+    pub fn daemon(&mut self, node: &str) -> anyhow::Result<&mut Process> {
+        self.daemons.get_mut(node).with_context(|| format!("clusterd of node {node} was never started"))
+    }
+
+    /// Whether the daemon of `node` runs (a stopped one does).
+    pub fn runs(&mut self, node: &str) -> bool {
+        self.daemons.get_mut(node).is_some_and(Process::runs)
+    }
+
+    /// Kills the daemon of `node` with SIGKILL and waits for its end. Returns the moment just before.
+    ///
+    /// # Errors
+    /// When it was never started.
+    pub fn kill(&mut self, node: &str) -> anyhow::Result<Moment> {
+        Ok(self.daemon(node)?.kill())
+    }
+
+    /// Stops the daemon of `node` with SIGTERM and waits for its end. Returns the moment just before and its exit status.
+    ///
+    /// # Errors
+    /// When it was never started, has ended already, or does not end.
+    pub fn stop(&mut self, node: &str) -> anyhow::Result<(Moment, ExitStatus)> {
+        let daemon = self.daemon(node)?;
+        let at = daemon.signal(Signal::SIGTERM)?;
+        Ok((at, daemon.await_end(STOP)?))
+    }
+
+    /// All that the daemon of `node` has printed.
+    #[must_use]
+    pub fn output(&self, node: &str) -> String {
+        self.daemons.get(node).map(Process::output).unwrap_or_default()
+    }
+
+    /// The control socket of the daemon of `node`.
+    #[must_use]
+    pub fn control(&self, node: &str) -> Control {
+        Control::at(self.lab.directory().join(format!("{node}.sock")))
+    }
+
+    /// Runs `clusterctl` against the daemon of `node`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn clusterctl(&self, node: &str, arguments: &[&str]) -> anyhow::Result<Output> {
+        let mut command = Command::new(binary("clusterctl"));
+        command.arg("--socket").arg(self.control(node).socket()).args(arguments);
+        command.output().context("starting clusterctl")
+    }
+
+    /// What the daemon of `node` says of the lab's group: one of the `groups` of its status.
+    ///
+    /// # Errors
+    /// When it does not answer or does not know the group.
+    pub fn group(&self, node: &str) -> anyhow::Result<Value> {
+        let status =
+            self.control(node).request_within(&json!({ "cmd": "status" }), Duration::from_secs(1))?;
+        let groups = status.get("groups").and_then(Value::as_array);
+        let group =
+            groups.and_then(|groups| groups.iter().find(|group| group.get("name") == Some(&json!(GROUP))));
+        group.cloned().with_context(|| format!("the status of node {node} names no group {GROUP}: {status}"))
+    }
+
+    /// The role of `node` as its daemon says it.
+    ///
+    /// # Errors
+    /// When the daemon does not answer.
+    pub fn role(&self, node: &str) -> anyhow::Result<String> {
+        let group = self.group(node)?;
+        let role = group.get("role").and_then(Value::as_str);
+        role.map(str::to_owned).with_context(|| format!("the status of node {node} has no role: {group}"))
+    }
+
+    /// Waits until the daemon of `node` says it has this role.
+    ///
+    /// # Errors
+    /// When it has not within `timeout`.
+    pub fn await_role(&self, node: &str, role: &str, timeout: Duration) -> anyhow::Result<()> {
+        await_some(&format!("node {node} to be {role}"), timeout, || {
+            let now = self.role(node)?;
+            if now == role { Ok(Some(())) } else { bail!("it is {now}") }
+        })
+    }
+
+    /// Waits until one node is active and every other one whose daemon runs is passive; returns the active one's name.
+    ///
+    /// # Errors
+    /// When that is not so within `timeout`.
+    pub fn await_settled(&mut self, timeout: Duration) -> anyhow::Result<String> {
+        let running: Vec<String> = self
+            .daemons
+            .iter_mut()
+            .filter_map(|(name, daemon)| daemon.runs().then(|| name.clone()))
+            .collect();
+        await_some("one node to be active and the others passive", timeout, || {
+            let mut active = None;
+            let mut roles = Vec::new();
+            for node in &running {
+                let role = self.role(node)?;
+                if role == "active" && active.is_none() {
+                    active = Some(node.clone());
+                } else if role != "passive" {
+                    active = None;
+                    roles.push(format!("{node} is {role}"));
+                    break;
+                }
+                roles.push(format!("{node} is {role}"));
+            }
+            match active {
+                Some(active) => Ok(Some(active)),
+                None => bail!("{}", roles.join(", ")),
+            }
+        })
+    }
+
+    /// The node that is not `node`, in a lab of two.
+    ///
+    /// # Panics
+    /// When the lab has not exactly two nodes, which is a mistake in the test.
+    #[must_use]
+    #[expect(clippy::panic, reason = "asking for the other of three is a mistake in the test")]
+    pub fn other(&self, node: &str) -> &'lab str {
+        match self.lab.nodes() {
+            [first, second] => {
+                if first.name == node {
+                    &second.name
+                } else {
+                    &first.name
+                }
+            }
+            nodes => panic!("there is no single other node among {}", nodes.len()),
+        }
+    }
+}
+
+/// Where the lab's key is.
+#[must_use]
+pub fn key_file(lab: &Lab) -> PathBuf {
+    lab.directory().join("cluster.key")
+}
+
+/// The path of one of the product's programs: in `CLUSTER_BIN_DIR` if that is set, else where a release build leaves it.
+#[must_use]
+pub fn binary(program: &str) -> PathBuf {
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release");
+    std::env::var_os("CLUSTER_BIN_DIR").map_or_else(built, PathBuf::from).join(program)
+}
+
+/// Lines that end as lines do, if there are any.
+fn own_lines(lines: &str) -> String {
+    if lines.is_empty() || lines.ends_with('\n') { lines.to_owned() } else { format!("{lines}\n") }
+}
+
+/// A duration as the configuration writes it.
+fn toml_duration(duration: Duration) -> String {
+    let micros = duration.as_micros();
+    if micros.is_multiple_of(1000) { format!("{}ms", micros / 1000) } else { format!("{micros}us") }
+}

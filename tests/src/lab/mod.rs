@@ -1,0 +1,51 @@
+//! The lab: a cluster of network namespaces on this machine, with two switches, faults, and probes that look on from outside.
+//!
+//! A [`Lab`] is one namespace for the switches, one for each node and one for the client. Each node has a leg on the
+//! private and one on the public switch; so has the client, whose private leg is only an observer's. Nothing of the
+//! lab touches the machine's own interfaces, and everything it made goes when it is dropped; what a killed run left
+//! behind is swept by the next one.
+//!
+//! - [`topology`]: namespaces, switches, legs and addresses; [`namespace`], [`batch`] and [`process`] are its tools.
+//! - [`faults`]: cuts, carrier loss, random loss and vanishing interfaces, per leg and direction.
+//! - [`cluster`]: `clusterd` on the nodes, driven only through its public interface (configuration, signals,
+//!   control socket); [`keepalived`] and [`ucarp`] are the same for the programs it is compared with.
+//! - [`probe`]: what a client sees (requests, ARP answers), what leaves a node, and how the machine itself behaved.
+//!
+//! Not here: what must be true of the product. That is said by the tests that use the lab (`tests/tests/`), and by the
+//! bench and the demonstration beside this folder.
+
+pub mod batch;
+pub mod clock;
+pub mod cluster;
+pub mod control;
+pub mod faults;
+pub mod keepalived;
+pub mod namespace;
+pub mod probe;
+pub mod process;
+pub mod sweep;
+mod switch_ports;
+pub mod topology;
+pub mod ucarp;
+mod unsafe_calls;
+
+pub use clock::{Moment, await_some, await_true};
+pub use cluster::{Cluster, ClusterSettings, Timing};
+pub use faults::Direction;
+pub use process::Process;
+pub use topology::{Lab, Leg, Link};
+
+/// Whether this process may build a lab; prints why not and returns false where it may not.
+///
+/// # Panics
+/// Where `CI=true` is set and the lab cannot be built: a skipped lab is a failure there.
+#[must_use]
+pub fn may_run(what: &str) -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    let reason = format!("SKIPPED {what}: network namespaces need root");
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{reason}, and CI=true allows no skipping");
+    eprintln!("{reason}");
+    false
+}

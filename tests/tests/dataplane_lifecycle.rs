@@ -1,0 +1,378 @@
+//! The data plane's life on a real wire: attached, adopted, replaced, refused, removed.
+
+mod dataplane_support;
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+
+use aya::maps::Array;
+use aya::programs::{Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader};
+use cluster_common::Verdict;
+use cluster_proto::{GroupId, Mac, Time};
+use cluster_tests::lab::Moment;
+use cluster_userspace::dataplane::{
+    DataPlane, DataPlaneError, EgressHook, GroupVips, LAB_OBJECT, MapsWere, Mode, Options, Tenancy, Vip,
+    XdpPreference, cleanup,
+};
+use cluster_userspace::network::arp;
+
+use dataplane_support::{
+    CLIENT, CLIENT_MAC, EPOCH, GROUP, NODE_MAC, Place, VIP, ask, ask_in_vain, await_count, count, group,
+    names_below,
+};
+
+const OTHER_GROUP: GroupId = GroupId(7);
+const OTHER_VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 101);
+
+#[test]
+fn a_node_answers_while_it_holds_in_both_modes() {
+    for (preference, mode) in [
+        (XdpPreference::Native, Mode::Native),
+        (XdpPreference::Generic, Mode::Generic),
+        (XdpPreference::Auto, Mode::Native),
+    ] {
+        let Some(place) = Place::new() else { return };
+        let _pass = let_answers_through(&place);
+        let mut plane = place.open(Options { xdp: preference, ..place.options() });
+        assert_eq!(*plane.maps_were(), MapsWere::Absent);
+        let attached = place.node.run(|| plane.attach()).expect("attach");
+        assert_eq!((attached.mode, attached.mac, attached.adopted), (mode, NODE_MAC, false));
+        let (table, slot) = (plane.lease_table().expect("map the leases"), plane.slots()[0]);
+        let socket = place.client_socket();
+
+        ask_in_vain(&socket, &plane, Verdict::ArpDark);
+        table.set(slot, EPOCH, Time::NEVER);
+        let answer = ask(&socket);
+        assert_eq!((answer.sender_mac, answer.sender_ip), (NODE_MAC, VIP));
+        assert_eq!((answer.target_mac, answer.target_ip), (CLIENT_MAC, CLIENT));
+        let served = plane.served().expect("read who was served");
+        assert_eq!(served.iter().map(|served| served.address).collect::<Vec<_>>(), [CLIENT]);
+        assert!(served[0].at.as_nanos() <= Moment::now().0);
+
+        plane.set_mac(Mac([2, 0, 0, 0, 0, 0x0f]));
+        assert_eq!(ask(&socket).sender_mac, Mac([2, 0, 0, 0, 0, 0x0f]));
+        plane.set_mac(NODE_MAC);
+        table.clear(slot);
+        ask_in_vain(&socket, &plane, Verdict::ArpDark);
+
+        socket.send(&arp::announcement(CLIENT_MAC, VIP)).expect("announce");
+        await_count(&plane, Verdict::ArpAnnounced, 1);
+    }
+}
+
+#[test]
+fn a_lease_that_nobody_renews_runs_out() {
+    let Some(place) = Place::new() else { return };
+    let _pass = let_answers_through(&place);
+    let mut plane = place.open(place.options());
+    place.node.run(|| plane.attach()).expect("attach");
+    let until = Moment::now().0 + 50_000_000;
+    plane.lease_table().expect("map the leases").set(plane.slots()[0], EPOCH, Time::from_nanos(until));
+    let socket = place.client_socket();
+    drop(plane);
+    // There is no daemon any more, and its last word still counts.
+    Moment(until).sleep();
+    let plane = place.open(place.options());
+    assert_eq!(count(&plane, Verdict::ArpDark), 0);
+    ask_in_vain(&socket, &plane, Verdict::ArpDark);
+}
+
+#[test]
+fn a_restarted_daemon_adopts_lease_maps_and_programs() {
+    let Some(place) = Place::new() else { return };
+    let _pass = let_answers_through(&place);
+    let mut plane = place.open(place.options());
+    place.node.run(|| plane.attach()).expect("attach");
+    place.node.run(|| plane.fence_all()).expect("fence");
+    let first = plane.slots()[0];
+    let until = Time::from_nanos(Moment::now().0 + 3_600_000_000_000);
+    plane.lease_table().expect("map the leases").set(first, EPOCH, until);
+    let socket = place.client_socket();
+    ask(&socket);
+    drop(plane);
+    assert_eq!(ask(&socket).sender_mac, NODE_MAC, "a dead daemon's programs go on");
+
+    // The order of the groups and a new one among them change no slot.
+    let groups = vec![group(OTHER_GROUP, &[OTHER_VIP]), group(GROUP, &[VIP])];
+    let mut plane = place.open(Options { groups: groups.clone(), ..place.options() });
+    assert_eq!(*plane.maps_were(), MapsWere::Adopted);
+    assert_eq!(plane.slots()[1], first);
+    let table = plane.lease_table().expect("map the leases");
+    assert_eq!(table.read(first), Some(Tenancy { epoch: EPOCH, until }));
+    assert_eq!(table.read(plane.slots()[0]), None);
+    assert_eq!(ask(&socket).sender_mac, NODE_MAC);
+    assert_eq!(plane.fenced().count(), 1, "the fence is adopted, too");
+    let attached = place.node.run(|| plane.attach()).expect("attach");
+    assert!(attached.adopted);
+    assert_eq!(attached.mode, Mode::Native);
+    assert_eq!(ask(&socket).sender_mac, NODE_MAC);
+    let counts = plane.counters().expect("read the counters");
+    assert_eq!(counts[1].group, GROUP);
+    assert_eq!(counts[1].verdicts[Verdict::ArpAnswered as usize], 4);
+
+    // A group that is gone is dark, and its slot is another's afterwards.
+    plane.set_groups(vec![group(OTHER_GROUP, &[OTHER_VIP])]).expect("reload");
+    assert_eq!(table.read(first), None);
+    plane.set_groups(groups).expect("reload");
+    let again = plane.slots()[1];
+    assert_eq!(table.read(again), None);
+    let fresh = plane.counters().expect("read the counters");
+    assert_eq!(fresh[1].verdicts, [0; Verdict::COUNT], "a slot that changes hands counts from zero");
+    table.set(again, EPOCH, until);
+    assert_eq!(ask(&socket).sender_mac, NODE_MAC);
+}
+
+#[test]
+fn a_mode_that_is_no_longer_wanted_is_replaced() {
+    let Some(place) = Place::new() else { return };
+    let mut plane = place.open(place.options());
+    place.node.run(|| plane.attach()).expect("attach");
+    drop(plane);
+    let mut plane = place.open(Options { xdp: XdpPreference::Generic, ..place.options() });
+    let attached = place.node.run(|| plane.attach()).expect("attach");
+    assert_eq!((attached.mode, attached.adopted), (Mode::Generic, false));
+    assert!(place.node.ip("link show eth0").expect("show").contains("xdpgeneric"));
+}
+
+#[test]
+fn maps_that_do_not_fit_go_dark_and_are_replaced() {
+    let Some(place) = Place::new() else { return };
+    let _pass = let_answers_through(&place);
+    let mut plane = place.open(place.options());
+    place.node.run(|| plane.attach()).expect("attach");
+    let (table, slot) = (plane.lease_table().expect("map the leases"), plane.slots()[0]);
+    table.set(slot, EPOCH, Time::NEVER);
+    let socket = place.client_socket();
+    ask(&socket);
+    drop(plane);
+
+    let pin = place.root.join("test/node%2eexample/v1/counters");
+    std::fs::remove_file(&pin).expect("remove the pin");
+    let other = Array::<_, u64>::create(3, 0).expect("make a map");
+    other.pin(&pin).expect("pin it");
+    let mut plane = place.open(place.options());
+    let MapsWere::Unfit { reason } = plane.maps_were() else { panic!("{:?}", plane.maps_were()) };
+    assert!(reason.contains("counters"), "{reason}");
+    assert_eq!(table.read(slot), None, "the old program's leases are gone");
+    assert_eq!(plane.lease_table().expect("map the leases").read(plane.slots()[0]), None);
+    assert!(place.node.run(|| plane.attach()).expect("attach").adopted);
+    ask_in_vain(&socket, &plane, Verdict::ArpDark);
+    plane.lease_table().expect("map the leases").set(plane.slots()[0], EPOCH, Time::NEVER);
+    ask(&socket);
+    drop(plane);
+
+    // Another layout.
+    let directory = place.root.join("test/node%2eexample");
+    std::fs::rename(directory.join("v1"), directory.join("v0")).expect("pretend");
+    let plane = place.open(place.options());
+    let MapsWere::Unfit { reason } = plane.maps_were() else { panic!("{:?}", plane.maps_were()) };
+    assert!(reason.contains("v0"), "{reason}");
+    assert!(!directory.join("v0").exists());
+    drop(plane);
+
+    // One map is missing.
+    std::fs::remove_file(directory.join("v1/nic")).expect("remove the pin");
+    let plane = place.open(place.options());
+    let MapsWere::Unfit { reason } = plane.maps_were() else { panic!("{:?}", plane.maps_were()) };
+    assert!(reason.contains("nic"), "{reason}");
+}
+
+#[test]
+fn a_second_daemon_is_refused() {
+    let Some(place) = Place::new() else { return };
+    let plane = place.open(place.options());
+    let refused = place.node.run(|| DataPlane::open(place.options()));
+    assert!(matches!(refused, Err(DataPlaneError::Locked { .. })), "{refused:?}");
+    let refused = place.node.run(|| cleanup(&place.root, "test", "node.example"));
+    assert!(matches!(refused, Err(DataPlaneError::Locked { .. })), "{refused:?}");
+    let other = place.node.run(|| DataPlane::open(Options { node: "other".to_owned(), ..place.options() }));
+    let other = other.expect("another node is no matter");
+    place.node.run(|| other.detach_and_unpin()).expect("remove");
+    drop(plane);
+    drop(place.open(place.options()));
+}
+
+#[test]
+fn somebody_elses_program_is_named_and_left_alone() {
+    for (mode, flag, name) in [(XdpMode::Driver, "xdpdrv", "native"), (XdpMode::Skb, "xdpgeneric", "generic")]
+    {
+        for preference in [XdpPreference::Auto, XdpPreference::Native, XdpPreference::Generic] {
+            let Some(place) = Place::new() else { return };
+            let mut foreign: Ebpf =
+                EbpfLoader::new().btf(None).load(LAB_OBJECT).expect("load the lab's programs");
+            let program: &mut Xdp =
+                foreign.program_mut("pass").expect("it is there").try_into().expect("it is XDP");
+            program.load().expect("the kernel takes it");
+            place.node.run(|| program.attach("eth0", mode)).expect("attach it");
+            let id = program.info().expect("it is loaded").id();
+            let mut plane = place.open(Options { xdp: preference, ..place.options() });
+            let refused = place.node.run(|| plane.attach()).expect_err("the place is taken").to_string();
+            for part in
+                ["eth0", &format!("id {id}"), "\"pass\"", name, &format!("ip link set dev eth0 {flag} off")]
+            {
+                assert!(refused.contains(part), "{part:?} is not in {refused:?}");
+            }
+            assert_eq!(plane.attached(), None);
+            place.node.run(|| plane.detach_and_unpin()).expect("remove");
+            let shown = place.node.ip("-d link show eth0").expect("show");
+            assert!(shown.contains(&format!("prog/xdp id {id}")), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn an_interface_made_anew_is_attached_to_again() {
+    let Some(place) = Place::new() else { return };
+    let mut plane = place.open(place.options());
+    let before = place.node.run(|| plane.attach()).expect("attach");
+    assert_eq!(place.node.run(|| plane.attach()).expect("attach again").ifindex, before.ifindex);
+    assert!(plane.attached().expect("it is").adopted, "attaching again changes nothing");
+    place.node.ip("link del eth0").expect("take it away");
+    let gone = place.node.run(|| plane.attach());
+    assert!(matches!(gone, Err(DataPlaneError::NoInterface { .. })), "{gone:?}");
+    assert_eq!(plane.attached(), None);
+    // An interface in between keeps the number from being used again.
+    place.node.ip("link add other type bridge").expect("make another");
+    place.wire();
+    let _pass = let_answers_through(&place);
+    let after = place.node.run(|| plane.attach()).expect("attach");
+    assert_ne!(after.ifindex, before.ifindex);
+    assert!(!after.adopted);
+    plane.lease_table().expect("map the leases").set(plane.slots()[0], EPOCH, Time::NEVER);
+    ask(&place.client_socket());
+    let bridge = place.node.ifindex("other").expect("it is there");
+    assert!(place.node.run(|| plane.fence_interface(bridge)).expect("fence"));
+    place.node.run(|| plane.unfence_interface(before.ifindex)).expect("forget the old one");
+    assert_eq!(plane.fenced().map(|fenced| fenced.ifindex).collect::<Vec<_>>(), {
+        let mut both = [bridge, after.ifindex];
+        both.sort_unstable();
+        both
+    });
+}
+
+#[test]
+fn a_daemon_that_comes_back_to_another_interface_leaves_the_first() {
+    let Some(place) = Place::new() else { return };
+    place.node.ip("link add other type veth").expect("make another");
+    let mut plane = place.open(place.options());
+    place.node.run(|| plane.attach()).expect("attach");
+    drop(plane);
+    let mut plane = place.open(Options { interface: "other".to_owned(), ..place.options() });
+    assert!(!place.node.run(|| plane.attach()).expect("attach").adopted);
+    assert!(!place.node.ip("link show eth0").expect("show").contains("xdp"));
+    assert!(place.node.ip("link show other").expect("show").contains("xdp"));
+}
+
+#[test]
+fn only_ethernet_is_attached_to() {
+    let Some(place) = Place::new() else { return };
+    let mut plane = place.open(Options { interface: "lo".to_owned(), ..place.options() });
+    let refused = place.node.run(|| plane.attach());
+    assert!(matches!(refused, Err(DataPlaneError::NotEthernet { .. })), "{refused:?}");
+}
+
+#[test]
+fn nothing_is_left_by_a_clean_stop_or_by_a_cleanup() {
+    let Some(place) = Place::new() else { return };
+    assert!(!place.cleanup(), "there is nothing yet");
+    for crash in [false, true] {
+        let mut plane = place.open(place.options());
+        place.node.run(|| plane.attach()).expect("attach");
+        place.node.run(|| plane.fence_all()).expect("fence");
+        assert!(place.node.ip("link show eth0").expect("show").contains("xdp"));
+        assert_eq!(names_below(&place.root).len(), 2 + 1 + 6 + 2, "{:?}", names_below(&place.root));
+        if crash {
+            drop(plane);
+            assert!(place.cleanup());
+        } else {
+            place.node.run(|| plane.detach_and_unpin()).expect("remove");
+        }
+        assert!(!place.node.ip("link show eth0").expect("show").contains("xdp"));
+        assert!(!place.root.exists(), "{:?}", names_below(&place.root));
+    }
+}
+
+#[test]
+fn the_maps_hold_what_is_promised_and_no_more() {
+    let Some(place) = Place::new() else { return };
+    let many = |groups: u32, each: u32| -> Vec<GroupVips> {
+        let vip = |number: u32| Vip { address: Ipv4Addr::from(0x0a00_0000 + number), prefix: 8 };
+        (0..groups)
+            .map(|id| GroupVips { id: GroupId(id), vips: (id * each..(id + 1) * each).map(vip).collect() })
+            .collect()
+    };
+    let mut plane = place.open(Options { groups: many(256, 64), ..place.options() });
+    assert_eq!(plane.slots().len(), 256);
+    let refused = plane.set_groups(many(257, 1));
+    assert!(matches!(refused, Err(DataPlaneError::TooManyGroups { count: 257 })), "{refused:?}");
+    let refused = plane.set_groups(many(1, 16_385));
+    assert!(matches!(refused, Err(DataPlaneError::TooManyVips { count: 16_385 })), "{refused:?}");
+    let refused = plane.set_groups(vec![group(GROUP, &[VIP]), group(OTHER_GROUP, &[VIP])]);
+    assert!(matches!(refused, Err(DataPlaneError::Duplicate { group: OTHER_GROUP })), "{refused:?}");
+    assert_eq!(plane.slots().len(), 256, "what is refused changes nothing");
+    plane.set_groups(many(0, 0)).expect("none at all");
+    plane.set_groups(many(256, 64)).expect("all of them again");
+}
+
+/// Opens the data plane in a child of its own kind, because a process cannot get its capabilities back.
+#[test]
+fn a_process_that_may_not_or_has_another_clock_is_told_so() {
+    const CHILD: &str = "CLUSTER_TEST_OPENS_AT";
+    if let Some(root) = std::env::var_os(CHILD) {
+        let options = Options {
+            pin_root: root.into(),
+            cluster: "test".to_owned(),
+            node: "node".to_owned(),
+            interface: "eth0".to_owned(),
+            xdp: XdpPreference::Auto,
+            egress: EgressHook::Auto,
+            groups: Vec::new(),
+        };
+        match DataPlane::open(options) {
+            Ok(plane) => println!("opened {plane:?}"),
+            Err(error) => println!("refused: {error}"),
+        }
+        return;
+    }
+    let Some(place) = Place::new() else { return };
+    let wrappers: [(&[&str], &str); 4] = [
+        (&["setpriv", "--bounding-set", "-bpf,-sys_admin"], "needs CAP_BPF and CAP_SYS_ADMIN, which"),
+        (&["setpriv", "--bounding-set", "-net_admin"], "needs CAP_NET_ADMIN, which"),
+        (
+            &["setpriv", "--bounding-set", "-all"],
+            "needs CAP_BPF and CAP_NET_ADMIN and CAP_NET_RAW and CAP_PERFMON and CAP_SYS_ADMIN, which",
+        ),
+        (
+            &["unshare", "--time", "--boottime", "100"],
+            "time namespace whose boot clock is off by 100.000000000 s",
+        ),
+    ];
+    for (wrapper, expected) in wrappers {
+        let output = Command::new(wrapper[0])
+            .args(&wrapper[1..])
+            .arg("--")
+            .arg(std::env::current_exe().expect("this test"))
+            .args(["--exact", "--nocapture", "a_process_that_may_not_or_has_another_clock_is_told_so"])
+            .env(CHILD, &place.root)
+            .output()
+            .expect("util-linux is installed");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let refusal = said.lines().find(|line| line.starts_with("refused: ")).unwrap_or_default();
+        assert!(
+            refusal.contains(expected),
+            "{wrapper:?}: {said} {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(!place.root.exists());
+    }
+}
+
+/// Puts the pass-all program onto the client's end, without which native answers do not get through a veth.
+fn let_answers_through(place: &Place) -> Ebpf {
+    let mut object = EbpfLoader::new().btf(None).load(LAB_OBJECT).expect("load the lab's programs");
+    let program: &mut Xdp = object.program_mut("pass").expect("it is there").try_into().expect("it is XDP");
+    program.load().expect("the kernel takes it");
+    place.client.run(|| program.attach("eth0", XdpMode::Driver)).expect("attach it");
+    object
+}

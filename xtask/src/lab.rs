@@ -1,0 +1,99 @@
+//! `cargo xtask run`, `bench` and `sim`: they become the program `cluster-lab`, or the daemon itself.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::build;
+use crate::command::become_command;
+use crate::platform::{is_root, program};
+use crate::setup::{self, Scope};
+use crate::workspace::binaries;
+
+/// What can be measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum Subject {
+    /// The outage a client sees, beside keepalived and ucarp.
+    Failover,
+    /// Nanoseconds per packet, beside an empty program.
+    Xdp,
+}
+
+/// Becomes the daemon if a configuration is named, else the demonstration.
+pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
+    if names_configuration(arguments) {
+        let bpf = setup::ensure(Scope::Build)?;
+        build::daemon(&bpf)?;
+        return become_root_command("clusterd", &[], arguments);
+    }
+    become_lab(Scope::Lab, &["demo"], arguments)
+}
+
+/// Becomes a benchmark.
+pub(crate) fn bench(subject: Subject, arguments: &[OsString]) -> Result<()> {
+    match subject {
+        Subject::Failover => become_lab(Scope::Rivals, &["bench", "failover"], arguments),
+        Subject::Xdp => become_lab(Scope::Lab, &["bench", "xdp"], arguments),
+    }
+}
+
+/// Becomes the simulation, which needs no root.
+pub(crate) fn simulate(arguments: &[OsString]) -> Result<()> {
+    let bpf = setup::ensure(Scope::Build)?;
+    build::lab(&bpf)?;
+    become_command(Command::new(binaries().join("cluster-lab")).arg("sim").args(arguments))
+}
+
+fn become_lab(scope: Scope, subcommand: &[&str], arguments: &[OsString]) -> Result<()> {
+    let bpf = setup::ensure(scope)?;
+    build::daemon(&bpf)?;
+    build::lab(&bpf)?;
+    become_root_command("cluster-lab", subcommand, arguments)
+}
+
+/// Becomes one of our binaries, by way of sudo if need be: what was built before belongs to the user.
+fn become_root_command(binary: &str, subcommand: &[&str], arguments: &[OsString]) -> Result<()> {
+    let binary = binaries().join(binary);
+    let mut command = if is_root() {
+        Command::new(&binary)
+    } else {
+        let Some(sudo) = program("sudo") else {
+            bail!("{} needs root and there is no sudo here; run it as root", shown(&binary, subcommand));
+        };
+        eprintln!("xtask: {} needs root; starting it by sudo", shown(&binary, subcommand));
+        let mut command = Command::new(sudo);
+        command.arg(format!("CLUSTER_BIN_DIR={}", binaries().display())).arg(&binary);
+        command
+    };
+    become_command(command.args(subcommand).args(arguments).env("CLUSTER_BIN_DIR", binaries()))
+}
+
+fn names_configuration(arguments: &[OsString]) -> bool {
+    arguments.iter().any(|argument| {
+        let argument = argument.to_string_lossy();
+        argument == "--config" || argument.starts_with("--config=")
+    })
+}
+
+fn shown(binary: &Path, subcommand: &[&str]) -> String {
+    let mut words = vec![binary.display().to_string()];
+    words.extend(subcommand.iter().map(|&word| word.to_owned()));
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_makes_it_the_daemon() {
+        let arguments = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        assert!(names_configuration(&arguments(&["--node", "a", "--config", "/etc/cluster/cluster.toml"])));
+        assert!(names_configuration(&arguments(&["--config=x.toml"])));
+        assert!(!names_configuration(&arguments(&["--for", "10"])));
+        assert!(!names_configuration(&arguments(&["--configure"])));
+    }
+}
