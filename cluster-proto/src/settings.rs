@@ -10,9 +10,13 @@ use crate::identity::{ClusterId, GroupId, NodeId};
 pub struct Settings {
     /// The cluster, so that two clusters on one wire ignore each other.
     pub cluster: ClusterId,
-    /// This node.
+    /// This node, or witness.
     pub me: NodeId,
-    /// The other nodes.
+    /// Whether this node's promises count.
+    pub voter: bool,
+    /// How many votes a lease takes.
+    pub quorum: Quorum,
+    /// The other nodes, and the witnesses.
     pub peers: Vec<Peer>,
     /// The groups, in the configuration's order; [`crate::GroupIndex`] points into this.
     pub groups: Vec<Group>,
@@ -22,11 +26,22 @@ pub struct Settings {
     pub keys: Vec<Key>,
 }
 
-/// Another node.
+/// How many votes a lease takes, the holder's own included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Quorum {
+    /// Those of all peers that are heard: safe against stalls, not against partitions. Meant for two nodes.
+    Off,
+    /// Those of more than half of the voters, heard or not.
+    Majority,
+}
+
+/// Another node, or a witness.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// Its id.
     pub id: NodeId,
+    /// Whether its promises count.
+    pub voter: bool,
     /// The address pairs its heartbeats travel on; [`crate::PathIndex`] points into this. Never empty.
     pub paths: Vec<Path>,
 }
@@ -51,6 +66,9 @@ pub struct Group {
     pub failback: Failback,
     /// How often a takeover is announced.
     pub announce: AnnounceSchedule,
+    /// With [`Quorum::Off`]: a router on the service link without whose answers a node that hears no peer neither takes
+    /// nor keeps the group.
+    pub gateway: Option<Ipv4Addr>,
 }
 
 /// Whether a group returns to a better-ranked node that has come back.

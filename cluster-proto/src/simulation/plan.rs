@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::GroupIndex;
 use crate::identity::{ClusterId, GroupId, Mac, NodeId};
 use crate::interface::Command;
-use crate::settings::{AnnounceSchedule, Failback, Group, Key, Path, Peer, Settings, Timing};
+use crate::settings::{AnnounceSchedule, Failback, Group, Key, Path, Peer, Quorum, Settings, Timing};
 
 use super::clock::{MICROSECOND, MILLISECOND, SECOND, TrueTime};
 use super::options::{Options, Profile};
@@ -241,7 +241,9 @@ impl Plan {
         Settings {
             cluster: ClusterId::from_name("simulated"),
             me: node_id(me),
-            peers: others.map(|node| Peer { id: node_id(node), paths: paths.clone() }).collect(),
+            voter: true,
+            quorum: Quorum::Off,
+            peers: others.map(|node| Peer { id: node_id(node), voter: true, paths: paths.clone() }).collect(),
             groups: self.groups.clone(),
             timing: self.timing,
             keys: vec![Key([7; 32])],
@@ -331,6 +333,7 @@ fn draw_groups(random: &mut Random, options: &Options) -> Vec<Group> {
                     count: u32::try_from(random.between(1, 5)).unwrap_or(1),
                     interval: Duration::from_millis(random.between(10, 100)),
                 },
+                gateway: None,
             }
         })
         .collect()

@@ -7,8 +7,8 @@ use std::time::Duration;
 use cluster_proto::wire::{Kind, Message, Stand};
 use cluster_proto::{
     AnnounceSchedule, ClusterId, Command, CommandId, Core, Effect, Effects, Epoch, EventKind, Failback,
-    Group, GroupId, GroupIndex, Incarnation, Input, Key, Link, Mac, NodeId, Path, PathIndex, Peer, Settings,
-    Start, Time, Timing,
+    Group, GroupId, GroupIndex, Incarnation, Input, Key, Link, Mac, NodeId, Path, PathIndex, Peer, Quorum,
+    Settings, Start, Time, Timing,
 };
 
 /// The node that is preferred, with id 1.
@@ -77,13 +77,20 @@ pub(crate) fn settings(me: usize) -> Settings {
     Settings {
         cluster: ClusterId::from_name("pair"),
         me: id(me),
-        peers: vec![Peer { id: id(1 - me), paths: vec![Path { service: false }, Path { service: true }] }],
+        voter: true,
+        quorum: Quorum::Off,
+        peers: vec![Peer {
+            id: id(1 - me),
+            voter: true,
+            paths: vec![Path { service: false }, Path { service: true }],
+        }],
         groups: vec![Group {
             id: GroupId::from_name("web"),
             vips: vec![VIP],
             prefer: vec![id(A), id(B)],
             failback: Failback::Never,
             announce: AnnounceSchedule { count: 1, interval: Duration::from_millis(500) },
+            gateway: None,
         }],
         timing: Timing {
             heartbeat: Duration::from_millis(10),

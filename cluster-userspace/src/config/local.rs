@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cluster_proto::{ClusterId, NodeId, Path, Peer, Settings, Timing};
+use cluster_proto::{ClusterId, NodeId, Path, Peer, Quorum, Settings, Timing};
 
 use super::nodes::{Node, XdpMode};
 use super::values::{format_duration, same_network};
@@ -181,7 +181,11 @@ impl Config {
         let settings = Settings {
             cluster: ClusterId::from_name(&self.cluster.name),
             me: me.id,
-            peers: others().map(|other| Peer { id: other.id, paths: self.core_paths(me) }).collect(),
+            voter: true,
+            quorum: Quorum::Off,
+            peers: others()
+                .map(|other| Peer { id: other.id, voter: true, paths: self.core_paths(me) })
+                .collect(),
             groups: self.groups.iter().map(|group| self.core_group(group)).collect(),
             timing: self.timing,
             keys: vec![self.cluster.key.clone()],
@@ -216,6 +220,7 @@ impl Config {
             prefer: group.prefer.iter().map(|node| self.nodes[*node].id).collect(),
             failback: group.failback,
             announce: group.announce,
+            gateway: None,
         }
     }
 
