@@ -10,7 +10,8 @@ use crate::time::Time;
 use crate::wire::{Reason, Stand};
 
 use super::group::{Address, Candidacy, Fault, Probe, Stage, Tenure, Wish};
-use super::tenure::{Basis, cause_of, handover_patience};
+use super::quorum::Basis;
+use super::tenure::{cause_of, handover_patience};
 use super::{Core, event};
 
 /// How long a VIP that could not be configured is left alone.
@@ -73,6 +74,7 @@ impl Core {
             && !self.stopping
             && !group.abstains
             && !cut_off
+            && (!self.by_majority() || self.hears_majority())
             && self.epochs.available()
     }
 
@@ -128,26 +130,37 @@ impl Core {
     fn vacant_at(&self, index: usize) -> Time {
         let group = &self.groups[index];
         let all_heard = self.peers.iter().all(|peer| peer.alive);
-        let earliest = if all_heard { self.voting_from() } else { self.alone_from() };
-        if let Some(promise) = group.promise {
-            return promise.until.max(earliest);
+        let earliest = if all_heard || self.by_majority() { self.voting_from() } else { self.alone_from() };
+        match group.promise {
+            Some(promise) => promise.until.max(earliest) + self.stagger(index, Some(promise.peer)),
+            None => group.vacant_since.max(earliest) + self.stagger(index, None),
         }
-        let by_hand = group.wish.is_some_and(|wish| wish.reason == Reason::Promote);
-        let behind_a_better_one = !by_hand
-            && (0..self.peers.len()).any(|peer| {
-                let claim = self.peers[peer].claims[index];
-                let able = claim.is_some_and(|claim| claim.stand != Stand::Unwilling);
-                self.peers[peer].alive && able && self.outranks(index, peer)
-            });
-        let stagger = if behind_a_better_one { self.settings.timing.dead_after } else { Duration::ZERO };
-        group.vacant_since.max(earliest) + stagger
     }
 
-    /// Whether the VIP is to be asked for before it is taken: always, but where all peers are heard and nobody can hold
-    /// it unnoticed.
+    /// How long this node lets better-ranked ones go first, but for the one whose silence it waits for: D for each that
+    /// is heard and able.
+    fn stagger(&self, index: usize, silent: Option<usize>) -> Duration {
+        let wish = self.groups[index].wish;
+        if wish.is_some_and(|wish| wish.reason == Reason::Promote) {
+            return Duration::ZERO;
+        }
+        let better = (0..self.peers.len()).filter(|&peer| {
+            let claim = self.peers[peer].claims[index];
+            let able = claim.is_some_and(|claim| claim.stand != Stand::Unwilling);
+            let heard =
+                if self.by_majority() { self.peers[peer].is_mutual() } else { self.peers[peer].alive };
+            silent != Some(peer) && heard && able && self.outranks(index, peer)
+        });
+        let better = u32::try_from(better.count()).unwrap_or(u32::MAX);
+        self.settings.timing.dead_after.saturating_mul(better)
+    }
+
+    /// Whether the VIP is to be asked for before it is taken: always, but where the holder gave it up and nobody can hold
+    /// it unnoticed, since all peers are heard or a majority decides.
     fn needs_probe(&self, index: usize) -> bool {
         let group = &self.groups[index];
-        let all_heard = !self.peers.is_empty() && self.peers.iter().all(|peer| peer.alive);
+        let all_heard =
+            self.by_majority() || !self.peers.is_empty() && self.peers.iter().all(|peer| peer.alive);
         group.promise.is_some() || !group.was_held || !all_heard
     }
 
@@ -188,6 +201,7 @@ impl Core {
         let probe = if group.probe == Probe::Unasked { None } else { group.timeline.probe };
         group.timeline = Timeline { last_heard, probe, declared: Some(now), ..Timeline::default() };
         group.promise = None;
+        group.pending = None;
         group.probe = Probe::Unasked;
         group.acknowledged.fill(None);
         group.observe(epoch);
@@ -224,8 +238,9 @@ impl Core {
             Stage::Ready(candidacy) => (candidacy, true),
             Stage::Init | Stage::Passive | Stage::Active(_) | Stage::Fault(_) => return,
         };
-        let (sent, alone) = match self.candidate_basis(index) {
+        let (sent, alone) = match self.candidate_basis(now, index) {
             Basis::Acknowledged(sent) => (sent, false),
+            Basis::Alone(sent) if self.by_majority() => (sent, false),
             Basis::Alone(_) if ready => return,
             Basis::Alone(_) if !candidacy.probed => {
                 // The peers fell silent while this node was standing: the VIP is asked for before it is taken.
@@ -246,19 +261,6 @@ impl Core {
                 }
             }
         }
-    }
-
-    /// What a candidate's first lease may rest on: the votes of all peers that are alive.
-    fn candidate_basis(&self, index: usize) -> Basis {
-        let mut oldest = None;
-        for (peer, acknowledged) in self.peers.iter().zip(&self.groups[index].acknowledged) {
-            if !peer.alive {
-                continue;
-            }
-            let Some(sent) = *acknowledged else { return Basis::Nothing };
-            oldest = Some(oldest.map_or(sent, |oldest: Time| oldest.min(sent)));
-        }
-        oldest.map_or(Basis::Alone(self.last_sent), Basis::Acknowledged)
     }
 
     fn activate(&mut self, now: Time, index: usize, candidacy: Candidacy, tenure: Tenure, out: &mut Effects) {
@@ -344,9 +346,13 @@ impl Core {
     }
 
     fn vip_answered(&mut self, now: Time, index: usize, mac: Mac, out: &mut Effects) {
-        // A peer that was never heard may well be the one that answers.
         let owner = self.peers.iter().position(|peer| peer.mac == Some(mac));
-        let owner = owner.or_else(|| self.peers.iter().position(|peer| peer.mac.is_none()));
+        // A member that was never heard may well be the one that answers; a majority does not depend on that.
+        let unheard = |peer: &usize| {
+            let member = self.rank(index, self.settings.peers[*peer].id) != usize::MAX;
+            !self.by_majority() && member && self.peers[*peer].mac.is_none()
+        };
+        let owner = owner.or_else(|| (0..self.peers.len()).find(unheard));
         match (self.groups[index].stage, owner) {
             (Stage::Passive, Some(_)) if self.groups[index].probe != Probe::Unasked => {
                 self.vip_is_held(now, index, mac, out);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::identity::{Epoch, Mac};
+use crate::identity::{Epoch, Mac, PathIndex};
 use crate::interface::{Cause, CommandId, Role, Timeline};
 use crate::time::Time;
 use crate::wire::Reason;
@@ -13,6 +13,8 @@ pub(super) struct GroupState {
     pub(super) stage: Stage,
     /// This node's word to another.
     pub(super) promise: Option<Promise>,
+    /// A vote asked for while the word was given to another; answered when it is free.
+    pub(super) pending: Option<Pending>,
     /// The highest epoch seen anywhere.
     pub(super) top: Option<Epoch>,
     /// By peer: the send time of our newest heartbeat that it acknowledged with its promise for our present epoch.
@@ -142,6 +144,19 @@ pub(super) struct Promise {
     pub(super) holds: bool,
 }
 
+/// A request that came before this node's word was free.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Pending {
+    /// The tenure asked for.
+    pub(super) epoch: Epoch,
+    /// The path it came on, and so the peer's place in the settings.
+    pub(super) path: PathIndex,
+    /// `sent` of the newest heartbeat that asked, by the peer's clock.
+    pub(super) sent: u64,
+    /// When that arrived.
+    pub(super) at: Time,
+}
+
 /// The question on the service link whether somebody answers for the VIP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Probe {
@@ -182,6 +197,7 @@ impl GroupState {
         Self {
             stage: Stage::Init,
             promise: None,
+            pending: None,
             top: None,
             acknowledged: vec![None; peers],
             vacant_since: now,
@@ -211,6 +227,11 @@ impl GroupState {
     /// The promise, if it still binds.
     pub(super) fn binding_promise(&self, now: Time) -> Option<Promise> {
         self.promise.filter(|promise| now < promise.until)
+    }
+
+    /// Whether this node's word is its own: it holds, or asks for votes.
+    pub(super) fn keeps_its_word(&self) -> bool {
+        matches!(self.stage, Stage::Active(_) | Stage::Standing(_))
     }
 
     /// The tenure, valid or lapsed.

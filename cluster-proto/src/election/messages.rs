@@ -8,7 +8,7 @@ use crate::settings::Settings;
 use crate::time::Time;
 use crate::wire::{self, Claim, Header, Kind, Message, Reason, Stand, Vote, WireError};
 
-use super::group::{Promise, Stage};
+use super::group::{Pending, Promise, Stage};
 use super::peer::Belief;
 use super::{Core, event, promise_term};
 
@@ -99,7 +99,11 @@ impl Core {
     }
 
     /// The word of a node that has just started and could not take the group before a promise would be over.
+    /// With more nodes the word may be a third one's.
     fn consent(&self, now: Time, peer: usize, lease: Duration, claim: Claim) -> Option<Vote> {
+        if !self.is_pair() {
+            return None;
+        }
         let index = self.group_index(claim.group)?;
         let holds =
             matches!(claim.stand, Stand::Holds { .. }) && claim.epoch.node == self.settings.peers[peer].id;
@@ -131,7 +135,7 @@ impl Core {
         };
         if news {
             for claim in message.claims() {
-                self.claim(now, path.peer, claim, header.sent, out);
+                self.claim(now, path, claim, header.sent, out);
             }
             self.service.served(message.served());
         }
@@ -188,6 +192,10 @@ impl Core {
             let Some(index) = self.group_index(vote.group) else { continue };
             let group = &mut self.groups[index];
             if vote.epoch.node == self.settings.me && group.own_epoch() == Some(vote.epoch) {
+                if group.promise.is_some_and(|promise| promise.peer == peer) {
+                    // The holder has gone dark and votes for this node: what was promised to it is over.
+                    group.promise = None;
+                }
                 let acknowledged = &mut group.acknowledged[peer];
                 *acknowledged = Some(acknowledged.unwrap_or(Time::ZERO).max(sent));
             }
@@ -195,7 +203,8 @@ impl Core {
     }
 
     /// What a peer says of itself for one group.
-    fn claim(&mut self, now: Time, peer: usize, claim: Claim, sent: u64, out: &mut Effects) {
+    fn claim(&mut self, now: Time, path: PathIndex, claim: Claim, sent: u64, out: &mut Effects) {
+        let peer = path.peer;
         let Some(index) = self.group_index(claim.group) else { return };
         let by_peer = claim.epoch.node == self.settings.peers[peer].id;
         self.epochs.observe(claim.epoch);
@@ -207,14 +216,14 @@ impl Core {
                 self.peer_does_not_hold(now, index, peer, claim.stand, out);
                 self.asked_for(now, index, peer, reason, out);
             }
-            Stand::Requests if by_peer => self.peer_requests(now, index, peer, claim.epoch, sent, out),
+            Stand::Requests if by_peer => self.peer_requests(now, index, path, claim.epoch, sent, out),
             Stand::Suspended if by_peer => {
                 self.meet_suspended(now, index, claim.epoch, out);
-                self.peer_requests(now, index, peer, claim.epoch, sent, out);
+                self.peer_requests(now, index, path, claim.epoch, sent, out);
             }
             Stand::Ready if by_peer => {
                 self.release_to(now, index, peer, out);
-                self.peer_requests(now, index, peer, claim.epoch, sent, out);
+                self.peer_requests(now, index, path, claim.epoch, sent, out);
             }
             Stand::Holds { offered_to, reason } if by_peer => {
                 self.peer_holds(now, index, peer, claim.epoch, sent, out);
@@ -235,36 +244,80 @@ impl Core {
             group.promise = None;
             group.vacant_since = now;
         }
+        if group.pending.is_some_and(|pending| pending.path.peer == peer) {
+            group.pending = None;
+        }
+        self.answer_pending(now, index, out);
         if stand == Stand::Unwilling {
             self.cancel_giving(now, index, peer, out);
         }
     }
 
-    /// A peer asks for this node's vote.
+    /// A peer asks for this node's vote. A request that comes too early is kept.
     fn peer_requests(
         &mut self,
         now: Time,
         index: usize,
-        peer: usize,
+        path: PathIndex,
         epoch: Epoch,
         sent: u64,
         out: &mut Effects,
     ) {
+        if self.by_majority() && !self.peers[path.peer].is_mutual() {
+            // It could not make use of the vote, and others may.
+            return;
+        }
         match self.groups[index].stage {
             // While it holds, or tries to regain, its own word is its own.
             Stage::Active(_) => return,
-            Stage::Standing(_) if !self.outranks(index, peer) => return,
+            Stage::Standing(_) if !self.outranks(index, path.peer) => return,
             Stage::Standing(_) => {
                 self.leave(now, index, Stage::Passive, Cause::Election, out);
             }
             Stage::Init | Stage::Passive | Stage::Ready(_) | Stage::Fault(_) => {}
         }
-        if self.voting(now) {
-            self.promise(now, index, peer, epoch, sent, false);
+        if self.voting(now) && self.promise(now, index, path.peer, epoch, sent, false) {
+            return;
+        }
+        let rank = |path: PathIndex| self.rank(index, self.settings.peers[path.peer].id);
+        let fresh = now - self.settings.timing.heartbeat * 3;
+        let better = self.groups[index].pending.filter(|pending| {
+            pending.path.peer != path.peer && pending.at > fresh && rank(pending.path) < rank(path)
+        });
+        if better.is_none() {
+            self.groups[index].pending = Some(Pending { epoch, path, sent, at: now });
         }
     }
 
-    /// Promises, unless the word is given to another or for a later tenure.
+    /// Gives the vote that was asked for too early, once the word is free.
+    pub(super) fn answer_pending(&mut self, now: Time, index: usize, out: &mut Effects) {
+        let group = &self.groups[index];
+        let Some(pending) = group.pending else { return };
+        let Pending { epoch, path, sent, at } = pending;
+        if now.since(at) > self.settings.timing.heartbeat * 3 {
+            self.groups[index].pending = None;
+            return;
+        }
+        if !self.voting(now) || group.keeps_its_word() || group.binding_promise(now).is_some() {
+            return;
+        }
+        self.groups[index].pending = None;
+        if self.promise(now, index, path.peer, epoch, sent, false) {
+            self.acknowledge(now, path, sent, out);
+        }
+    }
+
+    /// When the word is free for the vote that was asked for too early.
+    pub(super) fn pending_deadline(&self, index: usize) -> Time {
+        let group = &self.groups[index];
+        match (group.pending.filter(|_| !group.keeps_its_word()), group.promise) {
+            (Some(_), Some(promise)) => promise.until.max(self.voting_from()),
+            (Some(_), None) => self.voting_from(),
+            (None, _) => Time::NEVER,
+        }
+    }
+
+    /// Promises, unless the word is given to another or for a later tenure, or should go to another soon.
     fn promise(
         &mut self,
         now: Time,
@@ -275,14 +328,28 @@ impl Core {
         holds: bool,
     ) -> bool {
         let term = promise_term(self.settings.timing.dead_after, self.peers[peer].lease);
-        let group = &mut self.groups[index];
-        if group.binding_promise(now).is_some_and(|given| given.peer != peer || given.epoch > epoch) {
+        let given = self.groups[index].binding_promise(now);
+        if given.is_some_and(|given| given.peer != peer || given.epoch > epoch) {
             return false;
         }
+        if given.is_some() && !holds && self.better_waits(now, index, peer) {
+            return false;
+        }
+        let group = &mut self.groups[index];
         group.promise = Some(Promise { epoch, peer, until: now + term, basis: sent, holds });
         group.probe = super::Probe::Unasked;
         group.answered_said = false;
         true
+    }
+
+    /// Whether a better-ranked candidate than this peer asks for the vote: two that keep each other's voters would both
+    /// wait for ever.
+    fn better_waits(&self, now: Time, index: usize, peer: usize) -> bool {
+        let rank = |peer: usize| self.rank(index, self.settings.peers[peer].id);
+        let fresh = self.settings.timing.heartbeat * 3;
+        self.groups[index]
+            .pending
+            .is_some_and(|pending| now.since(pending.at) <= fresh && rank(pending.path.peer) < rank(peer))
     }
 
     fn peer_holds(
@@ -388,13 +455,14 @@ impl Core {
         Claim { group: self.settings.groups[index].id, stand, by_hand, epoch }
     }
 
-    /// Promises to a peer that rest on its message sent then. One to a holder counts at once after our start: it keeps
-    /// nobody waiting but us.
+    /// Promises to a peer that rest on its message sent then. One of two nodes gives its to a holder at once after its
+    /// start: it keeps nobody waiting but itself.
     fn votes(&self, now: Time, peer: usize, sent: u64) -> impl Iterator<Item = Vote> {
-        let voting = self.voting(now);
+        let voting = self.settings.voter && self.voting(now);
+        let pair = self.is_pair();
         self.groups.iter().zip(&self.settings.groups).filter_map(move |(group, settings)| {
             let promise = group.binding_promise(now)?;
-            let counts = (voting || promise.holds) && promise.peer == peer && promise.basis == sent;
+            let counts = (voting || (pair && promise.holds)) && promise.peer == peer && promise.basis == sent;
             counts.then_some(Vote { group: settings.id, epoch: promise.epoch })
         })
     }

@@ -1,10 +1,11 @@
-//! The election: leases, promises, hand-overs (design, section 6), for two nodes without quorum.
+//! The election: leases, promises, hand-overs (design, section 6), by majority or, for two nodes, without quorum.
 //!
 //! | file | what it decides |
 //! |---|---|
 //! | `mod.rs` | the order in which one input is worked off, and the next deadline |
 //! | `peer.rs` | who is heard and believed |
 //! | `messages.rs` | what a message means, and what ours say |
+//! | `quorum.rs` | how many votes are enough |
 //! | `candidacy.rs` | when this node may take a group: vacancy, probe, votes, readiness |
 //! | `tenure.rs` | how it keeps and loses one: leases, lapses, hand-over, other holders |
 //! | `service.rs` | whose service link is cut |
@@ -23,6 +24,7 @@ mod group;
 mod invariants;
 mod messages;
 mod peer;
+mod quorum;
 mod service;
 mod tenure;
 mod view;
@@ -33,7 +35,7 @@ use crate::identity::{GroupIndex, Incarnation, Mac, PathIndex};
 use crate::interface::{
     Cause, Dropped, Effect, Effects, Event, EventKind, Input, Link, Role, ServiceHealth, Start, Timeline,
 };
-use crate::settings::Settings;
+use crate::settings::{Quorum, Settings};
 use crate::time::Time;
 use crate::wire::Authenticator;
 
@@ -89,7 +91,8 @@ impl Core {
             let group = &mut groups[index];
             group.observe(epoch);
             if now < until && epoch.node == settings.me && matches!(start.link, Link::Up { .. }) {
-                group.stage = Stage::Active(Tenure { epoch, until, alone: true, lapse: None, giving: None });
+                let alone = settings.quorum == Quorum::Off;
+                group.stage = Stage::Active(Tenure { epoch, until, alone, lapse: None, giving: None });
                 group.was_held = true;
             }
         }
@@ -192,7 +195,7 @@ impl Core {
             Stage::Fault(Fault::Link) => Time::NEVER,
             Stage::Fault(Fault::Address { retry }) => retry,
         };
-        announcing.min(stage)
+        announcing.min(stage).min(self.pending_deadline(index))
     }
 
     /// When the next of the peers that are alive counts as silent, if it is not heard until then. A candidate needs no
@@ -209,6 +212,8 @@ impl Core {
         for group in 0..self.groups.len() {
             self.tenure_timers(now, group, out);
             self.candidacy_timers(now, group, out);
+            // After these: a better-ranked node that may stand now does so.
+            self.answer_pending(now, group, out);
             self.command_timers(now, group, out);
         }
         self.retreat_timers(now, out);

@@ -20,6 +20,9 @@ pub(super) struct PeerState {
     retired: Vec<Incarnation>,
     /// Number of its newest heartbeat.
     newest: Option<u64>,
+    /// `sent` of the newest message whose header was taken in, by its own clock: copies on slower paths and what was
+    /// overtaken do not bring back what it said before.
+    told: u64,
     /// When, by its own clock, it sent its newest heartbeat, or its introduction before the first: what our messages to
     /// it acknowledge. 0 if none.
     pub(super) newest_sent: u64,
@@ -76,6 +79,7 @@ impl PeerState {
             incarnation: None,
             retired: Vec::with_capacity(RETIRED_RUNS),
             newest: None,
+            told: 0,
             newest_sent: 0,
             last_heard: None,
             deaf_until: now,
@@ -118,6 +122,7 @@ impl PeerState {
             self.retired.push(old);
         }
         self.newest = None;
+        self.told = 0;
         self.newest_sent = 0;
         self.voting = false;
         self.heard_paths = 0;
@@ -125,6 +130,8 @@ impl PeerState {
         for path in &mut self.paths {
             path.heartbeats = ReplayWindow::default();
             path.acknowledgements = ReplayWindow::default();
+            // Measured with the last run; a service path that has not carried anything since may not be there any more.
+            path.round_trip = None;
         }
     }
 
@@ -149,6 +156,11 @@ impl PeerState {
             self.worst_gap = self.worst_gap.max(now.since(last));
         }
         self.last_heard = Some(now);
+        self.paths[path].last_heard = Some(now);
+        if header.sent < self.told {
+            return;
+        }
+        self.told = header.sent;
         self.voting = header.voting;
         self.service = header.service;
         self.lease = header.lease;
@@ -156,7 +168,11 @@ impl PeerState {
         if header.service_mac != Mac::default() {
             self.mac = Some(header.service_mac);
         }
-        self.paths[path].last_heard = Some(now);
+    }
+
+    /// Whether this node and the peer hear each other, as far as this node can know.
+    pub(super) fn is_mutual(&self) -> bool {
+        self.alive && self.heard_paths != 0
     }
 
     /// Whether a heartbeat is newer than all before it, or a copy of the newest on another path.

@@ -9,17 +9,8 @@ use crate::time::Time;
 use crate::wire::{Reason, Stand};
 
 use super::group::{Address, Awaited, Giving, Lapse, Stage, Tenure};
+use super::quorum::Basis;
 use super::{Core, event};
-
-/// What a lease can rest on.
-pub(super) enum Basis {
-    /// Not enough voters have acknowledged.
-    Nothing,
-    /// The newest heartbeat that all peers concerned have acknowledged.
-    Acknowledged(Time),
-    /// No peer is concerned: our own newest heartbeat.
-    Alone(Time),
-}
 
 impl Core {
     pub(super) fn tenure_timers(&mut self, now: Time, index: usize, out: &mut Effects) {
@@ -59,7 +50,7 @@ impl Core {
         let (sent, alone) = match self.holder_basis(now, index) {
             Basis::Acknowledged(sent) => (sent, false),
             // A lease that has run out is never renewed by its own timer.
-            Basis::Alone(sent) if valid => (sent, true),
+            Basis::Alone(sent) if valid => (sent, !self.by_majority()),
             Basis::Alone(_) | Basis::Nothing => return,
         };
         let until = sent + self.settings.timing.lease;
@@ -80,33 +71,19 @@ impl Core {
         }
     }
 
-    /// What a holder's lease may rest on. A peer that is silent for U is not needed (design, section 6, "Off").
-    fn holder_basis(&self, now: Time, index: usize) -> Basis {
-        let silence = self.going_alone_after();
-        let mut oldest = None;
-        for (peer, acknowledged) in self.peers.iter().zip(&self.groups[index].acknowledged) {
-            if peer.silence(now) >= silence {
-                continue;
-            }
-            let Some(sent) = *acknowledged else { return Basis::Nothing };
-            oldest = Some(oldest.map_or(sent, |oldest: Time| oldest.min(sent)));
-        }
-        oldest.map_or(Basis::Alone(self.last_sent), Basis::Acknowledged)
-    }
-
     /// U: the silence after which a holder no longer waits for a peer. The last thing heard of a peer that died may have
     /// come H and a round trip after the heartbeat that it last voted for, and that vote's lease must still be valid
     /// then: half an interval is left for timers that are late and round trips longer than usual.
-    fn going_alone_after(&self) -> Duration {
+    pub(super) fn going_alone_after(&self) -> Duration {
         let timing = &self.settings.timing;
         let used_up = timing.heartbeat * 3 / 2 + self.longest_round_trip();
         timing.lease.saturating_sub(used_up).max(timing.heartbeat * 5 / 4)
     }
 
-    /// Whether no peer's acknowledgement is needed.
+    /// Whether no peer's acknowledgement is needed, since there is no quorum and none is heard.
     pub(super) fn alone(&self, now: Time) -> bool {
         let silence = self.going_alone_after();
-        self.peers.iter().all(|peer| peer.silence(now) >= silence)
+        !self.by_majority() && self.voters().all(|peer| peer.silence(now) >= silence)
     }
 
     /// When a holder whose peers have fallen silent must send and renew at the latest, or never if that is done.
@@ -115,9 +92,9 @@ impl Core {
             .groups
             .iter()
             .any(|group| matches!(group.stage, Stage::Active(tenure) if tenure.lapse.is_none()));
-        let silent_since = self.peers.iter().map(super::PeerState::silent_since).max();
+        let silent_since = self.voters().map(super::PeerState::silent_since).max();
         match silent_since {
-            Some(since) if holds => {
+            Some(since) if holds && !self.by_majority() => {
                 let at = since + self.going_alone_after();
                 if self.last_sent < at { at } else { Time::NEVER }
             }
@@ -126,9 +103,9 @@ impl Core {
     }
 
     /// A peer is heard: what this node granted itself while alone ends where that peer's last vote ends (I1: two holders
-    /// end with the first heartbeat).
+    /// end with the first heartbeat). A majority grants nothing alone.
     pub(super) fn end_alone(&mut self, now: Time, out: &mut Effects) {
-        if self.alone(now) {
+        if self.by_majority() || self.alone(now) {
             return;
         }
         for index in 0..self.groups.len() {
@@ -157,8 +134,17 @@ impl Core {
         let timing = &self.settings.timing;
         let patience =
             if dual { timing.dead_after } else { timing.heartbeat * 2 + self.longest_round_trip() * 2 };
+        // Whoever does not hear its voters has nobody to regain it from.
+        let give_up = self.by_majority() && !self.hears_majority_within(timing.heartbeat * 3, now);
         let group = &mut self.groups[index];
         let Some(tenure) = group.tenure() else { return };
+        if give_up {
+            group.lapses += 1;
+            event(out, now, EventKind::Lapse { group: GroupIndex(index) });
+            // Said to all by the heartbeat that follows, which frees their votes.
+            self.leave(now, index, Stage::Passive, Cause::Lapse, out);
+            return;
+        }
         tenure.until = Time::ZERO;
         tenure.alone = false;
         tenure.lapse = Some(Lapse { since: now, give_up: now + patience, dual });
@@ -189,6 +175,10 @@ impl Core {
         if other > tenure.epoch {
             self.leave(now, index, Stage::Passive, Cause::OtherHolder, out);
             return true;
+        }
+        if self.by_majority() {
+            // Its lease has run out, or this one's voters would not have been free: a message that was long on its way.
+            return false;
         }
         if tenure.lapse.is_none_or(|lapse| !lapse.dual) {
             event(out, now, EventKind::DualHolder { group: GroupIndex(index), other });
@@ -282,21 +272,26 @@ impl Core {
         if tenure.giving.is_some() {
             return;
         }
-        let successor = self.successor(index);
-        if let Some(peer) = successor.filter(|&peer| self.peers[peer].service == ServiceHealth::Answered) {
+        let reached = |peer: usize| self.peers[peer].service == ServiceHealth::Answered;
+        if let Some(peer) = self.successor_among(index, reached) {
             self.give(now, index, peer, Reason::ServiceCut, None, out);
         }
     }
 
     /// The best-ranked peer that is heard and could take the group.
     pub(super) fn successor(&self, index: usize) -> Option<usize> {
+        self.successor_among(index, |_| true)
+    }
+
+    fn successor_among(&self, index: usize, among: impl Fn(usize) -> bool) -> Option<usize> {
         let able = |peer: &usize| {
             let state = &self.peers[*peer];
             let willing = state.claims[index]
                 .is_some_and(|claim| matches!(claim.stand, Stand::Idle | Stand::Wants(_) | Stand::Ready));
             state.alive && willing && self.rank(index, self.settings.peers[*peer].id) != usize::MAX
         };
-        (0..self.peers.len()).filter(able).min_by_key(|&peer| self.rank(index, self.settings.peers[peer].id))
+        let candidates = (0..self.peers.len()).filter(able).filter(|&peer| among(peer));
+        candidates.min_by_key(|&peer| self.rank(index, self.settings.peers[peer].id))
     }
 
     /// Leaves whatever this node was in the group. Dark first, if it could have been anything else.
