@@ -369,6 +369,18 @@ pub enum EventKind {
         /// To whom it should have gone.
         to: NodeId,
     },
+    /// An operator has forced this node to take a group without the votes it takes.
+    Forced {
+        /// Which.
+        group: GroupIndex,
+    },
+    /// No peer is heard, and a gateway has been silent for D, or answers again.
+    Gateway {
+        /// Which.
+        address: Ipv4Addr,
+        /// Whether it answers.
+        answers: bool,
+    },
     /// What is known of the service link changed.
     Service(ServiceHealth),
     /// The loop woke late.

@@ -48,7 +48,9 @@ impl Core {
                 let fault = Fault::Address { retry: now + ADDRESS_RETRY };
                 self.leave(now, index, Stage::Fault(fault), Cause::Address, out);
             }
-            Stage::Standing(_) if !fit => self.leave(now, index, Stage::Passive, Cause::Election, out),
+            Stage::Standing(candidacy) if !(fit || candidacy.forced && self.able(index)) => {
+                self.leave(now, index, Stage::Passive, Cause::Election, out)
+            }
             Stage::Fault(Fault::Address { retry }) if now >= retry => {
                 self.leave(now, index, Stage::Passive, Cause::Address, out);
             }
@@ -63,8 +65,13 @@ impl Core {
         candidacy.address == Address::Pending && now >= since + patience
     }
 
-    /// Whether this node could serve the group now.
+    /// Whether this node could serve the group now, and hope for the votes it takes.
     pub(super) fn fit(&self, index: usize) -> bool {
+        self.able(index) && (!self.by_majority() || self.hears_majority())
+    }
+
+    /// Whether it could serve the group, had it the votes.
+    pub(super) fn able(&self, index: usize) -> bool {
         let group = &self.groups[index];
         let cut_off = self.service.health() == ServiceHealth::Cut
             && self.peers.iter().any(|peer| peer.alive && peer.service == ServiceHealth::Answered);
@@ -74,7 +81,6 @@ impl Core {
             && !self.stopping
             && !group.abstains
             && !cut_off
-            && (!self.by_majority() || self.hears_majority())
             && self.epochs.available()
     }
 
@@ -205,7 +211,9 @@ impl Core {
         group.probe = Probe::Unasked;
         group.acknowledged.fill(None);
         group.observe(epoch);
-        group.stage = Stage::Standing(Candidacy { epoch, cause, address: Address::Absent, by_hand, probed });
+        let address = Address::Absent;
+        let candidacy = Candidacy { epoch, cause, address, by_hand, probed, forced: false };
+        group.stage = Stage::Standing(candidacy);
         self.news = true;
         self.show_role(now, index, Role::Passive, cause, out);
     }
@@ -221,7 +229,8 @@ impl Core {
                 group.observe(epoch);
                 group.timeline = Timeline { declared: Some(now), ..Timeline::default() };
                 let cause = cause_of(reason);
-                let candidacy = Candidacy { epoch, cause, address: Address::Absent, by_hand, probed: false };
+                let address = Address::Absent;
+                let candidacy = Candidacy { epoch, cause, address, by_hand, probed: false, forced: false };
                 group.stage = Stage::Ready(candidacy);
                 self.ask_for_address(now, index, out);
             }
@@ -238,11 +247,11 @@ impl Core {
             Stage::Ready(candidacy) => (candidacy, true),
             Stage::Init | Stage::Passive | Stage::Active(_) | Stage::Fault(_) => return,
         };
-        let (sent, alone) = match self.candidate_basis(now, index) {
+        let basis = self.forced_basis(candidacy.forced, self.candidate_basis(now, index));
+        let (sent, alone) = match basis {
             Basis::Acknowledged(sent) => (sent, false),
-            Basis::Alone(sent) if self.by_majority() => (sent, false),
-            Basis::Alone(_) if ready => return,
-            Basis::Alone(_) if !candidacy.probed => {
+            Basis::Alone(_) if ready && !self.by_majority() => return,
+            Basis::Alone(_) if !candidacy.probed && !self.by_majority() => {
                 // The peers fell silent while this node was standing: the VIP is asked for before it is taken.
                 self.leave(now, index, Stage::Passive, Cause::Election, out);
                 return;
@@ -256,7 +265,9 @@ impl Core {
             Address::Ready => {
                 let until = sent + self.settings.timing.lease;
                 if until > now {
-                    let tenure = Tenure { epoch: candidacy.epoch, until, alone, lapse: None, giving: None };
+                    let Candidacy { epoch, forced, .. } = candidacy;
+                    let forced = forced && alone;
+                    let tenure = Tenure { epoch, until, alone, forced, lapse: None, giving: None };
                     self.activate(now, index, candidacy, tenure, out);
                 }
             }
@@ -335,6 +346,7 @@ impl Core {
         if self.service_mac() == Some(mac) {
             return;
         }
+        self.gateway_answered(now, address, out);
         if self.service.answered(address) {
             self.tell_service_health(now, out);
         }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use crate::identity::GroupIndex;
-use crate::interface::{Cause, Command, CommandId, Effect, Effects, Refusal};
+use crate::interface::{Cause, Command, CommandId, Effect, Effects, EventKind, Refusal};
 use crate::settings::Failback;
 use crate::time::Time;
 use crate::wire::Reason;
 
-use super::Core;
 use super::group::{Probe, Stage, Wish};
 use super::tenure::{cause_of, handover_patience};
+use super::{Core, event};
 
 /// All groups are being given up, for a drain or a stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,14 +73,32 @@ impl Core {
         let group = &mut self.groups[index];
         group.wish = Some(Wish { reason: Reason::Promote, command: Some(id), deadline, force });
         group.abstains = false;
-        let nobody_heard = self.peers.iter().all(|peer| !peer.alive);
-        let waiting = matches!(self.groups[index].stage, Stage::Init | Stage::Passive);
-        if force && nobody_heard && waiting && self.fit(index) {
-            // The operator vouches that nobody else serves.
+        if force && !self.has_voters_in_hearing() && !self.hears_holder(now, index) {
+            self.force(now, index, out);
+        }
+        None
+    }
+
+    /// Whether those are heard whose votes could be had.
+    fn has_voters_in_hearing(&self) -> bool {
+        if self.by_majority() { self.hears_majority() } else { self.peers.iter().any(|peer| peer.alive) }
+    }
+
+    fn hears_holder(&self, now: Time, index: usize) -> bool {
+        self.groups[index].binding_promise(now).is_some_and(|promise| promise.holds)
+    }
+
+    /// Takes the group with no vote but the operator's word that nobody else serves.
+    fn force(&mut self, now: Time, index: usize, out: &mut Effects) {
+        let group = GroupIndex(index);
+        if matches!(self.groups[index].stage, Stage::Init | Stage::Passive) && self.able(index) {
             self.groups[index].stage = Stage::Passive;
             self.stand(now, index, true, out);
         }
-        None
+        if let Stage::Standing(candidacy) = &mut self.groups[index].stage {
+            candidacy.forced = true;
+            event(out, now, EventKind::Forced { group });
+        }
     }
 
     fn demote(

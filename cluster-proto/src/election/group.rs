@@ -79,6 +79,8 @@ pub(super) struct Candidacy {
     pub(super) by_hand: bool,
     /// Nobody answered for the VIP on the service link before, so that silence of the peer is enough.
     pub(super) probed: bool,
+    /// An operator vouches that nobody else serves.
+    pub(super) forced: bool,
 }
 
 /// Whether the VIPs are on the interface.
@@ -98,6 +100,8 @@ pub(super) struct Tenure {
     /// Whether the lease may rest on silence: it was granted alone, or adopted without knowing. It ends where the last
     /// vote ends as soon as a peer is heard.
     pub(super) alone: bool,
+    /// An operator vouched that nobody else serves; over once enough voters are heard, or another holder.
+    pub(super) forced: bool,
     pub(super) lapse: Option<Lapse>,
     pub(super) giving: Option<Giving>,
 }

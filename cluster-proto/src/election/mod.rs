@@ -9,6 +9,7 @@
 //! | `candidacy.rs` | when this node may take a group: vacancy, probe, votes, readiness |
 //! | `tenure.rs` | how it keeps and loses one: leases, lapses, hand-over, other holders |
 //! | `service.rs` | whose service link is cut |
+//! | `gateway.rs` | whether a node that hears no peer is itself cut off |
 //! | `commands.rs` | what operators ask for |
 //! | `epochs.rs` | the epochs that may be used |
 //! | `view.rs` | what is shown |
@@ -20,6 +21,7 @@
 mod candidacy;
 mod commands;
 mod epochs;
+mod gateway;
 mod group;
 mod invariants;
 mod messages;
@@ -41,6 +43,7 @@ use crate::wire::Authenticator;
 
 use commands::Retreat;
 use epochs::EpochCounter;
+use gateway::Gateway;
 use group::{Announcing, Fault, GroupState, Probe, Stage, Tenure};
 use peer::PeerState;
 use service::ServiceJudge;
@@ -68,6 +71,7 @@ pub struct Core {
     reservation_failed_said: bool,
     peers: Vec<PeerState>,
     groups: Vec<GroupState>,
+    gateways: Vec<Gateway>,
     service: ServiceJudge,
     service_said: ServiceHealth,
     dropped: Dropped,
@@ -92,7 +96,8 @@ impl Core {
             group.observe(epoch);
             if now < until && epoch.node == settings.me && matches!(start.link, Link::Up { .. }) {
                 let alone = settings.quorum == Quorum::Off;
-                group.stage = Stage::Active(Tenure { epoch, until, alone, lapse: None, giving: None });
+                let tenure = Tenure { epoch, until, alone, forced: false, lapse: None, giving: None };
+                group.stage = Stage::Active(tenure);
                 group.was_held = true;
             }
         }
@@ -119,6 +124,7 @@ impl Core {
             reservation_failed_said: false,
             peers,
             groups,
+            gateways: Gateway::of(&settings.groups),
             service: ServiceJudge::new(settings.timing.heartbeat, settings.timing.dead_after),
             service_said: ServiceHealth::Unjudged,
             dropped: Dropped::default(),
@@ -177,7 +183,8 @@ impl Core {
         let groups = (0..self.groups.len()).map(|group| self.group_deadline(group));
         let service = self.service.deadline().unwrap_or(Time::NEVER);
         let retreat = self.retreat.map_or(Time::NEVER, |retreat| retreat.deadline);
-        groups.fold(self.next_heartbeat.min(service).min(retreat), Time::min).max(self.latest)
+        let others = self.next_heartbeat.min(service).min(retreat).min(self.gateway_deadline());
+        groups.fold(others, Time::min).max(self.latest)
     }
 
     fn group_deadline(&self, index: usize) -> Time {
@@ -209,6 +216,7 @@ impl Core {
     fn tick(&mut self, now: Time, out: &mut Effects) {
         self.judge_peers(now, out);
         self.judge_service(now, out);
+        self.judge_gateways(now, out);
         for group in 0..self.groups.len() {
             self.tenure_timers(now, group, out);
             self.candidacy_timers(now, group, out);

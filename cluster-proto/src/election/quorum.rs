@@ -64,7 +64,8 @@ impl Core {
             return self.majority_basis(now, index);
         }
         let silence = self.going_alone_after();
-        self.basis_of_all(index, |peer| self.peers[peer].silence(now) < silence)
+        let basis = self.basis_of_all(index, |peer| self.peers[peer].silence(now) < silence);
+        self.proven_by_gateway(index, basis)
     }
 
     /// What a candidate's first lease may rest on. Without quorum: the votes of all peers that are alive.
@@ -72,7 +73,15 @@ impl Core {
         if self.by_majority() {
             return self.majority_basis(now, index);
         }
-        self.basis_of_all(index, |peer| self.peers[peer].alive)
+        self.proven_by_gateway(index, self.basis_of_all(index, |peer| self.peers[peer].alive))
+    }
+
+    /// What a tenure, or a candidacy, that an operator has forced may rest on: without enough voters in hearing, on
+    /// nobody's vote.
+    pub(super) fn forced_basis(&self, forced: bool, basis: Basis) -> Basis {
+        let missing =
+            if self.by_majority() { !self.hears_majority() } else { self.voters().all(|peer| !peer.alive) };
+        if forced && missing { Basis::Alone(self.last_sent) } else { basis }
     }
 
     /// The oldest of what the voters concerned have acknowledged.

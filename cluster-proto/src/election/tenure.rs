@@ -47,10 +47,10 @@ impl Core {
     pub(super) fn renew(&mut self, now: Time, index: usize, out: &mut Effects) {
         let Stage::Active(tenure) = self.groups[index].stage else { return };
         let valid = now < tenure.until;
-        let (sent, alone) = match self.holder_basis(now, index) {
+        let (sent, alone) = match self.forced_basis(tenure.forced, self.holder_basis(now, index)) {
             Basis::Acknowledged(sent) => (sent, false),
             // A lease that has run out is never renewed by its own timer.
-            Basis::Alone(sent) if valid => (sent, !self.by_majority()),
+            Basis::Alone(sent) if valid => (sent, true),
             Basis::Alone(_) | Basis::Nothing => return,
         };
         let until = sent + self.settings.timing.lease;
@@ -58,7 +58,8 @@ impl Core {
             return;
         }
         let group = &mut self.groups[index];
-        group.stage = Stage::Active(Tenure { until, alone, lapse: None, ..tenure });
+        let forced = tenure.forced && alone;
+        group.stage = Stage::Active(Tenure { until, alone, forced, lapse: None, ..tenure });
         out.list.push(Effect::Lease { group: GroupIndex(index), epoch: tenure.epoch, until });
         if let Some(lapse) = tenure.lapse {
             event(out, now, EventKind::Regained { group: GroupIndex(index), dark: now.since(lapse.since) });
@@ -173,6 +174,11 @@ impl Core {
     ) -> bool {
         let Stage::Active(tenure) = self.groups[index].stage else { return true };
         if other > tenure.epoch {
+            self.leave(now, index, Stage::Passive, Cause::OtherHolder, out);
+            return true;
+        }
+        if tenure.forced {
+            // Nobody voted for this one.
             self.leave(now, index, Stage::Passive, Cause::OtherHolder, out);
             return true;
         }

@@ -186,6 +186,25 @@ impl EventBody {
             EventKind::HandoverFailed { group: of, to } => {
                 Self { group: group(of), peer: peer(to), ..Self::kind("handover_failed") }
             }
+            EventKind::Forced { group: of } => Self {
+                group: group(of),
+                message: Some(
+                    "forced: taken on an operator's word that nobody else serves, without the votes it takes"
+                        .to_owned(),
+                ),
+                ..Self::kind("forced")
+            },
+            EventKind::Gateway { address, answers } => {
+                let text = if answers {
+                    format!("the gateway {address} answers again")
+                } else {
+                    format!(
+                        "neither a peer nor the gateway {address} is heard: this node is cut off and serves nothing \
+                         that depends on it"
+                    )
+                };
+                Self::told("gateway", text)
+            }
             EventKind::Service(health) => {
                 Self { service: Some(service_name(health).to_owned()), ..Self::kind("service") }
             }
