@@ -5,6 +5,7 @@
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
+use cluster_proto::Quorum;
 use cluster_proto::simulation::{self, Options, Planted, Profile, Report, Rule};
 
 /// Seeds that once broke a rule, with what they found.
@@ -39,8 +40,7 @@ fn simulate(profile: Profile, usual: u64) -> Report {
     }
 }
 
-/// Repeats one run: `CLUSTER_SIM_SEED`, `CLUSTER_SIM_PROFILE`, `CLUSTER_SIM_HEARTBEATS` and `CLUSTER_SIM_NODES` as
-/// printed by a violation.
+/// Repeats one run: the variables `CLUSTER_SIM_…` as printed by a violation.
 #[test]
 fn replay() {
     let Some(seed) = number("CLUSTER_SIM_SEED") else { return };
@@ -52,6 +52,17 @@ fn replay() {
     if let Some(nodes) = number("CLUSTER_SIM_NODES") {
         options.nodes = usize::try_from(nodes).expect("not so many");
     }
+    if let Some(witnesses) = number("CLUSTER_SIM_WITNESSES") {
+        options.witnesses = usize::try_from(witnesses).expect("not so many");
+    }
+    if let Some(non_voters) = number("CLUSTER_SIM_NON_VOTERS") {
+        options.non_voters = usize::try_from(non_voters).expect("not so many");
+    }
+    options.quorum = match std::env::var("CLUSTER_SIM_QUORUM").as_deref() {
+        Ok("majority") => Some(Quorum::Majority),
+        Ok("drawn") => None,
+        Ok(_) | Err(_) => Some(Quorum::Off),
+    };
     match simulation::run(&options) {
         Ok(report) => println!("{report:#?}"),
         Err(violation) => panic!("{violation}"),
@@ -129,6 +140,12 @@ fn holder_lost() {
 }
 
 #[test]
+fn partitions() {
+    let report = simulate(Profile::Partitions, 100);
+    assert!(report.dual_holders > 0 && report.alone > 0, "{report:?}");
+}
+
+#[test]
 fn edges() {
     let report = simulate(Profile::Edges, 200);
     assert!(report.failovers > 0 && report.adopted > 0 && report.lapses > 0, "{report:?}");
@@ -138,6 +155,108 @@ fn edges() {
 fn mixed() {
     let report = simulate(Profile::Mixed, 300);
     assert!(report.dual_holders > 0 && report.adopted > 0 && report.handovers > 0, "{report:?}");
+}
+
+/// Nodes, witnesses and nodes without a vote of the clusters that decide by majority.
+const CLUSTERS: [(usize, usize, usize); 5] = [(3, 0, 0), (5, 0, 0), (2, 1, 0), (4, 0, 1), (2, 0, 0)];
+
+/// Runs some seeds of a profile in clusters that decide by majority.
+fn by_majority(profile: Profile, seeds: u64) -> Report {
+    let mut sum = Report::default();
+    for seed in 0..number("CLUSTER_SIM_SEEDS").unwrap_or(seeds) {
+        for (nodes, witnesses, non_voters) in CLUSTERS {
+            let seed = number("CLUSTER_SIM_FIRST").unwrap_or(200_000) + seed;
+            let options = Options { non_voters, ..Options::majority(seed, profile, nodes, witnesses) };
+            match simulation::run(&options) {
+                Ok(report) => sum.add(&report),
+                Err(violation) => panic!("{violation}"),
+            }
+        }
+    }
+    assert!(sum.leases > 0 && sum.overlaps == 0, "{sum:?}");
+    sum
+}
+
+#[test]
+fn majority_calm() {
+    by_majority(Profile::Calm, 8);
+}
+
+#[test]
+fn majority_passive_restarts() {
+    by_majority(Profile::PassiveRestarts, 8);
+}
+
+#[test]
+fn majority_loss() {
+    let report = by_majority(Profile::Loss, 12);
+    assert!(report.lapses > 0 && report.failovers > 0, "{report:?}");
+}
+
+#[test]
+fn majority_cuts() {
+    let report = by_majority(Profile::Cuts, 12);
+    assert!(report.failovers > 0 && report.quiet > 0, "{report:?}");
+}
+
+#[test]
+fn majority_partitions() {
+    let report = by_majority(Profile::Partitions, 20);
+    assert!(report.failovers > 0 && report.lapses > 0 && report.quiet > 0, "{report:?}");
+}
+
+#[test]
+fn majority_pauses() {
+    let report = by_majority(Profile::Pauses, 12);
+    assert!(report.overslept > 0 && report.failovers > 0, "{report:?}");
+}
+
+#[test]
+fn majority_crashes() {
+    let report = by_majority(Profile::Crashes, 12);
+    assert!(report.adopted > 0 && report.failovers > 0, "{report:?}");
+}
+
+#[test]
+fn majority_hosts() {
+    let report = by_majority(Profile::Hosts, 8);
+    assert!(report.failovers > 0, "{report:?}");
+}
+
+#[test]
+fn majority_commands() {
+    let report = by_majority(Profile::Commands, 12);
+    assert!(report.done > 0 && report.refused > 0 && report.handovers > 0, "{report:?}");
+}
+
+#[test]
+fn majority_holder_lost() {
+    let report = by_majority(Profile::HolderLost, 12);
+    assert!(report.failovers > 0 && report.outage.is_some(), "{report:?}");
+}
+
+#[test]
+fn majority_edges() {
+    let report = by_majority(Profile::Edges, 20);
+    assert!(report.failovers > 0 && report.lapses > 0, "{report:?}");
+}
+
+#[test]
+fn majority_mixed() {
+    let report = by_majority(Profile::Mixed, 20);
+    assert!(report.failovers > 0 && report.handovers > 0, "{report:?}");
+}
+
+/// As many hosts as a cluster may have, nine of them with a vote.
+#[test]
+fn thirty_two_nodes() {
+    for profile in [Profile::Calm, Profile::Partitions] {
+        let options = Options { heartbeats: 40, ..Options::majority(1, profile, 32, 0) };
+        match simulation::run(&options) {
+            Ok(report) => assert!(report.leases > 0 && report.overlaps == 0, "{report:?}"),
+            Err(violation) => panic!("{violation}"),
+        }
+    }
 }
 
 /// A cluster of one serves, renews alone, and takes the group up again after every stall and crash.
@@ -152,6 +271,39 @@ fn one_node_alone() {
             }
         }
     }
+}
+
+/// The rule that some cluster of three, or of two and a witness, sees broken by the planted bug.
+fn caught_by_majority(planted: Planted, profile: Profile, unchecked: Option<Rule>) -> Option<(Rule, String)> {
+    (0..400).find_map(|seed| {
+        let (nodes, witnesses) = if seed % 2 == 0 { (3, 0) } else { (2, 1) };
+        let options = Options {
+            planted: Some(planted),
+            unchecked,
+            ..Options::majority(seed, profile, nodes, witnesses)
+        };
+        let violation = simulation::run(&options).err()?;
+        Some((violation.rule, violation.what))
+    })
+}
+
+/// The bugs that make two holders of a majority, each with what else would have noticed it first.
+#[test]
+fn two_holders_by_majority_are_caught() {
+    for (planted, profile, unchecked) in [
+        (Planted::VotesForAll, Profile::Partitions, None),
+        (Planted::StaleCounted, Profile::Partitions, None),
+        (Planted::PromisesForgotten, Profile::Crashes, None),
+        (Planted::UnacknowledgedRenewal, Profile::Partitions, None),
+        (Planted::LapsedLeasesRenewed, Profile::Pauses, None),
+        (Planted::DarkIgnored, Profile::Commands, None),
+        (Planted::LeaseAsLongAsPromise, Profile::Edges, Some(Rule::StalledIsDark)),
+    ] {
+        let found = caught_by_majority(planted, profile, unchecked);
+        assert!(matches!(found, Some((Rule::OneHolder, _))), "{planted:?}: {found:?}");
+    }
+    let found = caught_by_majority(Planted::LeaseAsLongAsPromise, Profile::Partitions, None);
+    assert!(matches!(found, Some((Rule::StalledIsDark, _))), "{found:?}");
 }
 
 /// The rule that some seed of the profile sees broken by the planted bug, and what was seen.

@@ -32,10 +32,12 @@ pub(super) struct Checks {
     used: Vec<HashSet<u64>>,
     shortest_silence: TrueTime,
     lease: Duration,
+    /// Two holders are never allowed.
+    by_majority: bool,
 }
 
 impl Checks {
-    pub(super) fn new(nodes: usize, groups: usize, timing: &Timing) -> Self {
+    pub(super) fn new(nodes: usize, groups: usize, timing: &Timing, by_majority: bool) -> Self {
         Self {
             nodes,
             heard: vec![None; nodes * nodes],
@@ -47,6 +49,7 @@ impl Checks {
             // U is never shorter than one and a quarter intervals, of a clock up to ten percent fast.
             shortest_silence: u64::try_from(timing.heartbeat.as_nanos()).unwrap_or(0) * 11 / 10,
             lease: timing.lease,
+            by_majority,
         }
     }
 
@@ -130,23 +133,29 @@ impl Checks {
         Ok(true)
     }
 
-    /// Compares maps (I1). Returns how many overlaps began.
-    pub(super) fn holders(&mut self, hosts: &[Host], step: u64, at: TrueTime) -> Result<u64, Broken> {
+    /// Compares maps (I1) after that of `node` was written; a second holder can begin only with that. `lit`: it held
+    /// before. Returns how many overlaps began.
+    pub(super) fn holders(
+        &mut self,
+        hosts: &[Host],
+        (node, group): (usize, usize),
+        lit: bool,
+        step: u64,
+        at: TrueTime,
+    ) -> Result<u64, Broken> {
+        if lit || !hosts[node].serves(group, at) {
+            return Ok(0);
+        }
         let mut began = 0;
-        for group in 0..hosts[0].map.len() {
-            for one in 0..self.nodes {
-                for other in one + 1..self.nodes {
-                    let place = self.pair(group, one, other);
-                    let both = hosts[one].serves(group, at) && hosts[other].serves(group, at);
-                    if !both {
-                        self.overlaps[place] = None;
-                    } else if self.overlaps[place].is_none() {
-                        self.may_overlap(group, one, other, at)?;
-                        self.overlaps[place] = Some(step);
-                        began += 1;
-                    }
-                }
+        for other in (0..self.nodes).filter(|&other| other != node && hosts[other].serves(group, at)) {
+            let what = format!("nodes {node} and {other} both hold group {group}");
+            if self.by_majority {
+                return Err((Rule::OneHolder, format!("{what}, and a majority decides")));
             }
+            self.may_overlap(group, node, other, at)?;
+            let place = self.pair(group, node, other);
+            self.overlaps[place] = Some(step);
+            began += 1;
         }
         Ok(began)
     }

@@ -45,6 +45,11 @@ impl World<'_> {
             if !self.carry_out_pending(node)? {
                 return Ok(());
             }
+            let waited =
+                self.hosts[node].daemon.as_ref().is_some_and(|daemon| daemon.phase == Phase::Waiting);
+            if waited && self.options.planted == Some(Planted::LapsedLeasesRenewed) {
+                self.renew_lapsed(node)?;
+            }
             let Some(given) = self.next_input(node) else { return Ok(()) };
             if let Some(given) = given {
                 self.hand_over(node, given)?;
@@ -65,10 +70,6 @@ impl World<'_> {
             }
             Phase::Waiting => {
                 daemon.phase = Phase::Reading { socket: 0, read: 0 };
-                if self.options.planted == Some(Planted::LapsedLeasesRenewed) {
-                    self.renew_lapsed(node);
-                    return Some(None);
-                }
                 let late = now.since(daemon.armed);
                 Some((late >= dead_after / 2).then_some(Given::Overslept(late)))
             }
@@ -135,6 +136,12 @@ impl World<'_> {
     }
 
     fn hand_over(&mut self, node: usize, given: Given) -> Result<(), Broken> {
+        let given = match given {
+            Given::Datagram(path, bytes) if self.options.planted.is_some() => {
+                Given::Datagram(path, self.tamper(node, path, bytes))
+            }
+            given => given,
+        };
         let now = self.shown(node);
         let step = self.step;
         let mut effects = std::mem::take(&mut self.effects);
@@ -162,7 +169,7 @@ impl World<'_> {
             }
             Given::Arp(address, mac) => {
                 daemon.core.handle(now, Input::ProbeAnswer { address: *address, mac: *mac }, &mut effects);
-                if let Some(seen) = (0..self.options.nodes).find(|&other| mac_of(other) == *mac) {
+                if let Some(seen) = (0..self.options.hosts()).find(|&other| mac_of(other) == *mac) {
                     kind = Processed::Seen(seen, *address);
                 }
             }
@@ -190,7 +197,7 @@ impl World<'_> {
             self.tell_given(node, &given, kind, rejected);
         }
         self.effects = effects;
-        let most = 60 + 20 * self.plan.groups.len() + 6 * self.network.paths() * self.options.nodes;
+        let most = 60 + 20 * self.plan.groups.len() + 6 * self.network.paths() * self.hosts.len();
         if count > most {
             return Err((Rule::Bounded, format!("one input of node {node} has {count} effects")));
         }
@@ -246,9 +253,16 @@ impl World<'_> {
     fn carry_out(&mut self, node: usize, action: Action) -> Result<(), Broken> {
         let effect = match action {
             Action::Send(path, bytes) => {
+                if self.options.planted == Some(Planted::StaleCounted) {
+                    self.note_heartbeat(node, &bytes);
+                }
                 if self.options.planted == Some(Planted::UnacknowledgedRenewal) {
                     self.forge_acknowledgement(node, path, &bytes);
                 }
+                let bytes = match self.options.planted {
+                    Some(Planted::VotesForAll) => self.with_all_votes(node, path, bytes),
+                    _ => bytes,
+                };
                 self.send(node, path, bytes);
                 return Ok(());
             }
@@ -263,7 +277,8 @@ impl World<'_> {
             Effect::Dark { group } => {
                 tell!(self, "node {node}: DARK group {}", group.0);
                 if self.options.planted != Some(Planted::DarkIgnored) {
-                    self.hosts[node].map[group.0].until = crate::Time::ZERO;
+                    let entry = MapEntry { until: crate::Time::ZERO, ..self.hosts[node].map[group.0] };
+                    self.hosts[node].write(group.0, entry);
                 }
                 self.moved("a dark moment", node, group.0)?;
             }
@@ -294,11 +309,15 @@ impl World<'_> {
         let now = self.shown(node);
         match self.options.planted {
             Some(Planted::LongLeases) => entry.until = entry.until + self.plan.timing.dead_after,
+            Some(Planted::LeaseAsLongAsPromise) => {
+                entry.until = entry.until + self.plan.timing.dead_after - self.plan.timing.lease;
+            }
             Some(Planted::TimeTakenLate) => entry.until = now + self.plan.timing.lease,
             _ => {}
         }
         let was = self.hosts[node].map[group];
-        self.hosts[node].map[group] = entry;
+        let lit = self.hosts[node].serves(group, self.now);
+        self.hosts[node].write(group, entry);
         self.report.leases += 1;
         let outcome = self.checks.lease_written(&self.hosts, node, group, self.now);
         let begins = self.let_pass(outcome)?.unwrap_or(false);
@@ -309,12 +328,17 @@ impl World<'_> {
             }
             self.last_holder[group] = Some(node);
             self.note_survivor(node);
+            self.may_move(node, group)?;
             self.moved("a new tenure", node, group)?;
         } else if now >= was.until {
             self.moved("a gap between two leases", node, group)?;
         }
-        // At once, for the moment may be over before the next step.
-        let outcome = self.checks.holders(&self.hosts, self.step, self.now);
+        self.compare(node, group, lit)
+    }
+
+    /// At once after a map was written, for the moment may be over before the next step.
+    fn compare(&mut self, node: usize, group: usize, lit: bool) -> Result<(), Broken> {
+        let outcome = self.checks.holders(&self.hosts, (node, group), lit, self.step, self.now);
         self.report.overlaps += self.let_pass(outcome)?.unwrap_or(0);
         Ok(())
     }
@@ -378,14 +402,64 @@ impl World<'_> {
 
     // Planted bugs.
 
-    fn renew_lapsed(&mut self, node: usize) {
+    fn renew_lapsed(&mut self, node: usize) -> Result<(), Broken> {
         let now = self.shown(node);
         let until = now + self.plan.timing.lease;
-        for entry in &mut self.hosts[node].map {
+        for group in 0..self.plan.groups.len() {
+            let entry = self.hosts[node].map[group];
             if entry.until != crate::Time::ZERO && entry.until <= now {
-                entry.until = until;
+                self.hosts[node].write(group, MapEntry { until, ..entry });
+                self.compare(node, group, false)?;
             }
         }
+        Ok(())
+    }
+
+    /// An acknowledgement with votes for everything that its receiver has asked for last.
+    fn with_all_votes(&self, node: usize, path: PathIndex, bytes: Rc<[u8]>) -> Rc<[u8]> {
+        let Ok(message) = wire::Message::parse(&bytes) else { return bytes };
+        let asked = self.hosts[node].daemon.as_ref().and_then(|daemon| daemon.asked.get(path.peer));
+        let Some(asked) = asked.filter(|_| message.header.kind == Kind::Acknowledgement) else {
+            return bytes;
+        };
+        self.emit(node, &wire::Header { voting: true, ..message.header }, asked)
+    }
+
+    /// Takes note of what a heartbeat asks for, and has an acknowledgement count for the newest heartbeat.
+    fn tamper(&mut self, node: usize, path: PathIndex, bytes: Rc<[u8]>) -> Rc<[u8]> {
+        let Ok(message) = wire::Message::parse(&bytes) else { return bytes };
+        let Some(daemon) = self.hosts[node].daemon.as_mut() else { return Rc::clone(&bytes) };
+        match (self.options.planted, message.header.kind) {
+            (Some(Planted::VotesForAll), Kind::Heartbeat) => {
+                let votes = message.claims().map(|claim| Vote { group: claim.group, epoch: claim.epoch });
+                daemon.asked.resize(daemon.asked.len().max(path.peer + 1), Vec::new());
+                daemon.asked[path.peer] = votes.collect();
+                bytes
+            }
+            (Some(Planted::StaleCounted), Kind::Acknowledgement) => {
+                let newest = daemon.heartbeat_sent;
+                let header = wire::Header { echo_sent: newest, ..message.header };
+                let votes: Vec<Vote> = message.votes().collect();
+                self.emit(node, &header, &votes)
+            }
+            _ => bytes,
+        }
+    }
+
+    fn note_heartbeat(&mut self, node: usize, bytes: &[u8]) {
+        let Ok(message) = wire::Message::parse(bytes) else { return };
+        if let Some(daemon) = self.hosts[node].daemon.as_mut()
+            && message.header.kind == Kind::Heartbeat
+        {
+            daemon.heartbeat_sent = message.header.sent;
+        }
+    }
+
+    fn emit(&self, node: usize, header: &wire::Header, votes: &[Vote]) -> Rc<[u8]> {
+        let mut bytes = Vec::new();
+        let key = wire::Authenticator::new(&self.plan.settings(node).keys[0]);
+        wire::emit(&mut bytes, header, [], votes.iter().copied(), &[], &key);
+        bytes.into()
     }
 
     /// Has the sender of a heartbeat read that its peer votes for all it claims.

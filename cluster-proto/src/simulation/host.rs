@@ -19,6 +19,8 @@ pub(super) struct Host {
     pub(super) powered: bool,
     /// The BPF map: one lease for each group. It is gone only with the host.
     pub(super) map: Vec<MapEntry>,
+    /// Until which true time each group's lease in the map is valid.
+    lit_until: Vec<TrueTime>,
     /// Whether each group's VIPs are on the interface.
     pub(super) addresses: Vec<bool>,
     /// Epoch counters below this are reserved on disk.
@@ -35,6 +37,10 @@ pub(super) struct Host {
     pub(super) link_gone: u32,
     pub(super) address_fails: u32,
     pub(super) disk_fails: u32,
+    /// Whether an operator may have told its daemon not to serve, or an address has failed, which it tries again late.
+    pub(super) spoilt: bool,
+    /// A witness has no service link.
+    pub(super) witness: bool,
 }
 
 /// What the data plane is told of a group.
@@ -69,6 +75,10 @@ pub(super) struct Daemon {
     pub(super) hurried: u32,
     /// Whether anything was read since the last tick.
     pub(super) has_read: bool,
+    /// By peer: what it asked for last. Kept for a planted bug.
+    pub(super) asked: Vec<Vec<crate::wire::Vote>>,
+    /// When the newest heartbeat was sent. Kept for a planted bug.
+    pub(super) heartbeat_sent: u64,
 }
 
 /// A socket's queue: when it is full, what arrives is lost.
@@ -126,14 +136,15 @@ pub(super) enum Phase {
 }
 
 impl Host {
-    pub(super) fn new(clock: BootClock, node: usize, groups: usize) -> Self {
+    pub(super) fn new(clock: BootClock, node: usize, groups: usize, witness: bool) -> Self {
         Self {
             clock,
             powered: true,
             map: vec![MapEntry::EMPTY; groups],
+            lit_until: vec![0; groups],
             addresses: vec![false; groups],
             disk: 0,
-            link: Link::Up { mac: mac_of(node) },
+            link: if witness { Link::Gone } else { Link::Up { mac: mac_of(node) } },
             daemon: None,
             runs: 0,
             paused: 0,
@@ -143,12 +154,26 @@ impl Host {
             link_gone: 0,
             address_fails: 0,
             disk_fails: 0,
+            spoilt: false,
+            witness,
         }
     }
 
     /// What the XDP program decides: whether the node may serve the group at this moment.
     pub(super) fn serves(&self, group: usize, at: TrueTime) -> bool {
-        self.powered && self.clock.shows(at) < self.map[group].until
+        at < self.lit_until[group]
+    }
+
+    /// Writes the map. The true time is kept beside it, since every host is looked at again and again.
+    pub(super) fn write(&mut self, group: usize, entry: MapEntry) {
+        self.map[group] = entry;
+        self.lit_until[group] = if self.powered { self.clock.when(entry.until) } else { 0 };
+    }
+
+    /// The host loses its map with its power.
+    pub(super) fn forget_map(&mut self) {
+        self.map.fill(MapEntry::EMPTY);
+        self.lit_until.fill(0);
     }
 }
 

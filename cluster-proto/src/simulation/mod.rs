@@ -5,7 +5,10 @@
 //! |---|---|
 //! | `options.rs` | what can be asked for, and what is reported |
 //! | `plan.rs` | what a seed means: cluster, timings, clocks, troubles |
-//! | `world.rs` | true time, arrivals, troubles |
+//! | `drawing.rs` | which troubles a seed draws |
+//! | `world.rs` | true time, arrivals, the hosts' services |
+//! | `troubles.rs` | what happens when a trouble begins and ends |
+//! | `serving.rs` | whether somebody serves who should, and stays |
 //! | `driver.rs` | one daemon's loop, as the real driver's, and the bugs that can be planted in it |
 //! | `host.rs` | a host and its daemon |
 //! | `network.rs` | who reaches whom |
@@ -17,12 +20,15 @@
 
 mod check;
 mod clock;
+mod drawing;
 mod driver;
 mod host;
 mod network;
 mod options;
 mod plan;
 mod random;
+mod serving;
+mod troubles;
 mod world;
 
 use std::time::Duration;

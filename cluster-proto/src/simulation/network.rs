@@ -93,12 +93,7 @@ impl Network {
 
     /// What becomes of a heartbeat.
     pub(super) fn datagram(&mut self, random: &mut Random, from: usize, to: usize, path: usize) -> Fate {
-        let service = self.paths[path];
-        let ports_open = if service {
-            self.service_out(from) && self.service_in(to)
-        } else {
-            self.ports[from].private_cut == 0 && self.ports[to].private_cut == 0
-        };
+        let ports_open = self.ports_open(from, to, path);
         let way = self.way(from, to, path);
         let quality = self.quality;
         let way = &mut self.ways[way];
@@ -126,6 +121,22 @@ impl Network {
             self.service_out(from) && self.service_in(to) && self.links_cut[from * self.nodes + to] == 0;
         let lost = random.per_million(self.quality.loss_good);
         (open && !lost).then(|| self.quality.delay + random.between(0, self.quality.jitter))
+    }
+
+    /// Whether heartbeats pass as they should on one of the first so many paths.
+    pub(super) fn is_open(&self, from: usize, to: usize, paths: usize) -> bool {
+        (0..paths.min(self.paths.len())).any(|path| {
+            let way = &self.ways[self.way(from, to, path)];
+            way.cut == 0 && way.slower_by == 0 && self.ports_open(from, to, path)
+        })
+    }
+
+    fn ports_open(&self, from: usize, to: usize, path: usize) -> bool {
+        if self.paths[path] {
+            self.service_out(from) && self.service_in(to)
+        } else {
+            self.ports[from].private_cut == 0 && self.ports[to].private_cut == 0
+        }
     }
 
     /// Whether a node can talk to clients on the service link.

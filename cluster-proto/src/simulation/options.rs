@@ -3,6 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::settings::Quorum;
+
+/// Voters in a cluster, at most.
+const MAX_VOTERS: usize = 9;
+
 /// What to simulate. Equal options give equal runs.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -10,8 +15,14 @@ pub struct Options {
     pub seed: u64,
     /// What goes wrong.
     pub profile: Profile,
-    /// How many nodes.
+    /// How many nodes, 1 to 32.
     pub nodes: usize,
+    /// How many witnesses: voters without a service link, which no group prefers.
+    pub witnesses: usize,
+    /// How many of the nodes, the last ones, have no vote. There are never more than nine voters.
+    pub non_voters: usize,
+    /// How many votes a lease takes. `None`: the seed decides for a pair, and it is the majority for more.
+    pub quorum: Option<Quorum>,
     /// How long things go wrong, in heartbeat intervals; the quiet time after it is added.
     pub heartbeats: u32,
     /// A bug planted between the core and its host, for the tests of the tests.
@@ -24,7 +35,70 @@ impl Options {
     /// A short run of two nodes with everything right about the driver.
     #[must_use]
     pub fn new(seed: u64, profile: Profile) -> Self {
-        Self { seed, profile, nodes: 2, heartbeats: 120, planted: None, unchecked: None }
+        Self {
+            seed,
+            profile,
+            nodes: 2,
+            witnesses: 0,
+            non_voters: 0,
+            quorum: Some(Quorum::Off),
+            heartbeats: 120,
+            planted: None,
+            unchecked: None,
+        }
+    }
+
+    /// A short run of so many nodes and witnesses that decide by majority.
+    #[must_use]
+    pub fn majority(seed: u64, profile: Profile, nodes: usize, witnesses: usize) -> Self {
+        Self { nodes, witnesses, quorum: Some(Quorum::Majority), ..Self::new(seed, profile) }
+    }
+
+    /// Nodes and witnesses; the witnesses come last.
+    pub(super) fn hosts(&self) -> usize {
+        self.nodes + self.witnesses
+    }
+
+    pub(super) fn is_witness(&self, host: usize) -> bool {
+        host >= self.nodes
+    }
+
+    /// Whether a host's promises count.
+    pub(super) fn votes(&self, host: usize) -> bool {
+        let among_nodes =
+            MAX_VOTERS.saturating_sub(self.witnesses).min(self.nodes.saturating_sub(self.non_voters));
+        self.is_witness(host) || host < among_nodes
+    }
+
+    /// How many voters there are.
+    pub(super) fn voters(&self) -> usize {
+        (0..self.hosts()).filter(|&host| self.votes(host)).count()
+    }
+
+    /// How many voters are more than half.
+    pub(super) fn enough(&self) -> usize {
+        self.voters() / 2 + 1
+    }
+
+    /// What the environment has to say of witnesses, votes and quorum where they are not the usual ones.
+    fn variables(&self) -> String {
+        let mut words = String::new();
+        if self.witnesses > 0 {
+            words += &format!(" CLUSTER_SIM_WITNESSES={}", self.witnesses);
+        }
+        if self.non_voters > 0 {
+            words += &format!(" CLUSTER_SIM_NON_VOTERS={}", self.non_voters);
+        }
+        match self.quorum {
+            Some(Quorum::Off) => {}
+            Some(Quorum::Majority) => words += " CLUSTER_SIM_QUORUM=majority",
+            None => words += " CLUSTER_SIM_QUORUM=drawn",
+        }
+        words
+    }
+
+    pub(super) fn is_pair(&self) -> bool {
+        self.hosts() <= 2
     }
 }
 
@@ -39,6 +113,9 @@ pub enum Profile {
     Loss,
     /// Paths are cut, one way or both, for heartbeats alone or with the service link.
     Cuts,
+    /// The cluster falls into sets that do not reach each other; random pairs lose one direction; a node hears nobody, or
+    /// nobody hears it.
+    Partitions,
     /// Processes are stopped and stalled.
     Pauses,
     /// Daemons are killed and hosts lose power, with or without their disks.
@@ -58,11 +135,12 @@ pub enum Profile {
 
 impl Profile {
     /// All profiles.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Calm,
         Self::PassiveRestarts,
         Self::Loss,
         Self::Cuts,
+        Self::Partitions,
         Self::Pauses,
         Self::Crashes,
         Self::Hosts,
@@ -86,6 +164,7 @@ impl fmt::Display for Profile {
             Self::PassiveRestarts => "passive-restarts",
             Self::Loss => "loss",
             Self::Cuts => "cuts",
+            Self::Partitions => "partitions",
             Self::Pauses => "pauses",
             Self::Crashes => "crashes",
             Self::Hosts => "hosts",
@@ -114,6 +193,12 @@ pub enum Planted {
     PromisesForgotten,
     /// Reservations of epochs are confirmed but not written.
     DiskLies,
+    /// Acknowledgements carry votes for everything that their receiver asked for, whatever the core has promised.
+    VotesForAll,
+    /// Leases written into the map last as long as the promises they rest on: D.
+    LeaseAsLongAsPromise,
+    /// Acknowledgements count for the newest heartbeat, whichever they answer.
+    StaleCounted,
 }
 
 /// One of the rules that are checked after every step.
@@ -174,6 +259,8 @@ pub struct Report {
     pub rejected: u64,
     /// Verdicts on a cut service link.
     pub service_cuts: u64,
+    /// Times that nothing had changed for so long, while something was wrong, that somebody had to serve.
+    pub quiet: u64,
     /// Commands carried out.
     pub done: u64,
     /// Commands refused.
@@ -204,6 +291,7 @@ impl Report {
         self.overslept += other.overslept;
         self.rejected += other.rejected;
         self.service_cuts += other.service_cuts;
+        self.quiet += other.quiet;
         self.done += other.done;
         self.refused += other.refused;
         self.outage = self.outage.max(other.outage);
@@ -243,9 +331,11 @@ impl fmt::Display for Violation {
         writeln!(f, "{rule:?} broken by seed {seed}, profile {profile}, step {step}, at {at:?}: {what}")?;
         write!(
             f,
-            "replay: CLUSTER_SIM_SEED={seed} CLUSTER_SIM_PROFILE={profile} CLUSTER_SIM_HEARTBEATS={} CLUSTER_SIM_NODES={} cargo test -p \
+            "replay: CLUSTER_SIM_SEED={seed} CLUSTER_SIM_PROFILE={profile} CLUSTER_SIM_HEARTBEATS={} CLUSTER_SIM_NODES={}{} cargo test -p \
              cluster-proto --test simulation replay -- --nocapture",
-            options.heartbeats, options.nodes
+            options.heartbeats,
+            options.nodes,
+            options.variables()
         )
     }
 }

@@ -4,12 +4,12 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::GroupIndex;
 use crate::identity::{ClusterId, GroupId, Mac, NodeId};
 use crate::interface::Command;
 use crate::settings::{AnnounceSchedule, Failback, Group, Key, Path, Peer, Quorum, Settings, Timing};
 
 use super::clock::{MICROSECOND, MILLISECOND, SECOND, TrueTime};
+use super::drawing::draw_troubles;
 use super::options::{Options, Profile};
 use super::random::Random;
 
@@ -17,6 +17,8 @@ use super::random::Random;
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) timing: Timing,
+    pub(super) quorum: Quorum,
+    pub(super) options: Options,
     pub(super) groups: Vec<Group>,
     pub(super) hosts: Vec<HostPlan>,
     /// For each path whether it runs over the service link.
@@ -96,6 +98,24 @@ pub(super) enum What {
     HeartbeatsCut {
         one: usize,
         other: usize,
+    },
+    /// The hosts fall into up to three sets (bits of the first, of the second, and the rest) that do not reach each other.
+    Split {
+        first: u32,
+        second: u32,
+    },
+    /// Each ordered pair loses its heartbeats in that direction with this chance in a million.
+    DirectedCuts {
+        seed: u64,
+        chance: u32,
+    },
+    /// A host hears nobody's heartbeats.
+    Deaf {
+        node: usize,
+    },
+    /// Nobody hears a host's heartbeats.
+    Mute {
+        node: usize,
     },
     /// Nothing passes between two nodes.
     Partition {
@@ -197,7 +217,7 @@ impl Plan {
         let timing = draw_timing(&mut random, profile);
         let beat = nanos(timing.heartbeat);
         let dead = nanos(timing.dead_after);
-        let hosts = draw_hosts(&mut random, profile, options.nodes, beat);
+        let hosts = draw_hosts(&mut random, profile, options.hosts(), beat);
         let groups = draw_groups(&mut random, options);
         let paths = match profile {
             Profile::HolderLost | Profile::Calm => vec![false, true],
@@ -205,10 +225,14 @@ impl Plan {
                 .one_of::<&[bool]>(&[&[false, true], &[false, true], &[false, true], &[false], &[true]])
                 .to_vec(),
         };
+        // Witnesses are reached on the private path alone.
+        let paths = if options.witnesses > 0 && paths == [true] { vec![false, true] } else { paths };
+        let quorum = draw_quorum(options);
         let quality = draw_quality(&mut random, profile, beat, dead);
         let driver = draw_driver(&mut random, profile, dead);
         let startup = nanos(timing.startup_wait);
         let warm_at = startup + 4 * dead + 20 * beat + driver.address * 4 + random.between(0, 10 * beat);
+        let warm_at = if options.is_pair() { warm_at } else { warm_at + 30 * beat + 2 * dead };
         let chaos = u64::from(options.heartbeats) * beat;
         let heal_at = warm_at + chaos;
         let troubles = draw_troubles(&mut random, options, &paths, (warm_at, heal_at), dead, beat);
@@ -229,26 +253,89 @@ impl Plan {
                     + driver.longest_stall
             }
         };
+        // Candidates of lower rank wait D for each better one.
+        let settled_at = if options.is_pair() || settled_at == warm_at {
+            settled_at
+        } else {
+            settled_at + dead * (2 + options.hosts() as u64)
+        };
         let end = settled_at.max(heal_at) + 20 * beat + 2 * dead;
         let end = if profile == Profile::HolderLost { heal_at } else { end };
-        Self { timing, groups, hosts, paths, quality, driver, troubles, warm_at, heal_at, settled_at, end }
+        let options = options.clone();
+        Self {
+            timing,
+            quorum,
+            options,
+            groups,
+            hosts,
+            paths,
+            quality,
+            driver,
+            troubles,
+            warm_at,
+            heal_at,
+            settled_at,
+            end,
+        }
+    }
+
+    /// How many of the paths connect two hosts; the private ones come first.
+    pub(super) fn paths_between(&self, one: usize, other: usize) -> usize {
+        let private_only = self.options.is_witness(one) || self.options.is_witness(other);
+        self.paths.iter().filter(|&&service| !(private_only && service)).count()
+    }
+
+    /// Whether the network and the hosts do well but for the troubles.
+    pub(super) fn is_undisturbed(&self) -> bool {
+        let Quality { doubled, late, turns_bad, loss_good, .. } = self.quality;
+        let beat = nanos(self.timing.heartbeat);
+        doubled == 0
+            && late == 0
+            && turns_bad == 0
+            && loss_good == 0
+            && self.quality.delay + self.quality.jitter <= beat / 2
+            && self.driver.stalls == 0
+            && self.driver.queue == 256
+            && self.driver.wakes_late <= beat / 8
+    }
+
+    /// Whether a majority of voters decides, so that there never are two holders.
+    pub(super) fn by_majority(&self) -> bool {
+        self.quorum == Quorum::Majority
     }
 
     /// The settings of one node.
     pub(super) fn settings(&self, me: usize) -> Settings {
-        let paths: Vec<Path> = self.paths.iter().map(|&service| Path { service }).collect();
         let others = (0..self.hosts.len()).filter(|&node| node != me);
         Settings {
             cluster: ClusterId::from_name("simulated"),
             me: node_id(me),
-            voter: true,
-            quorum: Quorum::Off,
-            peers: others.map(|node| Peer { id: node_id(node), voter: true, paths: paths.clone() }).collect(),
+            voter: self.options.votes(me),
+            quorum: self.quorum,
+            peers: others
+                .map(|node| Peer {
+                    id: node_id(node),
+                    voter: self.options.votes(node),
+                    paths: self.paths[..self.paths_between(me, node)]
+                        .iter()
+                        .map(|&service| Path { service })
+                        .collect(),
+                })
+                .collect(),
             groups: self.groups.clone(),
             timing: self.timing,
             keys: vec![Key([7; 32])],
         }
     }
+}
+
+fn draw_quorum(options: &Options) -> Quorum {
+    let drawn = || {
+        // Its own chance, so that a seed's troubles do not depend on it.
+        let heads = Random::new(options.seed ^ 0x90_0f).per_million(500_000);
+        if options.is_pair() && heads { Quorum::Off } else { Quorum::Majority }
+    };
+    options.quorum.unwrap_or_else(drawn)
 }
 
 fn draw_timing(random: &mut Random, profile: Profile) -> Timing {
@@ -370,6 +457,7 @@ fn draw_quality(random: &mut Random, profile: Profile, beat: u64, dead: u64) -> 
         | Profile::Crashes
         | Profile::Hosts
         | Profile::Commands
+        | Profile::Partitions
         | Profile::Mixed => {
             if random.per_million(400_000) {
                 disturbed(random)
@@ -400,104 +488,5 @@ fn draw_driver(random: &mut Random, profile: Profile, dead: u64) -> DriverPlan {
         wakes_late: random.skewed(5 * MICROSECOND, dead / 10),
         queue: random.one_of(&[4, 16, 256]),
         ..well
-    }
-}
-
-fn draw_troubles(
-    random: &mut Random,
-    options: &Options,
-    paths: &[bool],
-    (from, until): (TrueTime, TrueTime),
-    dead: u64,
-    beat: u64,
-) -> Vec<Trouble> {
-    let count = match options.profile {
-        Profile::Calm | Profile::Loss => random.between(0, 0),
-        Profile::HolderLost => 1,
-        _ => random.between(1, 10),
-    };
-    let mut troubles: Vec<Trouble> = (0..count)
-        .map(|_| {
-            let what = draw_what(random, options, paths, dead, beat);
-            let short = random.per_million(500_000);
-            let lasts =
-                if short { random.skewed(beat / 8, 3 * dead) } else { random.between(beat, 8 * dead) };
-            let at = random.between(from, until.saturating_sub(beat).max(from));
-            let at =
-                if options.profile == Profile::HolderLost { from + random.between(0, 5 * beat) } else { at };
-            let lasts = lasts.min(until.saturating_sub(at));
-            let lasts = if options.profile == Profile::HolderLost { TrueTime::MAX / 4 } else { lasts };
-            Trouble { at, lasts, what }
-        })
-        .collect();
-    troubles.sort_by_key(|trouble| trouble.at);
-    troubles
-}
-
-fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, beat: u64) -> What {
-    // In the order of `What`, up to `Garbage`.
-    let weights: [u32; 15] = match options.profile {
-        Profile::PassiveRestarts => return What::PassiveCrash,
-        Profile::HolderLost => {
-            let how =
-                [Loss::Crash, Loss::Pause, Loss::PowerOff, Loss::Partition, Loss::Carrier, Loss::ServiceCut];
-            return What::HolderLost { how: random.one_of(&how) };
-        }
-        Profile::Edges => {
-            let node = random.between(0, 1) as usize % options.nodes;
-            let other = (node + 1) % options.nodes;
-            return if random.per_million(500_000) {
-                What::Slow { from: node, to: other, by: random.skewed(beat / 4, 2 * beat) }
-            } else {
-                What::Torn { node, other, crash: random.per_million(500_000) }
-            };
-        }
-        Profile::Calm | Profile::Loss => [1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0],
-        Profile::Cuts => [2, 5, 3, 4, 3, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0],
-        Profile::Pauses => [0, 2, 1, 2, 0, 0, 1, 12, 0, 0, 0, 0, 0, 0, 1],
-        Profile::Crashes => [0, 2, 1, 2, 0, 0, 1, 1, 8, 5, 0, 0, 0, 0, 1],
-        Profile::Hosts => [0, 1, 1, 1, 2, 1, 0, 0, 2, 1, 7, 3, 3, 1, 0],
-        Profile::Commands => [0, 2, 1, 2, 1, 0, 0, 1, 1, 0, 0, 0, 0, 16, 0],
-        Profile::Mixed => [2, 3, 2, 3, 2, 1, 2, 4, 3, 2, 3, 1, 1, 5, 1],
-    };
-    let nodes = options.nodes as u64;
-    let node = random.between(0, nodes - 1) as usize;
-    let other =
-        if nodes == 1 { node } else { (node + random.between(1, nodes - 1) as usize) % options.nodes };
-    let path = random.between(0, paths.len() as u64 - 1) as usize;
-    let disk_lost = random.per_million(250_000);
-    match random.weighted(&weights) {
-        0 => What::PathCut { from: node, to: other, path },
-        1 => What::DirectionCut { from: node, to: other },
-        2 => What::HeartbeatsCut { one: node, other },
-        3 => What::Partition { one: node, other },
-        4 => {
-            let (inward, outward) =
-                random.one_of(&[(true, true), (true, true), (true, false), (false, true)]);
-            What::ServicePort { node, inward, outward }
-        }
-        5 => What::PrivatePort { node },
-        6 => What::Slow { from: node, to: other, by: random.skewed(beat, 4 * dead) },
-        7 => What::Pause { node },
-        8 => What::Crash { node, disk_lost },
-        9 => What::PowerOff { node, disk_lost },
-        10 => What::Link { node, gone: random.per_million(500_000) },
-        11 => What::AddressFails { node },
-        12 => What::DiskFails { node },
-        13 => What::Command { node, command: draw_command(random) },
-        _ => What::Garbage { node },
-    }
-}
-
-fn draw_command(random: &mut Random) -> Command {
-    let group = GroupIndex(0);
-    let force = random.per_million(150_000);
-    match random.weighted(&[6, 6, 2, 3, 1]) {
-        // A forced promote vouches for what cannot be checked here, so that it is left to tests of its own.
-        0 => Command::Promote { group, force: false },
-        1 => Command::Demote { group, force },
-        2 => Command::Drain { force },
-        3 => Command::Undrain,
-        _ => Command::Resign,
     }
 }
