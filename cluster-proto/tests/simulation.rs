@@ -273,6 +273,22 @@ fn one_node_alone() {
     }
 }
 
+#[test]
+fn a_violation_shrinks_and_is_told() {
+    let big =
+        Options { planted: Some(Planted::LongLeases), ..Options::majority(3, Profile::Partitions, 5, 1) };
+    let found = simulation::run(&big).expect_err("the planted bug is in every lease");
+    let small = simulation::shrink(found);
+    assert_eq!(small.rule, Rule::StalledIsDark);
+    assert!(
+        small.options.nodes < 5 && small.options.witnesses == 0 && small.options.heartbeats < 20,
+        "{small}"
+    );
+    let (lines, outcome) = simulation::replay(&small.options, usize::MAX);
+    assert!(matches!(outcome, Err((Rule::StalledIsDark, _))), "{outcome:?}");
+    assert!(lines.iter().any(|line| line.contains("LEASE group 0")), "{lines:#?}");
+}
+
 /// The rule that some cluster of three, or of two and a witness, sees broken by the planted bug.
 fn caught_by_majority(planted: Planted, profile: Profile, unchecked: Option<Rule>) -> Option<(Rule, String)> {
     (0..400).find_map(|seed| {

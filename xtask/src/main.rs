@@ -63,12 +63,20 @@ enum Verb {
         arguments: Vec<OsString>,
     },
     /// Run the election core through random networks in the simulator.
+    #[command(after_help = SIM_HELP)]
     Sim {
         /// Arguments of `cluster-lab sim`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
         arguments: Vec<OsString>,
     },
 }
+
+const SIM_HELP: &str = "\
+  --seeds N --first SEED --seconds S     how much
+  --profile P --nodes N --witnesses N --non-voters N --quorum off|majority|drawn --heartbeats N
+                                         which clusters; several of each in turn unless given
+  --replay SEED [--lines N]              one run again, as a timeline
+Exit code 1 if a rule was broken.";
 
 const RUN_HELP: &str = "\
 Without --config: nodes a and b, a switch and a client on this machine, in network namespaces of their own.

@@ -19,6 +19,8 @@ pub(super) fn draw_troubles(
     let count = match options.profile {
         Profile::Calm | Profile::Loss => random.between(0, 0),
         Profile::HolderLost => 1,
+        // Few and long, so that there is time to see who serves meanwhile.
+        Profile::Partitions => random.between(1, 5),
         _ => random.between(1, 10),
     };
     let mut troubles: Vec<Trouble> = (0..count)
@@ -27,6 +29,10 @@ pub(super) fn draw_troubles(
             let short = random.per_million(500_000);
             let lasts =
                 if short { random.skewed(beat / 8, 3 * dead) } else { random.between(beat, 8 * dead) };
+            let lasts = match options.profile {
+                Profile::Partitions => random.between(beat, (until - from) / 2),
+                _ => lasts,
+            };
             let at = random.between(from, until.saturating_sub(beat).max(from));
             let at =
                 if options.profile == Profile::HolderLost { from + random.between(0, 5 * beat) } else { at };

@@ -13,7 +13,8 @@ use super::clock::MICROSECOND;
 use super::host::{Action, MapEntry, Phase, Processed, Processing, node_of_peer};
 use super::options::{Planted, Rule};
 use super::plan::{mac_of, node_id};
-use super::world::{World, describe, input_of, tell};
+use super::words::{describe, event_in_words};
+use super::world::{World, input_of, tell};
 
 /// Datagrams read from one socket in a turn, as the real driver does.
 const DATAGRAMS_A_TURN: usize = 64;
@@ -298,7 +299,7 @@ impl World<'_> {
                 }
             }
             Effect::Event(event) => {
-                tell!(self, "node {node}: event {:?}", event.kind);
+                tell!(self, "node {node}: {}", event_in_words(event.kind));
                 self.count_event(node, event.kind);
             }
         }

@@ -14,6 +14,7 @@
 //! | `network.rs` | who reaches whom |
 //! | `clock.rs` | clocks that run at their own rates |
 //! | `check.rs` | the rules |
+//! | `words.rs` | messages, troubles and events in words |
 //! | `random.rs` | chance |
 //!
 //! Not here: any rule of the election. A test that fails names its seed, and the seed repeats it.
@@ -29,6 +30,7 @@ mod plan;
 mod random;
 mod serving;
 mod troubles;
+mod words;
 mod world;
 
 use std::time::Duration;
@@ -50,6 +52,54 @@ pub fn run(options: &Options) -> Result<Report, Box<Violation>> {
     match world.run() {
         Ok(()) => Ok(world.report),
         Err(_) => Err(Box::new(explain(options, plan))),
+    }
+}
+
+/// Repeats a run and tells what happens in it, the last so many lines, and how it ends.
+///
+/// # Errors
+/// Beside the lines, the rule that was broken and how.
+pub fn replay(options: &Options, lines: usize) -> (Vec<String>, Result<Report, (Rule, String)>) {
+    let plan = Plan::draw(options);
+    let mut world = World::new(options, &plan, lines);
+    let outcome = world.run();
+    let mut told = describe_plan(&plan);
+    told.extend(world.take_timeline());
+    (told, outcome.map(|()| world.report))
+}
+
+/// Looks for a shorter run, and one of fewer hosts, in which the same seed breaks the same rule.
+#[must_use]
+pub fn shrink(found: Box<Violation>) -> Box<Violation> {
+    let mut smallest = found;
+    loop {
+        let Options { nodes, witnesses, non_voters, heartbeats, .. } = smallest.options;
+        let with = |nodes, witnesses, non_voters: usize, heartbeats| Options {
+            nodes,
+            witnesses,
+            non_voters: non_voters.min(nodes),
+            heartbeats,
+            ..smallest.options.clone()
+        };
+        let mut smaller = Vec::new();
+        for fewer in [heartbeats / 2, heartbeats * 3 / 4, heartbeats * 9 / 10] {
+            smaller.push(with(nodes, witnesses, non_voters, fewer));
+        }
+        smaller.push(with(nodes, witnesses.saturating_sub(1), non_voters, heartbeats));
+        smaller.push(with(nodes.saturating_sub(1), witnesses, non_voters, heartbeats));
+        let is_smaller = |options: &Options| {
+            options.nodes >= 1
+                && options.heartbeats >= 10
+                && (options.nodes, options.witnesses, options.heartbeats) != (nodes, witnesses, heartbeats)
+        };
+        let next = smaller
+            .iter()
+            .filter(|options| is_smaller(options))
+            .find_map(|options| run(options).err().filter(|violation| violation.rule == smallest.rule));
+        match next {
+            Some(violation) => smallest = violation,
+            None => return smallest,
+        }
     }
 }
 
@@ -93,8 +143,22 @@ fn explain(options: &Options, mut plan: Plan) -> Violation {
         .run()
         .err()
         .unwrap_or((Rule::Bounded, "the same options gave another run: the core is not pure".into()));
+    Violation {
+        options: options.clone(),
+        rule,
+        step: world.step,
+        at: Duration::from_nanos(world.now),
+        what,
+        faults: describe_plan(&plan),
+        timeline: world.take_timeline(),
+    }
+}
+
+/// The cluster and what goes wrong in it.
+fn describe_plan(plan: &Plan) -> Vec<String> {
     let timing = &plan.timing;
     let mut faults = vec![
+        format!("{:?}", plan.quorum),
         format!("{timing:?}"),
         format!("paths over the service link: {:?}", plan.paths),
         format!("{:?}", plan.quality),
@@ -106,7 +170,7 @@ fn explain(options: &Options, mut plan: Plan) -> Violation {
     );
     faults.extend(plan.troubles.iter().map(|trouble| {
         let from = Duration::from_nanos(trouble.at);
-        format!("at {from:?} for {:?}: {:?}", Duration::from_nanos(trouble.lasts), trouble.what)
+        format!("at {from:?} for {:?}: {}", Duration::from_nanos(trouble.lasts), trouble.what)
     }));
     faults.push(format!(
         "warm at {:?}, healed at {:?}, settled at {:?}",
@@ -114,13 +178,5 @@ fn explain(options: &Options, mut plan: Plan) -> Violation {
         Duration::from_nanos(plan.heal_at),
         Duration::from_nanos(plan.settled_at)
     ));
-    Violation {
-        options: options.clone(),
-        rule,
-        step: world.step,
-        at: Duration::from_nanos(world.now),
-        what,
-        faults,
-        timeline: world.take_timeline(),
-    }
+    faults
 }

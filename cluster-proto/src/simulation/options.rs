@@ -80,6 +80,21 @@ impl Options {
         self.voters() / 2 + 1
     }
 
+    /// The arguments of `cargo xtask sim` that repeat the run.
+    #[must_use]
+    pub fn arguments(&self) -> String {
+        let Self { seed, profile, nodes, witnesses, non_voters, heartbeats, .. } = self;
+        let quorum = match self.quorum {
+            Some(Quorum::Off) => "off",
+            Some(Quorum::Majority) => "majority",
+            None => "drawn",
+        };
+        format!(
+            "--replay {seed} --profile {profile} --nodes {nodes} --witnesses {witnesses} --non-voters {non_voters} \
+             --quorum {quorum} --heartbeats {heartbeats}"
+        )
+    }
+
     /// What the environment has to say of witnesses, votes and quorum where they are not the usual ones.
     fn variables(&self) -> String {
         let mut words = String::new();
@@ -336,7 +351,8 @@ impl fmt::Display for Violation {
             options.heartbeats,
             options.nodes,
             options.variables()
-        )
+        )?;
+        write!(f, "\n    or: cargo xtask sim {}", options.arguments())
     }
 }
 

@@ -233,7 +233,8 @@ impl Plan {
         let startup = nanos(timing.startup_wait);
         let warm_at = startup + 4 * dead + 20 * beat + driver.address * 4 + random.between(0, 10 * beat);
         let warm_at = if options.is_pair() { warm_at } else { warm_at + 30 * beat + 2 * dead };
-        let chaos = u64::from(options.heartbeats) * beat;
+        let longer = if profile == Profile::Partitions && !options.is_pair() { 3 } else { 1 };
+        let chaos = u64::from(options.heartbeats) * beat * longer;
         let heal_at = warm_at + chaos;
         let troubles = draw_troubles(&mut random, options, &paths, (warm_at, heal_at), dead, beat);
         let address_fails = troubles.iter().any(|trouble| matches!(trouble.what, What::AddressFails { .. }));

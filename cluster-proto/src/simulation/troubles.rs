@@ -16,7 +16,7 @@ use std::rc::Rc;
 impl World<'_> {
     pub(super) fn trouble(&mut self, place: usize, begins: bool) -> Result<(), Broken> {
         let what = self.plan.troubles[place].what;
-        tell!(self, "{} {what:?}", if begins { "BEGINS" } else { "ENDS" });
+        tell!(self, "{} {what}", if begins { "BEGINS" } else { "ENDS" });
         self.changes(what, begins);
         match what {
             What::PathCut { from, to, path } => self.network.cut(from, to, path, begins),

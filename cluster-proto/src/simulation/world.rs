@@ -16,6 +16,7 @@ use super::network::{Fate, Network};
 use super::options::{Options, Planted, Profile, Report};
 use super::plan::{CLIENTS, Plan, mac_of};
 use super::random::Random;
+use super::words::describe;
 
 /// How many datagrams are kept to be replayed.
 const RECORDED: usize = 256;
@@ -45,6 +46,8 @@ pub(super) struct World<'a> {
     pub(super) lost: Option<(usize, TrueTime)>,
     pub(super) calm: super::serving::Calm,
     timeline: Option<VecDeque<String>>,
+    /// How many lines it keeps.
+    told: usize,
 }
 
 /// Something that happens at a point in true time.
@@ -160,7 +163,8 @@ impl<'a> World<'a> {
             last_holder: vec![None; groups],
             lost: None,
             calm: super::serving::Calm::new(groups),
-            timeline: (told > 0).then(|| VecDeque::with_capacity(told)),
+            timeline: (told > 0).then(VecDeque::new),
+            told,
             random: Random::new(random.next()),
         };
         for (node, host) in plan.hosts.iter().enumerate() {
@@ -206,7 +210,7 @@ impl<'a> World<'a> {
     pub(super) fn write(&mut self, line: String) {
         let (step, now) = (self.step, self.now);
         if let Some(timeline) = &mut self.timeline {
-            if timeline.len() == timeline.capacity() {
+            if timeline.len() >= self.told {
                 timeline.pop_front();
             }
             timeline.push_back(format!("{step:>7} {:>12.6} ms  {line}", now as f64 / 1e6));
@@ -524,25 +528,6 @@ impl<'a> World<'a> {
     pub(super) fn shown(&self, node: usize) -> Time {
         self.hosts[node].clock.shows(self.now)
     }
-}
-
-/// A message in a few words.
-pub(super) fn describe(bytes: &[u8]) -> String {
-    use crate::wire::{Kind, Message};
-    let Ok(message) = Message::parse(bytes) else { return format!("{} broken bytes", bytes.len()) };
-    let header = message.header;
-    let kind = if header.kind == Kind::Heartbeat { "heartbeat" } else { "ack" };
-    let mut words = format!("{kind} #{} of {}", header.sequence, header.node.0);
-    if !header.voting {
-        words += " (not voting)";
-    }
-    for claim in message.claims() {
-        words += &format!(" {:?} {}", claim.stand, claim.epoch);
-    }
-    for vote in message.votes() {
-        words += &format!(" vote {}", vote.epoch);
-    }
-    words
 }
 
 /// Uses what the driver's file needs of this one's imports.

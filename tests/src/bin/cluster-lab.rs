@@ -37,6 +37,30 @@ enum Command {
         /// Only this profile of faults; all in turn unless given.
         #[arg(long)]
         profile: Option<String>,
+        /// So many nodes in each cluster; several sizes in turn unless given.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=32))]
+        nodes: Option<u8>,
+        /// So many witnesses in each cluster.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=8))]
+        witnesses: Option<u8>,
+        /// So many of the nodes have no vote.
+        #[arg(long, default_value_t = 0)]
+        non_voters: u8,
+        /// How many votes a lease takes; drawn for pairs and the majority for others unless given.
+        #[arg(long)]
+        quorum: Option<Quorum>,
+        /// How long things go wrong in each cluster, in heartbeat intervals.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+        heartbeats: Option<u32>,
+        /// End after so many seconds, even if seeds are left.
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// Run this seed alone and print its timeline, with the options that a violation prints.
+        #[arg(long, value_name = "SEED")]
+        replay: Option<u64>,
+        /// With --replay: only so many lines before the end.
+        #[arg(long, requires = "replay")]
+        lines: Option<usize>,
     },
     /// Show a cluster of two nodes, with keys to break it; as lines of text where there is no terminal.
     Demo {
@@ -44,6 +68,17 @@ enum Command {
         #[arg(long = "for", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
         seconds: Option<u64>,
     },
+}
+
+/// The configuration's words.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Quorum {
+    /// For pairs: all peers that are heard.
+    Off,
+    /// More than half of the voters.
+    Majority,
+    /// The seed decides for pairs, and it is the majority for others.
+    Drawn,
 }
 
 #[derive(Subcommand)]
@@ -84,7 +119,47 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Sim { seeds, first, profile } => simulate::run(&Plan { seeds, first, profile }).map(drop),
+        Command::Sim {
+            seeds,
+            first,
+            profile,
+            nodes,
+            witnesses,
+            non_voters,
+            quorum,
+            heartbeats,
+            seconds,
+            replay,
+            lines,
+        } => {
+            let total = usize::from(nodes.unwrap_or(7)) + usize::from(witnesses.unwrap_or(0));
+            ensure!(total <= 32, "nodes and witnesses together are at most 32");
+            let pair = total <= 2 && nodes.is_some();
+            ensure!(
+                !matches!(quorum, Some(Quorum::Off)) || pair,
+                "without quorum there are two nodes: add --nodes 2"
+            );
+            let quorum = match quorum {
+                Some(Quorum::Off) => Some(cluster_proto::Quorum::Off),
+                Some(Quorum::Majority) => Some(cluster_proto::Quorum::Majority),
+                Some(Quorum::Drawn) | None => None,
+            };
+            let plan = Plan {
+                seeds,
+                first,
+                profile,
+                nodes: nodes.map(usize::from),
+                witnesses: witnesses.map(usize::from),
+                non_voters: usize::from(non_voters),
+                quorum,
+                heartbeats,
+                time: seconds.map(Duration::from_secs),
+            };
+            match replay {
+                Some(seed) => simulate::replay(&plan, seed, lines),
+                None => simulate::run(&plan).map(drop),
+            }
+        }
         Command::Bench(Bench::Failover { trials, only, faults, write }) => {
             needs_root()?;
             sweep::on_the_way_out()?;
