@@ -262,6 +262,7 @@ impl World<'_> {
                 }
                 let bytes = match self.options.planted {
                     Some(Planted::VotesForAll) => self.with_all_votes(node, path, bytes),
+                    Some(Planted::VotesWithheld) => self.without_votes(node, bytes),
                     _ => bytes,
                 };
                 self.send(node, path, bytes);
@@ -424,6 +425,19 @@ impl World<'_> {
             return bytes;
         };
         self.emit(node, &wire::Header { voting: true, ..message.header }, asked)
+    }
+
+    /// A message without its votes, between the quiet time before and that after the troubles.
+    fn without_votes(&self, node: usize, bytes: Rc<[u8]>) -> Rc<[u8]> {
+        let troubled = (self.plan.warm_at..self.plan.heal_at).contains(&self.now);
+        let Ok(message) = wire::Message::parse(&bytes) else { return bytes };
+        if !troubled {
+            return bytes;
+        }
+        let mut without = Vec::new();
+        let key = wire::Authenticator::new(&self.plan.settings(node).keys[0]);
+        wire::emit(&mut without, &message.header, message.claims(), [], &[], &key);
+        without.into()
     }
 
     /// Takes note of what a heartbeat asks for, and has an acknowledgement count for the newest heartbeat.

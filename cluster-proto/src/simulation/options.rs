@@ -210,6 +210,8 @@ pub enum Planted {
     DiskLies,
     /// Acknowledgements carry votes for everything that their receiver asked for, whatever the core has promised.
     VotesForAll,
+    /// No message carries votes, whatever the core has promised, while something is wrong.
+    VotesWithheld,
     /// Leases written into the map last as long as the promises they rest on: D.
     LeaseAsLongAsPromise,
     /// Acknowledgements count for the newest heartbeat, whichever they answer.
