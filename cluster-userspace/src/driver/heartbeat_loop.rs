@@ -20,9 +20,10 @@ use crate::network::arp::{self, Arp, Operation};
 use crate::network::heartbeat_socket::{PathSocket, Received, Sent, StrangerSocket};
 use crate::network::packet_socket::ArpSocket;
 
-/// Datagrams read from one path before the timers run: a flood cannot hold them up.
-const DATAGRAMS_A_TURN: usize = 64;
-/// ARP frames, likewise.
+/// Timers that are due wait for this many turns while there is something to read, of which each turn takes one datagram
+/// from every socket: a flood cannot hold them up for longer.
+const TURNS_BEFORE_TIMERS: u32 = 64;
+/// ARP frames read in one turn.
 const FRAMES_A_TURN: usize = 32;
 /// Strangers' datagrams, which are only counted.
 const STRANGERS_A_TURN: usize = 32;
@@ -141,10 +142,11 @@ impl HeartbeatLoop {
 
     fn run(&mut self) {
         self.handle(Input::Tick);
+        let mut turns = 0;
         while !self.stopping {
             let deadline = self.core.deadline();
             self.mailbox.flush();
-            self.wait(deadline);
+            let readable = self.wait(deadline);
             let woke = clock::now();
             self.counters.wakeups += 1;
             let late = woke.since(deadline);
@@ -152,18 +154,25 @@ impl HeartbeatLoop {
             if late >= self.dead_after / 2 {
                 self.handle(Input::Overslept(late));
             }
-            self.read_heartbeats();
-            self.read_arp();
-            self.read_orders();
-            self.handle(Input::Tick);
+            if readable {
+                self.read_heartbeats();
+                self.read_arp();
+                self.read_orders();
+                turns += 1;
+            }
+            // Whether there is more to read, the next wait says. Timers run once nothing is left.
+            if !readable || turns >= TURNS_BEFORE_TIMERS {
+                turns = 0;
+                self.handle(Input::Tick);
+            }
             self.answer_refused();
         }
         self.mailbox.flush();
     }
 
-    /// Waits for the deadline or a socket, and notes which sockets have something. A socket without was empty when the
-    /// wait ended, so that the others alone have to be read.
-    fn wait(&mut self, deadline: Time) {
+    /// Waits for the deadline or a socket, notes which sockets have something, and returns whether any has. A socket
+    /// without was empty when the wait ended, so that the others alone have to be read.
+    fn wait(&mut self, deadline: Time) -> bool {
         let left = Duration::from_nanos(deadline.as_nanos().saturating_sub(clock::now().as_nanos()));
         let sockets = self.paths.iter().flatten().map(AsFd::as_fd);
         let strangers = self.strangers.iter().map(AsFd::as_fd);
@@ -182,6 +191,7 @@ impl HeartbeatLoop {
         for (ready, fd) in self.ready.iter_mut().zip(&fds[..used]) {
             *ready = polled.is_err() || fd.any().unwrap_or(true);
         }
+        polled != Ok(0)
     }
 
     fn read_heartbeats(&mut self) {
@@ -193,25 +203,22 @@ impl HeartbeatLoop {
                 if !self.ready[place] {
                     continue;
                 }
-                for _ in 0..DATAGRAMS_A_TURN {
-                    match self.paths[peer][path].receive(&mut buffer) {
-                        Received::Datagram { len, truncated, overflow } => {
-                            self.counters.received += 1;
-                            if overflow {
-                                self.counters.overflows += 1;
-                                self.handle(Input::SocketOverflow);
-                            }
-                            if truncated {
-                                self.counters.truncated += 1;
-                                continue;
-                            }
-                            let path = PathIndex { peer, path };
-                            self.handle(Input::Datagram { path, bytes: &buffer[..len] });
+                match self.paths[peer][path].receive(&mut buffer) {
+                    Received::Datagram { len, truncated, overflow } => {
+                        self.counters.received += 1;
+                        if overflow {
+                            self.counters.overflows += 1;
+                            self.handle(Input::SocketOverflow);
                         }
-                        Received::Stranger => self.counters.strangers += 1,
-                        Received::Unreachable => {}
-                        Received::Empty | Received::Failed(_) => break,
+                        if truncated {
+                            self.counters.truncated += 1;
+                            continue;
+                        }
+                        let path = PathIndex { peer, path };
+                        self.handle(Input::Datagram { path, bytes: &buffer[..len] });
                     }
+                    Received::Stranger => self.counters.strangers += 1,
+                    Received::Unreachable | Received::Empty | Received::Failed(_) => {}
                 }
             }
         }

@@ -27,7 +27,7 @@ const AFTERMATH: Duration = Duration::from_millis(500);
 /// learnt by then.
 const STEADY: Duration = Duration::from_millis(1500);
 /// How many spoilt trials are repeated for each good one that is wanted.
-const REPEATS: usize = 3;
+const REPEATS: usize = 1;
 
 /// What is done to the node that serves.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, clap::ValueEnum)]
@@ -255,7 +255,8 @@ fn trial(who: Contestant, fault: Fault) -> anyhow::Result<Trial> {
     let outage = client.outage(Window { from: struck - margin, to: after + AFTERMATH });
     // What the machine did before the strike and after the outage has no part in the figure.
     let measured = Window { from: struck - margin, to: outage.to.max(struck) + margin };
-    let stall = canary.worst(measured, true).max(client.longest_pause(measured));
+    // The client's own pauses are no measure of the machine: it waits while the VIP's Ethernet address is unknown.
+    let stall = canary.worst(measured, true);
     Ok(Trial {
         outage_us: micros(outage.length),
         taken_over,
