@@ -369,7 +369,6 @@ fn what_is_documented_but_not_built_is_said_to_be_so() {
     let group = |n: usize| format!("[[group]]\nname = \"g{n}\"\nvips = [\"192.0.2.{}/32\"]\n", n + 1);
     let many_groups: String = (0..24).map(group).collect();
     let cases = [
-        (in_cluster("key_files = [\"cluster.key\"]"), "cluster.key_files"),
         (in_cluster("quorum = \"majority\""), "cluster.quorum"),
         (format!("{GOOD}[[witness]]\nname = \"w\"\naddresses = [\"10.78.0.9\"]\n"), "witness"),
         (format!("{GOOD}[metrics]\nlisten = \"127.0.0.1:9750\"\n"), "metrics"),
@@ -550,6 +549,42 @@ fn the_key_is_kept_secret_or_refused() {
         );
         assert!(!all.contains("abcdef"), "no part of a key is shown: {all}");
     }
+}
+
+#[test]
+fn the_first_of_several_keys_signs_and_each_file_is_checked() {
+    let directory = Directory::new();
+    let given = |line: &str| GOOD.replace("key_file = \"cluster.key\"", line);
+    let both = given("key_files = [\"new.key\", \"cluster.key\"]");
+
+    directory.write("new.key", &"a5".repeat(32), 0o600);
+    let (one, _) = directory.parse(GOOD).unwrap().settings("a").unwrap();
+    let (several, _) = directory.parse(&both).unwrap().settings("a").unwrap();
+    assert_eq!(several.keys.iter().map(|key| key.0).collect::<Vec<_>>(), [[0xa5; 32], one.keys[0].0]);
+
+    let refused = [
+        ("key_files = []", "cluster.key_files", "at least one file"),
+        ("key_files = \"cluster.key\"", "cluster.key_files", ""),
+        ("key_file = \"cluster.key\"\nkey_files = [\"cluster.key\"]", "cluster.key_files", "not both"),
+        (
+            "key_files = [\"cluster.key\", \"absent.key\"]",
+            "cluster.key_files[1]",
+            "absent.key: cannot be read",
+        ),
+    ];
+    for (line, key, words) in refused {
+        let errors = directory.errors(&given(line));
+        assert!(
+            matches!(&errors[..], [error] if error.1 == key && error.2.contains(words)),
+            "{line}: {errors:?}"
+        );
+    }
+
+    directory.write("new.key", &"a5".repeat(32), 0o644);
+    directory.write("cluster.key", "abc\n", 0o600);
+    let errors = directory.errors(&both);
+    let keys: Vec<_> = errors.iter().map(|error| error.1.as_str()).collect();
+    assert_eq!(keys, ["cluster.key_files[0]", "cluster.key_files[1]"], "all files at once: {errors:?}");
 }
 
 #[test]

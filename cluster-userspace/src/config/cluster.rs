@@ -13,7 +13,8 @@ use super::{DEFAULT_SOCKET, DEFAULT_STATE_DIR, key_file};
 #[derive(Clone, Debug)]
 pub(super) struct Cluster {
     pub(super) name: String,
-    pub(super) key: Key,
+    /// The first signs, all verify; never empty.
+    pub(super) keys: Vec<Key>,
     pub(super) state_dir: PathBuf,
 }
 
@@ -21,11 +22,7 @@ pub(super) fn read_cluster(root: &Section<'_>, file: &Path, findings: &mut Findi
     let section = root
         .required("cluster", "a `[cluster]` section with `name` and `key_file`", findings)?
         .section(findings)?;
-    section.refuse_unknown(
-        &["name", "key_file", "quorum", "state_dir"],
-        &[("key_files", "several keys are")],
-        findings,
-    );
+    section.refuse_unknown(&["name", "key_file", "key_files", "quorum", "state_dir"], &[], findings);
     let name = section
         .required("name", "the same name on every node, such as \"edge\"", findings)
         .and_then(|item| values::name(&item, findings));
@@ -34,23 +31,40 @@ pub(super) fn read_cluster(root: &Section<'_>, file: &Path, findings: &mut Findi
         quorum.choice(&["auto", "off"], &["majority"], findings);
     }
     let state_dir = absolute_path(&section, "state_dir", DEFAULT_STATE_DIR, findings);
-    let key_given = if section.item("key_files").is_some() {
-        section.item("key_file")
-    } else {
-        section.required("key_file", "the file `clusterctl keygen` was printed into", findings)
+    let keys = read_keys(&section, file, findings);
+    Some(Cluster { name: name?.to_owned(), keys: keys?, state_dir: state_dir? })
+}
+
+/// The keys of exactly one of `key_file` and `key_files`.
+fn read_keys(section: &Section<'_>, file: &Path, findings: &mut Findings) -> Option<Vec<Key>> {
+    let Some(several) = section.item("key_files") else {
+        let item = section.required("key_file", "the file `clusterctl keygen` was printed into", findings)?;
+        let path = item.string(findings)?;
+        return Some(vec![read_key(&item, path, file, findings)?]);
     };
-    let key = key_given.and_then(|item| {
-        let path = Path::new(item.string(findings)?);
-        let path = file.parent().unwrap_or(Path::new("")).join(path);
-        key_file::read(&path)
-            .map_err(|reasons| {
-                for reason in reasons {
-                    item.refuse(format!("{}: {reason}", path.display()), findings);
-                }
-            })
-            .ok()
-    });
-    Some(Cluster { name: name?.to_owned(), key: key?, state_dir: state_dir? })
+    if section.item("key_file").is_some() {
+        several.refuse("give either `key_file` or `key_files`, not both", findings);
+        return None;
+    }
+    let paths = several.strings(findings)?;
+    if paths.is_empty() {
+        several.refuse("needs at least one file; the first key signs, all verify", findings);
+        return None;
+    }
+    // Every file is read before any failure counts, so that all that is wrong is said at once.
+    let keys: Vec<_> = paths.iter().map(|(item, path)| read_key(item, path, file, findings)).collect();
+    keys.into_iter().collect()
+}
+
+fn read_key(item: &Item<'_>, path: &str, file: &Path, findings: &mut Findings) -> Option<Key> {
+    let path = file.parent().unwrap_or(Path::new("")).join(path);
+    key_file::read(&path)
+        .map_err(|reasons| {
+            for reason in reasons {
+                item.refuse(format!("{}: {reason}", path.display()), findings);
+            }
+        })
+        .ok()
 }
 
 /// `[timing]`, and the rules that make two leases at once impossible.

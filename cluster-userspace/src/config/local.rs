@@ -188,7 +188,7 @@ impl Config {
                 .collect(),
             groups: self.groups.iter().map(|group| self.core_group(group)).collect(),
             timing: self.timing,
-            keys: vec![self.cluster.key.clone()],
+            keys: self.cluster.keys.clone(),
         };
         let local = Local {
             cluster: self.cluster.name.clone(),
