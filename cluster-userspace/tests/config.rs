@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use cluster_proto::{ClusterId, Failback, GroupId, NodeId};
+use cluster_proto::{ClusterId, Failback, GroupId, NodeId, Quorum};
 use cluster_userspace::config::{Config, ConfigErrors, Vip, Warning, XdpMode};
 use proptest::prelude::*;
 
@@ -253,7 +253,7 @@ fn each_error_alone_is_found_where_it_is() {
         ("\"edge\"", "7", 2, "cluster.name", "must be a string in quotes, not an integer"),
         ("key_file = \"cluster.key\"\n", "", 1, "cluster.key_file", "clusterctl keygen"),
         ("cluster.key", "absent.key", 3, "cluster.key_file", "cannot be read: No such file"),
-        ("name = \"edge\"", "name = \"edge\"\nquorum = \"always\"", 3, "cluster.quorum", "use \"auto\" or \"off\""),
+        ("name = \"edge\"", "name = \"edge\"\nquorum = \"always\"", 3, "cluster.quorum", "use \"auto\", \"off\" or \"majority\""),
         ("name = \"edge\"", "name = \"edge\"\nstate_dir = \"var\"", 3, "cluster.state_dir", "absolute path"),
         ("name = \"edge\"", "name = \"edge\"\nkeyfile = \"x\"", 3, "cluster.keyfile", "did you mean `key_file`?"),
         ("name = \"edge\"", "name = \"edge\"\ncolour = \"x\"", 3, "cluster.colour", "this section has `name`, `key_file`"),
@@ -362,17 +362,13 @@ fn names_are_bounded_in_length() {
 #[test]
 fn what_is_documented_but_not_built_is_said_to_be_so() {
     let directory = Directory::new();
-    let in_cluster = |line: &str| GOOD.replace("name = \"edge\"", &format!("name = \"edge\"\n{line}"));
     let in_node = |line: &str| GOOD.replace("name = \"b\"", &format!("name = \"b\"\n{line}"));
     let in_group = |line: &str| format!("{GOOD}{line}\n");
-    let third = "[[node]]\nname = \"c\"\ninterface = \"eth0\"\naddresses = [\"10.78.0.3\", \"10.77.0.3\"]\n";
     let group = |n: usize| format!("[[group]]\nname = \"g{n}\"\nvips = [\"192.0.2.{}/32\"]\n", n + 1);
     let many_groups: String = (0..24).map(group).collect();
     let cases = [
-        (in_cluster("quorum = \"majority\""), "cluster.quorum"),
         (format!("{GOOD}[[witness]]\nname = \"w\"\naddresses = [\"10.78.0.9\"]\n"), "witness"),
         (format!("{GOOD}[metrics]\nlisten = \"127.0.0.1:9750\"\n"), "metrics"),
-        (format!("{GOOD}{third}"), "node[2]"),
         (format!("{GOOD}{many_groups}"), "group[24]"),
         (in_node("weight = 1"), "node[1].weight"),
         (in_node("spare = false"), "node[1].spare"),
@@ -390,7 +386,6 @@ fn what_is_documented_but_not_built_is_said_to_be_so() {
         (in_group("protocol = \"vrrp2\""), "group[0].protocol"),
         (in_group("protocol = \"carp\""), "group[0].protocol"),
         (in_group("vlan = 100"), "group[0].vlan"),
-        (in_group("gateway = \"10.77.0.254\""), "group[0].gateway"),
         (in_group("hash = \"flow\""), "group[0].hash"),
         (in_group("apart = [\"db\"]"), "group[0].apart"),
         (in_group("failback = \"idle\""), "group[0].failback"),
@@ -411,7 +406,7 @@ fn all_errors_come_at_once_and_in_order() {
     let text = r#"[cluster]
 nam = "edge"
 key_file = "absent.key"
-quorum = "majority"
+quorum = "most"
 
 [timing]
 heartbeat = "20ms"
@@ -696,5 +691,99 @@ proptest! {
         let accepted = directory.parse(&(timing + GOOD)).is_ok();
         let keeps = heartbeat >= 1_000 && lease >= 3 * heartbeat && 10 * dead_after >= 11 * lease;
         prop_assert_eq!(accepted, keeps);
+    }
+}
+
+/// `GOOD` with so many more nodes: n2, n3, …, each with these further lines.
+fn with_more_nodes(count: usize, lines: &str) -> String {
+    let node = |n: usize| {
+        format!(
+            "[[node]]\nname = \"n{n}\"\ninterface = \"eth0\"\naddresses = [\"10.78.0.{n}\", \"10.77.0.{n}\"]\n{lines}\n"
+        )
+    };
+    let more: String = (0..count).map(|n| node(n + 3)).collect();
+    format!("{GOOD}{more}")
+}
+
+#[test]
+fn three_voters_decide_by_majority_and_two_do_not() {
+    let directory = Directory::new();
+    let quorum = |text: &str| directory.parse(text).unwrap().settings("a").unwrap().0.quorum;
+    let in_cluster =
+        |text: &str, line: &str| text.replace("name = \"edge\"", &format!("name = \"edge\"\n{line}"));
+    assert_eq!(quorum(GOOD), Quorum::Off);
+    assert_eq!(quorum(&with_more_nodes(1, "")), Quorum::Majority);
+    assert_eq!(quorum(&with_more_nodes(1, "voter = false")), Quorum::Off);
+    assert_eq!(quorum(&in_cluster(&with_more_nodes(1, ""), "quorum = \"off\"")), Quorum::Off);
+    assert_eq!(quorum(&in_cluster(GOOD, "quorum = \"majority\"")), Quorum::Majority);
+
+    let (settings, local) =
+        directory.parse(&with_more_nodes(2, "voter = false")).unwrap().settings("b").unwrap();
+    let votes: Vec<bool> = settings.peers.iter().map(|peer| peer.voter).collect();
+    assert_eq!((settings.voter, votes), (true, vec![true, false, false]));
+    assert_eq!(local.peers.len(), 3);
+    assert_eq!(settings.groups[0].prefer.len(), 4, "whoever does not vote may serve all the same");
+}
+
+#[test]
+fn there_are_bounds_on_nodes_and_voters() {
+    let directory = Directory::new();
+    assert_eq!(directory.errors(&with_more_nodes(7, "")), []);
+    let too_many_voters = directory.errors(&with_more_nodes(8, ""));
+    let [(_, key, message)] = &too_many_voters[..] else { panic!("{too_many_voters:?}") };
+    assert_eq!(key, "node[9].voter");
+    assert!(
+        message.contains("at most 9 nodes vote, not 10") && message.contains("voter = false"),
+        "{message}"
+    );
+    assert_eq!(directory.errors(&with_more_nodes(30, "voter = false")), []);
+    let too_many = directory.errors(&with_more_nodes(31, "voter = false"));
+    let [(_, key, message)] = &too_many[..] else { panic!("{too_many:?}") };
+    assert!(key == "node[32]" && message.contains("at most 32 nodes, not 33"), "{key} {message}");
+    let nobody = directory.errors(&GOOD.replace("\naddresses", "\nvoter = false\naddresses"));
+    assert!(
+        nobody.iter().any(|(_, key, message)| key == "node[0].voter" && message.contains("must vote")),
+        "{nobody:?}"
+    );
+    let wrong = directory.errors(&with_more_nodes(1, "voter = \"no\""));
+    let [(_, key, message)] = &wrong[..] else { panic!("{wrong:?}") };
+    assert!(key == "node[2].voter" && message.contains("true or false"), "{key} {message}");
+}
+
+#[test]
+fn what_a_quorum_means_for_so_few_or_many_is_warned_about() {
+    let directory = Directory::new();
+    let in_cluster =
+        |text: &str, line: &str| text.replace("name = \"edge\"", &format!("name = \"edge\"\n{line}"));
+    let warned = |text: &str, part: &str| {
+        let (_, local) = directory.parse(text).unwrap().settings("a").unwrap();
+        local.warnings.iter().any(|warning| warning.to_string().contains(part))
+    };
+    assert!(warned(&in_cluster(&with_more_nodes(1, ""), "quorum = \"off\""), "each part serves by itself"));
+    assert!(!warned(&with_more_nodes(1, ""), "quorum"));
+    assert!(warned(&in_cluster(GOOD, "quorum = \"majority\""), "nobody serves"));
+    assert!(!warned(GOOD, "quorum"));
+    let gateway = "gateway = \"10.77.0.254\"\n";
+    let nodes = with_more_nodes(1, "");
+    let with_gateway = nodes.replacen("vips = ", &format!("{gateway}vips = "), 1);
+    assert!(warned(&with_gateway, "is not asked"));
+}
+
+#[test]
+fn a_gateway_is_a_router_on_the_vips_network() {
+    let directory = Directory::new();
+    let with = |gateway: &str| GOOD.replacen("vips = ", &format!("gateway = \"{gateway}\"\nvips = "), 1);
+    let (settings, _) = directory.parse(&with("10.77.0.254")).unwrap().settings("a").unwrap();
+    assert_eq!(settings.groups[0].gateway, Some(std::net::Ipv4Addr::new(10, 77, 0, 254)));
+    for (gateway, part) in [
+        ("10.77.0.1", "an address of node"),
+        ("10.77.0.100", "is a VIP of this group"),
+        ("10.79.0.254", "in no VIP's network"),
+        ("router", "address"),
+        ("fd77::1", "not supported yet"),
+    ] {
+        let errors = directory.errors(&with(gateway));
+        let [(_, key, message)] = &errors[..] else { panic!("{gateway}: {errors:?}") };
+        assert!(key == "group[0].gateway" && message.contains(part), "{gateway}: {message}");
     }
 }

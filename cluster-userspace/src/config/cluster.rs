@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cluster_proto::{Key, Timing};
+use cluster_proto::{Key, Quorum, Timing};
 
 use super::document::{Findings, Item, Section};
 use super::values::{self, format_duration};
@@ -15,7 +15,27 @@ pub(super) struct Cluster {
     pub(super) name: String,
     /// The first signs, all verify; never empty.
     pub(super) keys: Vec<Key>,
+    pub(super) quorum: QuorumRule,
     pub(super) state_dir: PathBuf,
+}
+
+/// `quorum`, before the voters are counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum QuorumRule {
+    Auto,
+    Off,
+    Majority,
+}
+
+impl QuorumRule {
+    /// What it means with so many voters.
+    pub(super) fn with(self, voters: usize) -> Quorum {
+        match self {
+            Self::Auto if voters >= 3 => Quorum::Majority,
+            Self::Auto | Self::Off => Quorum::Off,
+            Self::Majority => Quorum::Majority,
+        }
+    }
 }
 
 pub(super) fn read_cluster(root: &Section<'_>, file: &Path, findings: &mut Findings) -> Option<Cluster> {
@@ -26,13 +46,17 @@ pub(super) fn read_cluster(root: &Section<'_>, file: &Path, findings: &mut Findi
     let name = section
         .required("name", "the same name on every node, such as \"edge\"", findings)
         .and_then(|item| values::name(&item, findings));
-    // Off is what two nodes have; that there are no more than two is checked with the nodes.
-    if let Some(quorum) = section.item("quorum") {
-        quorum.choice(&["auto", "off"], &["majority"], findings);
-    }
+    let quorum = match section.item("quorum") {
+        Some(item) => item.choice(&["auto", "off", "majority"], &[], findings).map(|rule| match rule {
+            "off" => QuorumRule::Off,
+            "majority" => QuorumRule::Majority,
+            _ => QuorumRule::Auto,
+        }),
+        None => Some(QuorumRule::Auto),
+    };
     let state_dir = absolute_path(&section, "state_dir", DEFAULT_STATE_DIR, findings);
     let keys = read_keys(&section, file, findings);
-    Some(Cluster { name: name?.to_owned(), keys: keys?, state_dir: state_dir? })
+    Some(Cluster { name: name?.to_owned(), keys: keys?, quorum: quorum?, state_dir: state_dir? })
 }
 
 /// The keys of exactly one of `key_file` and `key_files`.

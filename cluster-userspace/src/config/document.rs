@@ -171,6 +171,14 @@ impl<'d> Item<'d> {
         in_range
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self, findings: &mut Findings) -> Option<bool> {
+        match self.value {
+            DeValue::Boolean(value) => Some(*value),
+            _ => self.wrong_type("true or false", findings),
+        }
+    }
+
     /// The elements of an array.
     pub(super) fn array(&self, findings: &mut Findings) -> Option<Vec<Item<'d>>> {
         let DeValue::Array(elements) = self.value else { return self.wrong_type("an array", findings) };

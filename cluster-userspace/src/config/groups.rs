@@ -29,6 +29,8 @@ pub(super) struct Group {
     pub(super) prefer: Vec<usize>,
     pub(super) failback: Failback,
     pub(super) announce: AnnounceSchedule,
+    /// A router on the VIPs' network.
+    pub(super) gateway: Option<Ipv4Addr>,
 }
 
 pub(super) fn read(root: &Section<'_>, nodes: &Nodes, findings: &mut Findings) -> Option<Vec<Group>> {
@@ -66,12 +68,12 @@ fn read_group(
             "address",
             "protocol",
             "announce",
+            "gateway",
         ],
         &[
             ("virtual_id", "virtual MAC addresses are"),
             ("grace", "a grace after a switchover is"),
             ("vlan", "VLANs are"),
-            ("gateway", "probing a gateway is"),
             ("hash", "spreading flows over nodes is"),
             ("apart", "keeping groups apart is"),
         ],
@@ -98,6 +100,10 @@ fn read_group(
     let prefer = read_rank(section, nodes, findings);
     let failback = read_failback(section, findings);
     let announce = read_announce(section, findings);
+    let gateway = match section.item("gateway") {
+        Some(item) => read_gateway(&item, vips.as_deref(), nodes, findings).map(Some),
+        None => Some(None),
+    };
     let (name, id) = name?;
     Some(Group {
         name: name.to_owned(),
@@ -106,7 +112,36 @@ fn read_group(
         prefer: prefer?,
         failback: failback?,
         announce: announce?,
+        gateway: gateway?,
     })
+}
+
+/// A router's address, in the network of one of the VIPs: it is asked for by ARP.
+fn read_gateway(
+    item: &Item<'_>,
+    vips: Option<&[Vip]>,
+    nodes: &Nodes,
+    findings: &mut Findings,
+) -> Option<Ipv4Addr> {
+    let text = item.string(findings)?;
+    let gateway = values::host_address(item, text, "gateways", findings)?;
+    if let Some(owner) = nodes.owner(gateway) {
+        item.refuse(
+            format!("{gateway} is an address of node \"{owner}\"; a gateway tells a node that it is not cut off, so it must be neither"),
+            findings,
+        );
+        return None;
+    }
+    let vips = vips?;
+    if vips.iter().any(|vip| vip.address == gateway) {
+        item.refuse(format!("{gateway} is a VIP of this group; name a router"), findings);
+        return None;
+    }
+    if !vips.iter().any(|vip| values::same_network(gateway, vip.address, vip.prefix)) {
+        item.refuse(format!("{gateway} is in no VIP's network; a gateway is asked for by ARP"), findings);
+        return None;
+    }
+    Some(gateway)
 }
 
 fn read_vips(

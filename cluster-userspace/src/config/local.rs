@@ -97,6 +97,18 @@ pub enum Warning {
         /// D.
         dead_after: Duration,
     },
+    /// Three or more voters without quorum.
+    QuorumOff {
+        /// How many.
+        voters: usize,
+    },
+    /// A majority of two is both.
+    MajorityOfTwo,
+    /// A gateway decides nothing where a majority does.
+    GatewayUnused {
+        /// Whose.
+        group: String,
+    },
     /// This node is a member of no group.
     MemberOfNothing,
 }
@@ -126,6 +138,19 @@ impl fmt::Display for Warning {
                  its peer",
                 format_duration(*startup_wait),
                 format_duration(*dead_after)
+            ),
+            Self::QuorumOff { voters } => write!(
+                f,
+                "quorum = \"off\" with {voters} voters: in a partition each part serves by itself; with \"majority\" only \
+                 the part that has more than half of the voters does"
+            ),
+            Self::MajorityOfTwo => f.write_str(
+                "quorum = \"majority\" with two voters: when one of them is lost, nobody serves; give the cluster a third \
+                 voter, or write \"off\"",
+            ),
+            Self::GatewayUnused { group } => write!(
+                f,
+                "the gateway of group \"{group}\" is not asked: a majority decides who is cut off"
             ),
             Self::MemberOfNothing => f.write_str("this node is a member of no group and will serve nothing"),
         }
@@ -181,10 +206,10 @@ impl Config {
         let settings = Settings {
             cluster: ClusterId::from_name(&self.cluster.name),
             me: me.id,
-            voter: true,
-            quorum: Quorum::Off,
+            voter: me.voter,
+            quorum: self.cluster.quorum.with(self.nodes.iter().filter(|node| node.voter).count()),
             peers: others()
-                .map(|other| Peer { id: other.id, voter: true, paths: self.core_paths(me) })
+                .map(|other| Peer { id: other.id, voter: other.voter, paths: self.core_paths(me) })
                 .collect(),
             groups: self.groups.iter().map(|group| self.core_group(group)).collect(),
             timing: self.timing,
@@ -220,7 +245,7 @@ impl Config {
             prefer: group.prefer.iter().map(|node| self.nodes[*node].id).collect(),
             failback: group.failback,
             announce: group.announce,
-            gateway: None,
+            gateway: group.gateway,
         }
     }
 
@@ -253,9 +278,19 @@ fn warnings(settings: &Settings, nodes: &[Node], me: &Node, groups: &[super::Gro
         if !peer.paths.iter().any(|path| path.service) {
             warnings.push(Warning::NoServicePath { peer: name.to_owned() });
         }
-        if peer.paths.len() == 1 {
+        if peer.paths.len() == 1 && settings.quorum == Quorum::Off {
             warnings.push(Warning::SinglePath { peer: name.to_owned() });
         }
+    }
+    let voters = nodes.iter().filter(|node| node.voter).count();
+    match settings.quorum {
+        Quorum::Off if voters >= 3 => warnings.push(Warning::QuorumOff { voters }),
+        Quorum::Majority if voters == 2 => warnings.push(Warning::MajorityOfTwo),
+        Quorum::Off | Quorum::Majority => {}
+    }
+    if settings.quorum == Quorum::Majority {
+        let with_gateway = groups.iter().filter(|group| group.gateway.is_some());
+        warnings.extend(with_gateway.map(|group| Warning::GatewayUnused { group: group.name.clone() }));
     }
     let Timing { heartbeat, lease, dead_after, startup_wait } = settings.timing;
     // A round trip on a LAN, the two loops' wake-ups included.

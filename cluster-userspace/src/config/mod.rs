@@ -46,6 +46,10 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/cluster";
 pub const DEFAULT_PORT: u16 = 4780;
 /// As many groups as fit into one heartbeat and into the data plane's tables.
 pub const MAX_GROUPS: usize = 24;
+/// As many nodes as a cluster has.
+pub const MAX_NODES: usize = 32;
+/// As many of them as vote.
+pub const MAX_VOTERS: usize = 9;
 /// No sensible file comes near this; a wrong path to some huge file should not be read into memory.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 

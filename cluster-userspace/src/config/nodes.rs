@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use cluster_proto::NodeId;
 
 use super::document::{Findings, Item, Section};
-use super::{DEFAULT_PORT, values};
+use super::{DEFAULT_PORT, MAX_NODES, MAX_VOTERS, values};
 
 /// How the XDP program is attached to a node's interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Node {
     pub(super) addresses: Vec<Ipv4Addr>,
     pub(super) port: u16,
     pub(super) xdp: XdpMode,
+    /// Whether its promises count.
+    pub(super) voter: bool,
 }
 
 /// The nodes as far as they could be read. Groups are checked against this even if some node is wrong, so that one
@@ -74,7 +76,6 @@ impl Nodes {
 }
 
 pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> Nodes {
-    const MOST: usize = 2;
     let sections = root.tables("node", findings);
     if sections.is_empty() && root.item("node").is_none() {
         findings.report(
@@ -83,13 +84,10 @@ pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> Nodes {
             "missing; a `[[node]]` section for each node, the same in every node's file",
         );
     }
-    if let Some(third) = sections.get(MOST) {
+    if let Some(extra) = sections.get(MAX_NODES) {
         let given = sections.len();
-        findings.report(
-            third.at,
-            &third.key,
-            format!("more than {MOST} nodes ({given} here) are not supported yet"),
-        );
+        let message = format!("a cluster has at most {MAX_NODES} nodes, not {given}");
+        findings.report(extra.at, &extra.key, message);
     }
 
     let mut seen = Seen::default();
@@ -105,8 +103,26 @@ pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> Nodes {
         nodes.nodes.push(node);
     }
     refuse_unpaired(&sections, findings);
+    refuse_voters(&sections, &nodes, findings);
     nodes.addresses = seen.addresses;
     nodes
+}
+
+/// More voters make every lease wait for more answers, and protect from no more faults that occur.
+fn refuse_voters(sections: &[Section<'_>], nodes: &Nodes, findings: &mut Findings) {
+    // A node with an error counts as it was meant: a voter, unless it says otherwise.
+    let votes = |node: &Option<Node>| node.as_ref().is_none_or(|node| node.voter);
+    let voters: Vec<usize> = (0..sections.len()).filter(|&place| votes(&nodes.nodes[place])).collect();
+    if let Some(&extra) = voters.get(MAX_VOTERS) {
+        let (section, given) = (&sections[extra], voters.len());
+        let message =
+            format!("at most {MAX_VOTERS} nodes vote, not {given}; give the others `voter = false`");
+        findings.report(section.at, &section.key_of("voter"), message);
+    }
+    if !sections.is_empty() && voters.is_empty() {
+        let section = &sections[0];
+        findings.report(section.at, &section.key_of("voter"), "at least one node must vote");
+    }
 }
 
 fn read_node(
@@ -116,7 +132,7 @@ fn read_node(
     findings: &mut Findings,
 ) -> Option<Node> {
     section.refuse_unknown(
-        &["name", "id", "interface", "addresses", "port", "xdp"],
+        &["name", "id", "interface", "addresses", "port", "xdp", "voter"],
         &[("weight", "weights are"), ("spare", "spare nodes are"), ("max_groups", "limits on groups are")],
         findings,
     );
@@ -140,6 +156,10 @@ fn read_node(
         }
         None => Some(XdpMode::Auto),
     };
+    let voter = match section.item("voter") {
+        Some(item) => item.boolean(findings),
+        None => Some(true),
+    };
     let id = match section.item("id") {
         Some(item) => {
             let id = item.integer(1, u32::from(u16::MAX), findings).map(|id| NodeId(id as u16));
@@ -157,6 +177,7 @@ fn read_node(
         addresses: addresses?,
         port: port?,
         xdp: xdp?,
+        voter: voter?,
     })
 }
 

@@ -56,8 +56,11 @@ pub fn status(status: &Status, paint: Paint) -> String {
     let quorum = &status.quorum;
     _ = writeln!(
         text,
-        "\nquorum {}, {} of {} voters reachable",
-        quorum.mode, quorum.reachable, quorum.voters
+        "\nquorum {}, {} of {} voters reachable{}",
+        quorum.mode,
+        quorum.reachable,
+        quorum.voters,
+        quorum.needed.map_or_else(String::new, |needed| format!(", {needed} needed"))
     );
     if status.drained {
         _ = writeln!(

@@ -1,6 +1,6 @@
 //! `status`: what this node knows of itself, its groups and its peers.
 
-use cluster_proto::{Dropped, NodeId, Role, Settings, Snapshot, Time};
+use cluster_proto::{Dropped, NodeId, Quorum, Role, Settings, Snapshot, Time};
 use serde::{Deserialize, Serialize};
 
 use super::event::{cause_name, role_name, service_name};
@@ -91,7 +91,10 @@ pub struct PeerStatus {
     pub state: String,
     /// When it was last heard; null if never.
     pub last_heard_ms: Option<f64>,
-    /// Whether its votes count already.
+    /// Whether it is one of the voters.
+    #[serde(default)]
+    pub voter: bool,
+    /// Whether its votes count already: `dead_after` has passed since its start.
     #[serde(default)]
     pub voting: bool,
     /// The longest gap between two of its heartbeats while it was alive.
@@ -125,12 +128,15 @@ pub struct PathStatus {
 /// Whose promises count.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct QuorumStatus {
-    /// `off`.
+    /// `off` or `majority`.
     pub mode: String,
-    /// How many nodes vote, this one included.
+    /// How many nodes vote, this one included if it does.
     pub voters: usize,
-    /// How many of them are heard, this one included.
+    /// How many of them are heard, this one included if it votes.
     pub reachable: usize,
+    /// How many votes a lease takes, the holder's own included; null without quorum.
+    #[serde(default)]
+    pub needed: Option<usize>,
     /// Whether a holder here renews its lease without its peer.
     #[serde(default)]
     pub alone: bool,
@@ -211,7 +217,9 @@ impl Status {
     #[must_use]
     pub fn of(observation: &Observation<'_>) -> Self {
         let Observation { settings, local, snapshot, now, started, xdp, warnings } = *observation;
-        let alive = snapshot.peers.iter().filter(|peer| peer.alive).count();
+        let voters = settings.peers.iter().filter(|peer| peer.voter).count() + usize::from(settings.voter);
+        let peers_and_views = settings.peers.iter().zip(&snapshot.peers);
+        let heard = peers_and_views.filter(|(peer, view)| peer.voter && view.alive).count();
         Self {
             node: local.node.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -223,9 +231,14 @@ impl Status {
             groups: groups(observation),
             peers: peers(observation),
             quorum: QuorumStatus {
-                mode: "off".to_owned(),
-                voters: 1 + settings.peers.len(),
-                reachable: 1 + alive,
+                mode: match settings.quorum {
+                    Quorum::Off => "off",
+                    Quorum::Majority => "majority",
+                }
+                .to_owned(),
+                voters,
+                reachable: heard + usize::from(settings.voter),
+                needed: (settings.quorum == Quorum::Majority).then_some(voters / 2 + 1),
                 alone: snapshot.alone,
             },
             warnings: warnings.to_vec(),
@@ -290,6 +303,7 @@ fn peers(observation: &Observation<'_>) -> Vec<PeerStatus> {
             kind: "node".to_owned(),
             state: state.to_owned(),
             last_heard_ms: view.last_heard.map(|at| millis(now.since(at))),
+            voter: settings.peers.get(index).is_some_and(|peer| peer.voter),
             voting: view.voting,
             worst_gap_ms: millis(view.worst_gap),
             same_settings: view.same_settings,

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::clock::await_some;
-use super::topology::{Lab, Link};
+use super::topology::{Lab, Link, Mac};
 
 /// How long the kernel may take to notice that a port has its carrier back.
 const CARRIER_NOTICED: Duration = Duration::from_secs(3);
@@ -90,6 +90,22 @@ impl Lab {
         ))
     }
 
+    /// Keeps from `to`, on both links, all that these others send; in place of what was lost on the way to it before.
+    ///
+    /// # Errors
+    /// When a leg is not there.
+    pub fn deafen(&self, to: &str, from: &[&str]) -> anyhow::Result<()> {
+        let commands = Link::ALL.map(|link| {
+            let sources: Vec<Mac> = from.iter().map(|owner| self.leg(owner, link).mac).collect();
+            let (port, hook) = (self.leg(to, link).port, Direction::ToOwner.hook());
+            let program = sources_program(&sources);
+            format!(
+                "filter replace dev {port} {hook} protocol all prio 1 handle 1 bpf direct-action bytecode '{program}'"
+            )
+        });
+        self.tools().tc.run_all(&commands)
+    }
+
     /// Mends everything about the leg of `owner` on `link`: carrier, cut and loss.
     ///
     /// # Errors
@@ -120,13 +136,27 @@ impl Lab {
     }
 }
 
+/// TC_ACT_UNSPEC and TC_ACT_SHOT, linux/pkt_cls.h.
+const GO_ON: u32 = u32::MAX;
+const DROP: u32 = 2;
+
+/// A classic BPF program, as `tc` reads it, that drops the frames of these senders. The lab's Ethernet addresses differ
+/// in their last four bytes.
+fn sources_program(sources: &[Mac]) -> String {
+    let count = sources.len();
+    // ld [8]; for each: jeq #source, drop; ret go on; drop: ret drop
+    let mut program = format!("{},32 0 0 8,", count + 3);
+    for (place, Mac(mac)) in sources.iter().enumerate() {
+        let [_, _, last @ ..] = *mac;
+        program += &format!("21 {} 0 {},", count - place, u32::from_be_bytes(last));
+    }
+    program + &format!("6 0 0 {GO_ON},6 0 0 {DROP},")
+}
+
 /// A classic BPF program, as `tc` reads it, whose verdict is *drop* with this probability and else *go on*.
 fn loss_program(probability: f64) -> String {
     /// The offset at which a load gives the kernel's random number (SKF_AD_OFF + SKF_AD_RANDOM, linux/filter.h).
     const RANDOM: u32 = (-0x1000_i32 + 56).cast_unsigned();
-    /// TC_ACT_UNSPEC and TC_ACT_SHOT, linux/pkt_cls.h.
-    const GO_ON: u32 = u32::MAX;
-    const DROP: u32 = 2;
     if probability >= 1.0 {
         return format!("1,6 0 0 {DROP},");
     }
