@@ -3,45 +3,13 @@
 use std::time::Duration;
 
 use cluster_tests::lab::clock::{Window, await_true};
+use cluster_tests::lab::cuts::Cuts;
 use cluster_tests::lab::{ClusterSettings, Lab, Moment, Timing, may_run};
 use cluster_tests::scene::{SOON, Scene, median, trials};
 
 const NODES: [&str; 3] = ["a", "b", "c"];
 /// How long a cut lasts: time enough for every lease and promise to end, and for two elections.
 const CUT: Duration = Duration::from_millis(300);
-
-/// Who does not reach whom, by place: bit 3 x + y is set if y hears nothing of x.
-#[derive(Clone, Copy, Debug)]
-struct Cuts(u16);
-
-impl Cuts {
-    /// Every set of one-way cuts between three nodes.
-    fn all() -> impl Iterator<Item = Self> {
-        let edges: Vec<u16> = (0..9).filter(|edge| edge / 3 != edge % 3).map(|edge| 1 << edge).collect();
-        (0..1_u16 << edges.len()).map(move |chosen| {
-            let of = |(place, edge): (usize, &u16)| if chosen & (1 << place) == 0 { 0 } else { *edge };
-            Self(edges.iter().enumerate().map(of).sum())
-        })
-    }
-
-    fn cuts(self, from: usize, to: usize) -> bool {
-        self.0 & (1 << (3 * from + to)) != 0
-    }
-
-    /// Whether two of the three, a majority, hear each other.
-    fn leave_a_majority(self) -> bool {
-        [(0, 1), (0, 2), (1, 2)].iter().any(|&(one, other)| !self.cuts(one, other) && !self.cuts(other, one))
-    }
-
-    fn apply(self, lab: &Lab) -> anyhow::Result<()> {
-        for (to, name) in NODES.iter().enumerate() {
-            let unheard: Vec<&str> =
-                (0..3).filter(|&from| self.cuts(from, to)).map(|from| NODES[from]).collect();
-            lab.deafen(name, &unheard)?;
-        }
-        Ok(())
-    }
-}
 
 /// Clients reach all nodes all the time, so that they would see any two that both serve.
 #[test]
@@ -56,7 +24,7 @@ fn no_cut_between_three_nodes_makes_two_answers_and_a_majority_serves() {
     for cuts in Cuts::all() {
         scene.settle().expect("a settled cluster");
         let from = Moment::now();
-        cuts.apply(&lab).expect("cuts");
+        cuts.apply(&lab, NODES).expect("cuts");
         (from + CUT).sleep();
         let window = Window::since(from);
         let serving =
@@ -69,12 +37,13 @@ fn no_cut_between_three_nodes_makes_two_answers_and_a_majority_serves() {
                 let recent = Window { from: now - Duration::from_millis(20), to: now };
                 !scene.client.served_by(recent).is_empty()
             });
-            assert!(served || soon.is_ok(), "{cuts:?}: two hear each other and nobody serves");
+            let words = cuts.words(NODES);
+            assert!(served || soon.is_ok(), "{words}: two hear each other and nobody serves");
             outages.push(scene.client.outage(window).length);
         } else {
             silent += 1;
             let stall = scene.canary.worst(window, false);
-            assert!(!served || stall > CUT / 3, "{cuts:?}: somebody serves without a majority");
+            assert!(!served || stall > CUT / 3, "{}: somebody serves without a majority", cuts.words(NODES));
         }
         let holder = scene.client.last_answer().map(|(_, by)| by);
         let mended = Moment::now();
@@ -82,7 +51,7 @@ fn no_cut_between_three_nodes_makes_two_answers_and_a_majority_serves() {
         let settled = scene.settle().expect("a settled cluster");
         let stall = scene.canary.worst(Window::since(mended), false);
         if cuts.leave_a_majority() && stall < Timing::NORMAL.lease / 2 {
-            assert_eq!(Some(settled), holder, "{cuts:?}: healing moved the group");
+            assert_eq!(Some(settled), holder, "{}: healing moved the group", cuts.words(NODES));
         }
     }
     let worst = outages.iter().max().copied().unwrap_or_default();

@@ -18,6 +18,8 @@ use crate::workspace::binaries;
 pub(crate) enum Subject {
     /// The outage a client sees, beside keepalived and ucarp.
     Failover,
+    /// Who serves when some of three voters do not hear others.
+    Partition,
     /// Nanoseconds per packet, beside an empty program.
     Xdp,
 }
@@ -36,6 +38,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
 pub(crate) fn bench(subject: Subject, arguments: &[OsString]) -> Result<()> {
     match subject {
         Subject::Failover => become_lab(Scope::Rivals, &["bench", "failover"], arguments),
+        Subject::Partition => become_lab(Scope::Lab, &["bench", "partition"], arguments),
         Subject::Xdp => become_lab(Scope::Lab, &["bench", "xdp"], arguments),
     }
 }

@@ -52,7 +52,7 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
         arguments: Vec<OsString>,
     },
-    /// Measure failovers beside keepalived and ucarp, or the XDP program's cost.
+    /// Measure: failovers, partitions, and what it costs, beside keepalived and ucarp.
     #[command(after_help = "Everything after the name goes to `cluster-lab bench NAME`; try `--help` there.")]
     Bench {
         /// What to measure.

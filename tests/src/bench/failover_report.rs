@@ -33,7 +33,7 @@ pub fn report(plan: &Plan, cells: &[Cell]) -> Report {
         name: "failover",
         markdown: page,
         json: json!({ "machine": machine, "trials_wanted": plan.trials, "cells": cells }),
-        svg: chart(cells).svg(),
+        svg: Some(chart(cells).svg()),
     }
 }
 

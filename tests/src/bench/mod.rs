@@ -2,14 +2,35 @@
 //!
 //! - [`failover`]: the outage a client sees when the active node fails, for the product and its [`contestants`];
 //!   [`failover_report`] puts it into words.
+//! - [`partition`]: every set of one-way cuts between three voters; [`partition_report`] puts it into words.
 //! - [`xdp_report`]: what a packet costs in the ingress program, as `bench_xdp` measures it.
+//! - [`command`]: all of them as verbs of `cluster-lab bench`.
 //! - [`report`] and [`chart`]: a result as Markdown, JSON and SVG, under `docs/benchmarks/`.
 //!
 //! Not here: the lab they run in (`lab`), and the measuring of the BPF programs (`bench_xdp`).
 
 pub mod chart;
+pub mod command;
 pub mod contestants;
 pub mod failover;
 pub mod failover_report;
+pub mod partition;
+pub mod partition_report;
 pub mod report;
 pub mod xdp_report;
+
+/// The median of these microseconds, of an even number the mean of the two in the middle.
+#[must_use]
+pub fn median_us(values: &[u64]) -> Option<u64> {
+    let mut values = values.to_vec();
+    values.sort_unstable();
+    let (low, high) = (values.len().checked_sub(1)? / 2, values.len() / 2);
+    Some((values.get(low)? + values.get(high)?) / 2)
+}
+
+/// Microseconds in milliseconds, with as many digits as mean something.
+#[must_use]
+pub fn milliseconds_of(micros: u64) -> String {
+    let milliseconds = micros as f64 / 1000.0;
+    if milliseconds < 100.0 { format!("{milliseconds:.1} ms") } else { format!("{milliseconds:.0} ms") }
+}

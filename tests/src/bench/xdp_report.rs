@@ -24,7 +24,7 @@ pub fn report(costs: &XdpCosts) -> Report {
         name: "xdp",
         markdown,
         json: json!({ "machine": machine, "costs": costs }),
-        svg: chart(costs).svg(),
+        svg: Some(chart(costs).svg()),
     }
 }
 

@@ -5,10 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use clap::{Parser, Subcommand};
-use cluster_tests::bench::contestants::Contestant;
-use cluster_tests::bench::failover::{self, Fault};
-use cluster_tests::bench::{failover_report, xdp_report};
-use cluster_tests::bench_xdp;
+use cluster_tests::bench::command::{self, Bench};
 use cluster_tests::demo;
 use cluster_tests::lab::sweep;
 use cluster_tests::simulate::{self, Plan};
@@ -81,31 +78,6 @@ enum Quorum {
     Drawn,
 }
 
-#[derive(Subcommand)]
-enum Bench {
-    /// The outage a client sees when the active node fails, beside keepalived and ucarp.
-    Failover {
-        /// Good trials for each contestant and fault.
-        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
-        trials: u16,
-        /// Only these contestants.
-        #[arg(long, value_delimiter = ',')]
-        only: Vec<Contestant>,
-        /// Only these faults.
-        #[arg(long, value_delimiter = ',')]
-        faults: Vec<Fault>,
-        /// Write docs/benchmarks/failover.md, .json and .svg.
-        #[arg(long)]
-        write: bool,
-    },
-    /// Nanoseconds per packet in the ingress program, beside an empty one.
-    Xdp {
-        /// Write docs/benchmarks/xdp.md, .json and .svg.
-        #[arg(long)]
-        write: bool,
-    },
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments.command) {
@@ -160,31 +132,9 @@ fn run(command: Command) -> anyhow::Result<()> {
                 None => simulate::run(&plan).map(drop),
             }
         }
-        Command::Bench(Bench::Failover { trials, only, faults, write }) => {
+        Command::Bench(bench) => {
             needs_root()?;
-            sweep::on_the_way_out()?;
-            let plan = failover::Plan {
-                trials: usize::from(trials),
-                contestants: if only.is_empty() { Contestant::ALL.to_vec() } else { only },
-                faults: if faults.is_empty() { Fault::ALL.to_vec() } else { faults },
-            };
-            let cells = failover::run(&plan)?;
-            println!("{}", failover_report::table(&cells));
-            if write {
-                let folder = failover_report::report(&plan, &cells).write()?;
-                println!("written to {}", folder.display());
-            }
-            Ok(())
-        }
-        Command::Bench(Bench::Xdp { write }) => {
-            needs_root()?;
-            let costs = bench_xdp::measure(bench_xdp::Effort::default())?;
-            println!("{}", costs.markdown());
-            if write {
-                let folder = xdp_report::report(&costs).write()?;
-                println!("written to {}", folder.display());
-            }
-            Ok(())
+            command::run(bench)
         }
         Command::Demo { seconds } => {
             needs_root()?;

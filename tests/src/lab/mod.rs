@@ -6,7 +6,8 @@
 //! behind is swept by the next one.
 //!
 //! - [`topology`]: namespaces, switches, legs and addresses; [`namespace`], [`batch`] and [`process`] are its tools.
-//! - [`faults`]: cuts, carrier loss, random loss and vanishing interfaces, per leg and direction.
+//! - [`faults`]: cuts, carrier loss, random loss and vanishing interfaces, per leg and direction; [`cuts`]: every set of them
+//!   between three members.
 //! - [`cluster`]: `clusterd` on the nodes, driven only through its public interface (configuration, signals,
 //!   control socket); [`keepalived`] and [`ucarp`] are the same for the programs it is compared with.
 //! - [`probe`]: what a client sees (requests, ARP answers), what leaves a node, and how the machine itself behaved.
@@ -18,6 +19,7 @@ pub mod batch;
 pub mod clock;
 pub mod cluster;
 pub mod control;
+pub mod cuts;
 pub mod faults;
 pub mod keepalived;
 pub mod namespace;

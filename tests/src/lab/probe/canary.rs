@@ -17,8 +17,9 @@ use crate::lab::unsafe_calls::run_in_real_time;
 const NAP: Duration = Duration::from_millis(1);
 /// What oversleeping is worth noting.
 const WORTH_NOTING: Duration = Duration::from_millis(1);
-/// Below the daemon's heartbeat thread (51 and above), above everything ordinary.
-const PRIORITY: i32 = 40;
+/// Below the kernel's interrupt threads (50) and the daemon's heartbeat thread, above everything else, real-time hogs of the
+/// stress ladder included.
+const PRIORITY: i32 = 45;
 
 /// A time in which a thread that wanted to run did not.
 #[derive(Clone, Copy, Debug)]

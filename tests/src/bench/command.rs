@@ -1,0 +1,93 @@
+//! The benchmarks as verbs of `cluster-lab bench`.
+
+use clap::Subcommand;
+
+use super::contestants::Contestant;
+use super::failover::Fault;
+use super::partition::Topology;
+use super::report::{Report, earlier};
+use super::{failover, failover_report, partition, partition_report, xdp_report};
+use crate::bench_xdp;
+use crate::lab::sweep;
+
+/// What to measure.
+#[derive(Subcommand)]
+pub enum Bench {
+    /// The outage a client sees when the active node fails, beside keepalived and ucarp.
+    Failover {
+        /// Good trials for each contestant and fault.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+        trials: u16,
+        /// Only these contestants.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<Contestant>,
+        /// Only these faults.
+        #[arg(long, value_delimiter = ',')]
+        faults: Vec<Fault>,
+        /// Write docs/benchmarks/failover.md, .json and .svg.
+        #[arg(long)]
+        write: bool,
+    },
+    /// Who serves when some of three voters do not hear others, every set of cuts in turn.
+    Partition {
+        /// Good trials for each set of cuts.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+        trials: u16,
+        /// Only these topologies.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<Topology>,
+        /// Write docs/benchmarks/partition.md and .json.
+        #[arg(long)]
+        write: bool,
+        /// Add to the trials that docs/benchmarks/partition.json has.
+        #[arg(long)]
+        add: bool,
+    },
+    /// Nanoseconds per packet in the ingress program, beside an empty one.
+    Xdp {
+        /// Write docs/benchmarks/xdp.md, .json and .svg.
+        #[arg(long)]
+        write: bool,
+    },
+}
+
+/// Measures and prints, and writes where it is asked to.
+///
+/// # Errors
+/// When nothing can be measured, or the files cannot be written.
+pub fn run(bench: Bench) -> anyhow::Result<()> {
+    if !matches!(bench, Bench::Xdp { .. }) {
+        sweep::on_the_way_out()?;
+    }
+    match bench {
+        Bench::Failover { trials, only, faults, write } => {
+            let plan = failover::Plan {
+                trials: usize::from(trials),
+                contestants: if only.is_empty() { Contestant::ALL.to_vec() } else { only },
+                faults: if faults.is_empty() { Fault::ALL.to_vec() } else { faults },
+            };
+            let cells = failover::run(&plan)?;
+            show(&failover_report::table(&cells), write, || failover_report::report(&plan, &cells))
+        }
+        Bench::Partition { trials, only, write, add } => {
+            let before = if add { earlier("partition", "found")? } else { Vec::new() };
+            let topologies = if only.is_empty() { Topology::ALL.to_vec() } else { only };
+            let plan = partition::Plan { trials: usize::from(trials), topologies };
+            let found = partition::run(&plan, before)?;
+            show(&partition_report::table(&found), write, || partition_report::report(&found))
+        }
+        Bench::Xdp { write } => {
+            let costs = bench_xdp::measure(bench_xdp::Effort::default())?;
+            show(&costs.markdown(), write, || xdp_report::report(&costs))
+        }
+    }
+}
+
+fn show(table: &str, write: bool, report: impl FnOnce() -> Report) -> anyhow::Result<()> {
+    println!("{table}");
+    if write {
+        let folder = report().write()?;
+        println!("written to {}", folder.display());
+    }
+    Ok(())
+}
