@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
 use crate::lab::clock::Window;
 use crate::lab::cluster::{ClusterSettings, Timing};
@@ -146,19 +146,12 @@ impl<'lab> Scene<'lab> {
         Ok(())
     }
 
-    /// The transitions each daemon that runs has gone through since its start, as its events say.
+    /// The transitions and lapses each daemon has gone through since its start.
     ///
     /// # Errors
     /// When a daemon does not answer.
     pub fn transitions(&self) -> anyhow::Result<Vec<u64>> {
-        let nodes = self.lab.nodes().iter();
-        let count = |name: &str| {
-            let group = self.cluster.group(name)?;
-            let count = |key: &str| group.get(key).and_then(serde_json::Value::as_u64);
-            Ok(count("transitions").context("the status has no transitions")?
-                + count("lapses").context("the status has no lapses")?)
-        };
-        nodes.map(|node| count(&node.name)).collect()
+        self.lab.nodes().iter().map(|node| self.cluster.upsets(&node.name)).collect()
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) enum Subject {
     Failover,
     /// Who serves when some of three voters do not hear others.
     Partition,
+    /// What a busy machine does to heartbeats, leases and roles, beside keepalived.
+    Stress,
     /// Nanoseconds per packet, beside an empty program.
     Xdp,
 }
@@ -39,6 +41,7 @@ pub(crate) fn bench(subject: Subject, arguments: &[OsString]) -> Result<()> {
     match subject {
         Subject::Failover => become_lab(Scope::Rivals, &["bench", "failover"], arguments),
         Subject::Partition => become_lab(Scope::Lab, &["bench", "partition"], arguments),
+        Subject::Stress => become_lab(Scope::Rivals, &["bench", "stress"], arguments),
         Subject::Xdp => become_lab(Scope::Lab, &["bench", "xdp"], arguments),
     }
 }

@@ -1,12 +1,16 @@
 //! The benchmarks as verbs of `cluster-lab bench`.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 
 use super::contestants::Contestant;
 use super::failover::Fault;
+use super::load::Rung;
 use super::partition::Topology;
 use super::report::{Report, earlier};
-use super::{failover, failover_report, partition, partition_report, xdp_report};
+use super::stress::Who;
+use super::{failover, failover_report, partition, partition_report, stress, stress_report, xdp_report};
 use crate::bench_xdp;
 use crate::lab::sweep;
 
@@ -43,6 +47,24 @@ pub enum Bench {
         #[arg(long)]
         add: bool,
     },
+    /// What a busy machine does to heartbeats, leases and roles, beside keepalived.
+    Stress {
+        /// How long each load lasts.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: u64,
+        /// Only these loads.
+        #[arg(long, value_delimiter = ',')]
+        rungs: Vec<Rung>,
+        /// Only these clusters.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<Who>,
+        /// Write docs/benchmarks/stress.md and .json.
+        #[arg(long)]
+        write: bool,
+        /// Keep what docs/benchmarks/stress.json has of other loads and clusters.
+        #[arg(long)]
+        add: bool,
+    },
     /// Nanoseconds per packet in the ingress program, beside an empty one.
     Xdp {
         /// Write docs/benchmarks/xdp.md, .json and .svg.
@@ -75,6 +97,16 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
             let plan = partition::Plan { trials: usize::from(trials), topologies };
             let found = partition::run(&plan, before)?;
             show(&partition_report::table(&found), write, || partition_report::report(&found))
+        }
+        Bench::Stress { seconds, rungs, only, write, add } => {
+            let before = if add { earlier("stress", "cells")? } else { Vec::new() };
+            let plan = stress::Plan {
+                length: Duration::from_secs(seconds),
+                rungs: if rungs.is_empty() { Rung::ALL.to_vec() } else { rungs },
+                who: if only.is_empty() { Who::ALL.to_vec() } else { only },
+            };
+            let cells = stress::run(&plan, before)?;
+            show(&stress_report::table(&cells), write, || stress_report::report(&cells))
         }
         Bench::Xdp { write } => {
             let costs = bench_xdp::measure(bench_xdp::Effort::default())?;

@@ -106,7 +106,11 @@ pub enum Running<'lab> {
 }
 
 impl<'lab> Running<'lab> {
-    fn ours(lab: &'lab Lab, timing: Timing) -> anyhow::Result<Self> {
+    /// The product at this timing.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn ours(lab: &'lab Lab, timing: Timing) -> anyhow::Result<Self> {
         Cluster::started(lab, &ClusterSettings::with(timing)).map(Self::Ours)
     }
 
@@ -135,6 +139,18 @@ impl<'lab> Running<'lab> {
             }
             Self::Keepalived(lab, keepalived) => keepalived.signal_both(lab, node, signal),
             Self::Ucarp(ucarp) => ucarp.process(node)?.signal(signal),
+        }
+    }
+
+    /// How many changes of role, and lapses of a lease, there have been on all nodes.
+    ///
+    /// # Errors
+    /// When a daemon does not answer.
+    pub fn upsets(&self) -> anyhow::Result<u64> {
+        match self {
+            Self::Ours(cluster) => cluster.lab().nodes().iter().map(|node| cluster.upsets(&node.name)).sum(),
+            Self::Keepalived(_, keepalived) => Ok(keepalived.transitions()),
+            Self::Ucarp(_) => bail!("ucarp does not say how often its role has changed"),
         }
     }
 

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use super::contestants::{Contestant, Running};
+use super::micros;
 use crate::lab::clock::Window;
 use crate::lab::probe::{AnswerProbe, Canary, EchoServer, RequestProbe};
 use crate::lab::topology::VIP;
@@ -285,8 +286,4 @@ fn settled(client: &RequestProbe, answers: &AnswerProbe, who: Contestant) -> any
     let part = Moment::now().0 / 1000 % 1000;
     (Moment::now() + who.interval() * u32::try_from(part).unwrap_or(0) / 1000).sleep();
     active.context("nobody serves")
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

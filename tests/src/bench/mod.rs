@@ -3,6 +3,7 @@
 //! - [`failover`]: the outage a client sees when the active node fails, for the product and its [`contestants`];
 //!   [`failover_report`] puts it into words.
 //! - [`partition`]: every set of one-way cuts between three voters; [`partition_report`] puts it into words.
+//! - [`stress`]: heartbeats, leases and roles under every [`load`]; [`stress_report`] puts it into words.
 //! - [`xdp_report`]: what a packet costs in the ingress program, as `bench_xdp` measures it.
 //! - [`command`]: all of them as verbs of `cluster-lab bench`.
 //! - [`report`] and [`chart`]: a result as Markdown, JSON and SVG, under `docs/benchmarks/`.
@@ -14,10 +15,15 @@ pub mod command;
 pub mod contestants;
 pub mod failover;
 pub mod failover_report;
+pub mod load;
 pub mod partition;
 pub mod partition_report;
 pub mod report;
+pub mod stress;
+pub mod stress_report;
 pub mod xdp_report;
+
+use std::time::Duration;
 
 /// The median of these microseconds, of an even number the mean of the two in the middle.
 #[must_use]
@@ -33,4 +39,17 @@ pub fn median_us(values: &[u64]) -> Option<u64> {
 pub fn milliseconds_of(micros: u64) -> String {
     let milliseconds = micros as f64 / 1000.0;
     if milliseconds < 100.0 { format!("{milliseconds:.1} ms") } else { format!("{milliseconds:.0} ms") }
+}
+
+/// A duration in whole microseconds.
+#[must_use]
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// These words with a capital letter.
+#[must_use]
+pub fn capital(words: &str) -> String {
+    let mut letters = words.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

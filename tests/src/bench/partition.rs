@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::median_us;
+use super::{median_us, micros};
 use crate::lab::clock::Window;
 use crate::lab::cluster::GROUP;
 use crate::lab::cuts::Cuts;
@@ -312,8 +312,4 @@ fn trial(
     let moved = served.keys().any(|by| *by != settled);
     pattern.moved_by_mending += usize::from(pattern.left != Left::Nobody && moved);
     Ok(())
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::partition::{Found, Left, Pattern};
 use super::report::{Machine, Report};
-use super::{median_us, milliseconds_of};
+use super::{capital, median_us, milliseconds_of};
 
 /// How many of the slowest sets of cuts are named.
 const NAMED: usize = 5;
@@ -109,9 +109,4 @@ fn entry(values: &[u64]) -> String {
         (Some(median), Some(worst)) => format!("{} ({})", milliseconds_of(median), milliseconds_of(*worst)),
         _ => "not measured".to_owned(),
     }
-}
-
-fn capital(words: &str) -> String {
-    let mut letters = words.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

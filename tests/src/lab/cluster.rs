@@ -305,6 +305,17 @@ impl<'lab> Cluster<'lab> {
         group.cloned().with_context(|| format!("the status of node {node} names no group {GROUP}: {status}"))
     }
 
+    /// How many transitions and lapses the daemon of `node` has gone through since its start, together.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn upsets(&self, node: &str) -> anyhow::Result<u64> {
+        let group = self.group(node)?;
+        let count = |key: &str| group.get(key).and_then(Value::as_u64);
+        let counts = count("transitions").zip(count("lapses"));
+        counts.map(|(transitions, lapses)| transitions + lapses).context("the status has no counts")
+    }
+
     /// The role of `node` as its daemon says it.
     ///
     /// # Errors

@@ -80,6 +80,13 @@ impl Keepalived {
         Ok(at)
     }
 
+    /// How many changes of state all nodes have logged.
+    #[must_use]
+    pub fn transitions(&self) -> u64 {
+        let lines = self.nodes.values().map(|process| process.output().matches(") Entering ").count() as u64);
+        lines.sum()
+    }
+
     /// The parent process on `node`.
     ///
     /// # Errors

@@ -36,6 +36,7 @@ pub use cluster::{Cluster, ClusterSettings, Timing};
 pub use faults::Direction;
 pub use process::Process;
 pub use topology::{Lab, Leg, Link};
+pub(crate) use unsafe_calls::run_in_real_time;
 
 /// Whether this process may build a lab; prints why not and returns false where it may not.
 ///

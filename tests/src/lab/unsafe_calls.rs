@@ -58,7 +58,7 @@ pub(super) fn frames_lost(socket: BorrowedFd<'_>) -> io::Result<u32> {
 }
 
 /// Puts the calling thread under SCHED_FIFO with this priority (1 to 99).
-pub(super) fn run_in_real_time(priority: i32) -> io::Result<()> {
+pub(crate) fn run_in_real_time(priority: i32) -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: priority };
     // SAFETY: pid 0 is the calling thread, and the kernel only reads the live sched_param.
     let outcome = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) };

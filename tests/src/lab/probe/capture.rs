@@ -1,19 +1,12 @@
 //! What leaves a node with the VIP as its source: an ear on the switch port, before anything can drop it.
 
-use std::io::IoSliceMut;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::Context as _;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
-
-use super::worker::{Stop, Workers};
+use super::ear::{self, Heard};
+use super::worker::Workers;
 use crate::lab::clock::{Moment, Window};
 use crate::lab::topology::{Lab, Link, VIP};
-use crate::lab::unsafe_calls::{frames_lost, packet_socket, run_in_real_time};
 
 /// In what way a frame names the VIP as its source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,17 +57,13 @@ impl Capture {
     /// # Errors
     /// When the packet socket cannot be opened.
     pub fn start_with(lab: &Lab, node: &str, link: Link, address: Ipv4Addr) -> anyhow::Result<Self> {
-        let port = lab.leg(node, link).port;
-        let socket = lab.switch().run(|| {
-            let socket = packet_socket(&port)?;
-            setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-            Ok(socket)
-        });
-        let socket = socket.with_context(|| format!("listening on the switch port {port}"))?;
+        let socket = ear::open(lab, node, link)?;
         let record = Arc::new(Mutex::new(Record::default()));
         let heard = Arc::clone(&record);
         let mut workers = Workers::default();
-        workers.start("capture", move |stop| hear(stop, &socket, address, &heard))?;
+        workers.start("capture", move |stop| {
+            ear::listen(stop, &socket, |frame| note(frame, address, &heard));
+        })?;
         Ok(Self { record, workers })
     }
 
@@ -106,49 +95,14 @@ impl Capture {
     }
 }
 
-fn hear(stop: &Stop, socket: &OwnedFd, address: Ipv4Addr, record: &Mutex<Record>) {
-    // It need not be prompt, for the kernel stamps the frames, but it must not lose any.
-    let _ = run_in_real_time(super::echo::PRIORITY);
-    let mut frame = [0; 64];
-    let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
-    loop {
-        let mut parts = [IoSliceMut::new(&mut frame)];
-        let received =
-            recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT).map(
-                |message| {
-                    let stamp = message.cmsgs().ok().and_then(|mut messages| {
-                        messages.find_map(|message| match message {
-                            ControlMessageOwned::ScmTimestampns(stamp) => Some(stamp),
-                            _ => None,
-                        })
-                    });
-                    (message.bytes, stamp)
-                },
-            );
-        match received {
-            Ok((length, stamp)) => {
-                let at = stamp.map_or_else(Moment::now, |stamp| {
-                    let stamp = std::time::Duration::from(stamp).as_nanos();
-                    Moment::from_realtime(u64::try_from(stamp).unwrap_or(u64::MAX))
-                });
-                let kind = frame.get(..length).and_then(|frame| source(frame, address));
-                let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
-                record.frames += 1;
-                record.sightings.extend(kind.map(|kind| Sighting { at, kind }));
-            }
-            Err(Errno::EAGAIN | Errno::ENETDOWN) => {
-                let mut waiting = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-                // A failure only shows as a wait that was too short.
-                let _ = poll(&mut waiting, PollTimeout::from(20u8));
-                let lost = frames_lost(socket.as_fd()).unwrap_or(0);
-                record.lock().unwrap_or_else(PoisonError::into_inner).lost += u64::from(lost);
-                // What had reached the port by then has been read: the socket was just seen empty.
-                if stop.asked() {
-                    return;
-                }
-            }
-            Err(_) => return,
+fn note(heard: Heard<'_>, address: Ipv4Addr, record: &Mutex<Record>) {
+    let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
+    match heard {
+        Heard::Frame(at, frame) => {
+            record.frames += 1;
+            record.sightings.extend(source(frame, address).map(|kind| Sighting { at, kind }));
         }
+        Heard::Lost(count) => record.lost += count,
     }
 }
 
