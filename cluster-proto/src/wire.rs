@@ -4,6 +4,7 @@
 //! Parsing never panics and never allocates: a message is a view of the bytes it came in.
 
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac as _};
@@ -24,11 +25,34 @@ pub const MAX_SERVED: usize = 8;
 /// Epoch counters stay below this; a larger one is a malformed claim.
 pub const MAX_COUNTER: u64 = 1 << 48;
 
-const HEADER_LEN: usize = 88;
+/// Length of the fixed part of a message.
+pub const HEADER_LEN: usize = 88;
 const CLAIM_LEN: usize = 24;
 const VOTE_LEN: usize = 16;
 const SERVED_LEN: usize = 16;
-const TAG_LEN: usize = 32;
+/// Length of the authentication code that ends a message.
+pub const TAG_LEN: usize = 32;
+
+/// Where those fields lie that tell before the authentication whether a message can be meant for a path.
+pub mod offset {
+    /// The version the sender speaks: one byte.
+    pub const VERSION: usize = 0;
+    /// The lowest version that understands the message: one byte.
+    pub const MINIMUM_VERSION: usize = 1;
+    /// What it is, one of [`super::KINDS`]: one byte.
+    pub const KIND: usize = 2;
+    /// The message's length: two bytes.
+    pub const LENGTH: usize = 4;
+    /// The sender's node id: two bytes.
+    pub const NODE: usize = 6;
+    /// The cluster's id: eight bytes.
+    pub const CLUSTER: usize = 8;
+    /// The index of the path: one byte.
+    pub const PATH: usize = 87;
+}
+
+/// The kinds of messages there are.
+pub const KINDS: RangeInclusive<u8> = 1..=2;
 
 const FLAG_VOTING: u8 = 1 << 0;
 const SERVICE_SHIFT: u8 = 4;

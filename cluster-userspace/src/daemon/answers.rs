@@ -169,7 +169,7 @@ impl Daemon {
             ("received", counters.received),
             ("not_connected", counters.not_connected),
             ("send_failed", counters.send_failed),
-            ("truncated", counters.truncated),
+            ("filtered", counters.filtered),
             ("strangers", counters.strangers),
             ("arp_failed", counters.arp_failed),
             ("events_lost", counters.events_lost),

@@ -8,29 +8,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cluster_proto::{Core, Effect, Effects, GroupIndex, Input, Mac, PathIndex, Settings, Start, Time, wire};
-use nix::poll::{PollFd, PollFlags};
-use nix::sys::time::TimeSpec;
 
 use super::address_thread::{AddressJob, ThreadJobs};
 use super::clock;
 use super::mailbox::{LoopCounters, Order, Shown, Task, ThreadEnd, mac_of};
+use super::path_sockets::{Drain, PathSockets};
 use super::realtime::{self, Granted};
 use crate::dataplane::{GroupSlot, LeaseTable};
 use crate::network::arp::{self, Arp, Operation};
-use crate::network::heartbeat_socket::{PathSocket, Received, Sent, StrangerSocket};
+use crate::network::heartbeat_socket::{Received, Sent};
 use crate::network::packet_socket::ArpSocket;
 
-/// Timers that are due wait for this many turns while there is something to read, of which each turn takes one datagram
-/// from every socket: a flood cannot hold them up for longer.
-const TURNS_BEFORE_TIMERS: u32 = 64;
 /// ARP frames read in one turn.
 const FRAMES_A_TURN: usize = 32;
-/// Strangers' datagrams, which are only counted.
-const STRANGERS_A_TURN: usize = 32;
-
-/// Sockets the thread can wait for, the mailbox and the ARP socket included.
-const MAX_SOCKETS: usize = 128;
-
 /// What the thread is made of.
 #[derive(Debug)]
 pub struct Setup {
@@ -75,8 +65,7 @@ struct HeartbeatLoop {
     core: Core,
     effects: Effects,
     dead_after: Duration,
-    paths: Vec<Vec<PathSocket>>,
-    strangers: Vec<StrangerSocket>,
+    sockets: PathSockets,
     service_address: Option<Ipv4Addr>,
     vips: Vec<Vec<Ipv4Addr>>,
     leases: LeaseTable,
@@ -92,36 +81,17 @@ struct HeartbeatLoop {
     /// Likewise a reservation.
     reservation_refused: bool,
     stopping: bool,
-    /// Which sockets had something when the last wait ended: the mailbox, the paths, the strangers, ARP.
-    ready: [bool; MAX_SOCKETS],
 }
 
 impl HeartbeatLoop {
     fn new(setup: Setup) -> io::Result<Self> {
         let Setup { settings, start, paths, service_address, leases, slots, arp, mailbox, addresses } = setup;
-        let mut locals: Vec<SocketAddrV4> = paths.iter().flatten().map(|&(local, _)| local).collect();
-        locals.sort_unstable();
-        locals.dedup();
-        let open = |(peer, ends): (usize, &Vec<(SocketAddrV4, SocketAddrV4)>)| {
-            let sockets = ends.iter().enumerate().map(|(path, &(local, remote))| {
-                PathSocket::open(local, remote, settings.peers[peer].paths[path].service)
-            });
-            sockets.collect::<io::Result<Vec<_>>>()
-        };
-        let paths = paths.iter().enumerate().map(open).collect::<io::Result<Vec<_>>>()?;
-        let strangers = locals.into_iter().map(StrangerSocket::open).collect::<io::Result<Vec<_>>>()?;
-        let sockets = paths.iter().flatten().count() + strangers.len() + 2;
-        if sockets > MAX_SOCKETS {
-            let message =
-                format!("{sockets} sockets for heartbeats, more than {MAX_SOCKETS}; configure fewer paths");
-            return Err(io::Error::other(message));
-        }
+        let sockets = PathSockets::open(&settings, &paths)?;
         let groups = settings.groups.len();
         Ok(Self {
             effects: Effects { list: Vec::with_capacity(256), bytes: Vec::with_capacity(1 << 16) },
             dead_after: settings.timing.dead_after,
-            paths,
-            strangers,
+            sockets,
             service_address,
             vips: settings.groups.iter().map(|group| group.vips.clone()).collect(),
             leases,
@@ -135,14 +105,13 @@ impl HeartbeatLoop {
             addresses_refused: Vec::with_capacity(groups),
             reservation_refused: false,
             stopping: false,
-            ready: [false; MAX_SOCKETS],
             core: Core::new(settings, &start),
         })
     }
 
     fn run(&mut self) {
         self.handle(Input::Tick);
-        let mut turns = 0;
+        let mut drain = Drain::default();
         while !self.stopping {
             let deadline = self.core.deadline();
             self.mailbox.flush();
@@ -154,15 +123,13 @@ impl HeartbeatLoop {
             if late >= self.dead_after / 2 {
                 self.handle(Input::Overslept(late));
             }
+            let mut read = 0;
             if readable {
-                self.read_heartbeats();
-                self.read_arp();
+                read = self.read_heartbeats() + self.read_arp();
                 self.read_orders();
-                turns += 1;
             }
             // Whether there is more to read, the next wait says. Timers run once nothing is left.
-            if !readable || turns >= TURNS_BEFORE_TIMERS {
-                turns = 0;
+            if drain.turn(readable, read) {
                 self.handle(Input::Tick);
             }
             self.answer_refused();
@@ -170,87 +137,56 @@ impl HeartbeatLoop {
         self.mailbox.flush();
     }
 
-    /// Waits for the deadline or a socket, notes which sockets have something, and returns whether any has. A socket
-    /// without was empty when the wait ended, so that the others alone have to be read.
+    /// Waits for the deadline or something to read, and returns whether there is.
     fn wait(&mut self, deadline: Time) -> bool {
         let left = Duration::from_nanos(deadline.as_nanos().saturating_sub(clock::now().as_nanos()));
-        let sockets = self.paths.iter().flatten().map(AsFd::as_fd);
-        let strangers = self.strangers.iter().map(AsFd::as_fd);
-        let mut all = sockets.chain(strangers).chain(self.arp.iter().map(AsFd::as_fd));
-        let mut used = 0;
-        // On the stack, since this runs at every turn.
-        let mut fds: [PollFd<'_>; MAX_SOCKETS] = std::array::from_fn(|_| {
-            let fd = if used == 0 { Some(self.mailbox.wake_fd()) } else { all.next() };
-            used += usize::from(fd.is_some());
-            PollFd::new(fd.unwrap_or(self.mailbox.wake_fd()), PollFlags::POLLIN)
-        });
         // A deadline for ever does not occur: the next heartbeat is always due.
-        let timeout = TimeSpec::from_duration(left.min(Duration::from_secs(3600)));
-        let polled = nix::poll::ppoll(&mut fds[..used], Some(timeout), None);
-        // Interrupted, nothing is known of the sockets: all of them are read.
-        for (ready, fd) in self.ready.iter_mut().zip(&fds[..used]) {
-            *ready = polled.is_err() || fd.any().unwrap_or(true);
-        }
-        polled != Ok(0)
+        let left = left.min(Duration::from_secs(3600));
+        self.sockets.wait(self.mailbox.wake_fd(), self.arp.as_ref().map(AsFd::as_fd), left)
     }
 
-    fn read_heartbeats(&mut self) {
+    /// Reads one datagram from each path that has one; how many.
+    fn read_heartbeats(&mut self) -> usize {
         let mut buffer = [0; wire::MAX_LEN];
-        let mut place = 0;
-        for peer in 0..self.paths.len() {
-            for path in 0..self.paths[peer].len() {
-                place += 1;
-                if !self.ready[place] {
-                    continue;
-                }
-                match self.paths[peer][path].receive(&mut buffer) {
-                    Received::Datagram { len, truncated, overflow } => {
-                        self.counters.received += 1;
-                        if overflow {
-                            self.counters.overflows += 1;
-                            self.handle(Input::SocketOverflow);
-                        }
-                        if truncated {
-                            self.counters.truncated += 1;
-                            continue;
-                        }
-                        let path = PathIndex { peer, path };
-                        self.handle(Input::Datagram { path, bytes: &buffer[..len] });
+        let mut read = 0;
+        for place in 0..self.sockets.len() {
+            let Some((path, received)) = self.sockets.receive(place, &mut buffer) else { continue };
+            match received {
+                Received::Datagram { len, overflow } => {
+                    read += 1;
+                    self.counters.received += 1;
+                    if overflow {
+                        self.counters.overflows += 1;
+                        self.handle(Input::SocketOverflow);
                     }
-                    Received::Stranger => self.counters.strangers += 1,
-                    Received::Unreachable | Received::Empty | Received::Failed(_) => {}
+                    self.handle(Input::Datagram { path, bytes: &buffer[..len] });
                 }
+                Received::Unreachable | Received::Empty | Received::Failed(_) => {}
             }
         }
-        for stranger in &mut self.strangers {
-            place += 1;
-            if !self.ready[place] {
-                continue;
-            }
-            let drained = stranger.drain(STRANGERS_A_TURN);
-            self.counters.strangers += u64::try_from(drained).unwrap_or(0);
-        }
+        read
     }
 
-    fn read_arp(&mut self) {
-        let place = 1 + self.paths.iter().map(Vec::len).sum::<usize>() + self.strangers.len();
-        if !self.ready[place] {
-            return;
+    /// Reads ARP frames; how many.
+    fn read_arp(&mut self) -> usize {
+        if !self.sockets.arp_is_ready() {
+            return 0;
         }
         let mut frame = [0; 128];
-        for _ in 0..FRAMES_A_TURN {
-            let Some(socket) = &self.arp else { return };
+        for read in 0..FRAMES_A_TURN {
+            let Some(socket) = &self.arp else { return read };
             // A socket whose interface is down fails until it is up again; the daemon tells the core of that.
-            let Ok(Some(length)) = socket.receive(&mut frame) else { return };
+            let Ok(Some(length)) = socket.receive(&mut frame) else { return read };
             let Some(arp) = Arp::parse(&frame[..length.min(frame.len())]) else { continue };
             if arp.operation == Operation::Reply || arp.is_announcement() {
                 self.handle(Input::ProbeAnswer { address: arp.sender_ip, mac: arp.sender_mac });
             }
         }
+        FRAMES_A_TURN
     }
 
     fn read_orders(&mut self) {
-        if !self.ready[0] {
+        if !self.sockets.mailbox_is_ready() {
             return;
         }
         self.mailbox.woken();
@@ -283,6 +219,9 @@ impl HeartbeatLoop {
 
     fn show(&mut self, mut shown: Box<Shown>) {
         self.core.show(clock::now(), &mut shown.snapshot);
+        let (filtered, strangers) = self.sockets.dropped();
+        self.counters.filtered += filtered;
+        self.counters.strangers += strangers;
         shown.counters = self.counters;
         shown.announcements.clear();
         shown.announcements.extend_from_slice(&self.announcements);
@@ -332,7 +271,7 @@ impl HeartbeatLoop {
     }
 
     fn send(&mut self, path: PathIndex, bytes: &[u8]) {
-        match self.paths[path.peer][path.path].send(bytes) {
+        match self.sockets.send(path, bytes) {
             Sent::Sent => self.counters.sent += 1,
             Sent::NotConnected => self.counters.not_connected += 1,
             Sent::Failed(_) => self.counters.send_failed += 1,

@@ -93,11 +93,11 @@ pub struct LoopCounters {
     pub send_failed: u64,
     /// Datagrams read.
     pub received: u64,
-    /// Datagrams longer than any message.
-    pub truncated: u64,
-    /// Datagrams from addresses that are no peer's.
+    /// Datagrams from a peer's address that could not be its heartbeats, dropped in the kernel.
+    pub filtered: u64,
+    /// Datagrams from addresses that are no peer's, likewise.
     pub strangers: u64,
-    /// Times the kernel reported that a socket's queue had overflowed.
+    /// Times a socket's queue was seen to have overflowed.
     pub overflows: u64,
     /// ARP frames that could not be sent.
     pub arp_failed: u64,

@@ -4,6 +4,8 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `heartbeat_loop.rs` | the thread's loop: wait, read, tick, carry out effects |
+//! | `path_sockets.rs` | its sockets: which are ready, and how much is read before timers run |
+//! | `unsafe_poll.rs` | the wait for them |
 //! | `mailbox.rs` | wait-free queues to and from the rest of the daemon |
 //! | `address_thread.rs` | the thread that puts VIPs onto the interface, a little below the heartbeat thread |
 //! | `wake.rs` | eventfds that tokio awaits |
@@ -17,5 +19,7 @@ pub mod address_thread;
 pub mod clock;
 pub mod heartbeat_loop;
 pub mod mailbox;
+mod path_sockets;
 pub mod realtime;
+mod unsafe_poll;
 pub mod wake;

@@ -1,21 +1,33 @@
 //! The UDP sockets that heartbeats travel on, for the real-time thread: they never wait, and allocate nothing once open.
 //!
-//! Each path has a socket of its own, connected to the peer, so that the kernel drops the datagrams of others before
-//! they cost the thread anything. Those land in one more socket on the same address, which only counts them.
+//! Each path has a socket of its own, connected to the peer and filtered ([`heartbeat_filter`]), so that the kernel drops
+//! what cannot be the peer's before it costs the thread anything. What comes from elsewhere lands in one more socket on
+//! the same address, which drops and counts it.
+//!
+//! [`heartbeat_filter`]: super::heartbeat_filter
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn, bind, connect, recv,
-    recvmsg, send, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, bind, connect, recv, send, setsockopt, socket,
+    sockopt,
 };
 
-/// What the kernel keeps of heartbeats not yet read, in bytes as it counts them (it doubles the number for its own
-/// overhead): a few hundred heartbeats. More would only be older; what overflows is reported.
-pub const RECEIVE_BUFFER: usize = 1 << 17;
+pub use super::heartbeat_filter::Sender;
+use super::unsafe_socket_options::{self, Queue};
+use super::{heartbeat_filter, socket_filter};
+
+/// What the kernel keeps of a path's heartbeats not yet read, in bytes as it counts them, with its own overhead: 1300
+/// short ones, 240 to 450 of the longest. That is room for all that a peer sends at once. More would harm: under a
+/// flood that is longer than the queue a heartbeat waits for all before it, on all paths, and a lease can rather bear
+/// that one in two is lost than that all come too late.
+pub const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// Every so many datagrams the queue is looked at: so often that one which has overflowed is still nearly full then.
+const READS_A_LOOK: u32 = 8;
 
 /// The precedence *internetwork control* (DSCP CS6, RFC 4594 §3.2), and its equal among the kernel's priorities.
 const TOS_CS6: i32 = 48 << 2;
@@ -27,8 +39,13 @@ pub struct PathSocket {
     socket: OwnedFd,
     remote: SocketAddrV4,
     connected: bool,
-    /// The kernel's count of datagrams it has dropped for want of room, as last seen.
-    dropped: u32,
+    /// Datagrams read, to know when to look at the queue.
+    reads: u32,
+    drops: Drops,
+    /// Of these, what was not for want of room, since it was last asked for.
+    filtered: u64,
+    /// The queue has overflowed, which is told with the next datagram.
+    overflowed: bool,
 }
 
 /// What became of a heartbeat.
@@ -45,17 +62,13 @@ pub enum Sent {
 /// What was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Received {
-    /// A datagram from the peer's address and port.
+    /// A datagram that may be the peer's.
     Datagram {
         /// How many bytes of it are in the buffer.
         len: usize,
-        /// Whether it was longer than the buffer.
-        truncated: bool,
-        /// Whether the kernel has dropped datagrams for want of room before this one arrived, since the last report.
+        /// Whether the queue has been seen to overflow since the last report, so that heartbeats may be lost.
         overflow: bool,
     },
-    /// A datagram of somebody else's was read and is to be forgotten; it had come before the socket was connected.
-    Stranger,
     /// The peer's host has answered that nobody listens, or that it cannot be reached; read on.
     Unreachable,
     /// No datagram is waiting.
@@ -71,10 +84,22 @@ impl PathSocket {
     /// that link works. They are not sent to a gateway (`SO_DONTROUTE`), and none passes them on (a TTL of 1).
     ///
     /// # Errors
-    /// `EADDRINUSE` when another program has the port, `EACCES` for a port below 1024 without the right to it.
-    pub fn open(local: SocketAddrV4, remote: SocketAddrV4, on_link: bool) -> io::Result<Self> {
-        let socket = bound(local, RECEIVE_BUFFER)?;
-        setsockopt(&socket, sockopt::RxqOvfl, &1)?;
+    /// `EADDRINUSE` when another program has the port, `EACCES` for a port below 1024 without the right to it, `EMFILE`
+    /// when the process may have no more files open.
+    pub fn open(
+        local: SocketAddrV4,
+        remote: SocketAddrV4,
+        on_link: bool,
+        sender: Sender,
+    ) -> io::Result<Self> {
+        let socket = unbound()?;
+        // Before it is bound, so that nothing slips by the filter.
+        heartbeat_filter::attach(&socket, remote, sender)?;
+        // The kernel doubles what it is asked for. Beyond the administrator's limit only with CAP_NET_ADMIN.
+        let asked = RECEIVE_BUFFER / 2;
+        setsockopt(&socket, sockopt::RcvBufForce, &asked)
+            .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &asked))?;
+        bind(socket.as_raw_fd(), &SockaddrIn::from(local))?;
         // Setting the precedence sets a priority as well, so this order matters.
         setsockopt(&socket, sockopt::Ipv4Tos, &TOS_CS6)?;
         setsockopt(&socket, sockopt::Priority, &PRIORITY_CONTROL)
@@ -84,7 +109,15 @@ impl PathSocket {
             setsockopt(&socket, sockopt::Ipv4Ttl, &1)?;
             setsockopt(&socket, sockopt::DontRoute, &true)?;
         }
-        let mut path = Self { socket, remote, connected: false, dropped: 0 };
+        let mut path = Self {
+            socket,
+            remote,
+            connected: false,
+            reads: 0,
+            drops: Drops::default(),
+            filtered: 0,
+            overflowed: false,
+        };
         path.try_connect();
         Ok(path)
     }
@@ -116,38 +149,55 @@ impl PathSocket {
         }
     }
 
-    /// Reads one datagram, without waiting.
+    /// Reads one datagram, without waiting; what of it is longer than the buffer is lost. [`cluster_proto::wire::MAX_LEN`]
+    /// bytes hold whatever the filter lets in.
     pub fn receive(&mut self, buffer: &mut [u8]) -> Received {
-        // Room for the one control message asked for, in the alignment that the kernel's header wants.
-        let mut control = ControlBuffer([0; 32]);
-        let mut parts = [IoSliceMut::new(buffer)];
-        let message = match recvmsg::<SockaddrIn>(
-            self.socket.as_raw_fd(),
-            &mut parts,
-            Some(&mut control.0),
-            MsgFlags::MSG_DONTWAIT,
-        ) {
-            Ok(message) => message,
+        let len = match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(len) => len,
             Err(Errno::EAGAIN) => return Received::Empty,
             Err(errno) if errno == Errno::ECONNREFUSED || errno == Errno::EINTR || means_no_way(errno) => {
                 return Received::Unreachable;
             }
             Err(errno) => return Received::Failed(errno),
         };
-        if message.address.map(SocketAddrV4::from) != Some(self.remote) {
-            return Received::Stranger;
+        self.reads = self.reads.wrapping_add(1);
+        if self.reads.is_multiple_of(READS_A_LOOK) {
+            self.look();
         }
-        let mut overflow = false;
-        if let Ok(controls) = message.cmsgs() {
-            for control in controls {
-                if let ControlMessageOwned::RxqOvfl(dropped) = control {
-                    overflow |= dropped != self.dropped;
-                    self.dropped = dropped;
-                }
-            }
+        Received::Datagram { len, overflow: std::mem::take(&mut self.overflowed) }
+    }
+
+    /// How many datagrams were dropped because they could not be the peer's, since the last call. While the queue
+    /// overflows, not all are counted.
+    pub fn filtered(&mut self) -> u64 {
+        self.look();
+        std::mem::take(&mut self.filtered)
+    }
+
+    /// Bytes of heartbeats that the kernel keeps, as it counts them, if that is less than [`RECEIVE_BUFFER`].
+    #[must_use]
+    pub fn short_of_room(&self) -> Option<u32> {
+        let queue = unsafe_socket_options::queue(&self.socket).ok()?;
+        (u64::from(queue.room) < RECEIVE_BUFFER as u64).then_some(queue.room)
+    }
+
+    /// Looks whether the queue has overflowed since the last look.
+    ///
+    /// The kernel has one count for whatever it drops: what the filter rejects and what has a wrong checksum, as well as
+    /// what finds no room (`SO_RXQ_OVFL` tells the same). Anybody can make the first two, one at a time, and an overflow
+    /// starts dead timers again: taken for one, they would hold up takeovers for ever. A queue that has overflowed was
+    /// full, and is still nearly full a few datagrams later.
+    fn look(&mut self) {
+        let Ok(queue) = unsafe_socket_options::queue(&self.socket) else { return };
+        let dropped = self.drops.since(queue);
+        if dropped == 0 {
+            return;
         }
-        let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
-        Received::Datagram { len: message.bytes, truncated, overflow }
+        if queue.used >= queue.room - queue.room / 4 {
+            self.overflowed = true;
+        } else {
+            self.filtered += dropped;
+        }
     }
 }
 
@@ -157,55 +207,48 @@ impl AsFd for PathSocket {
     }
 }
 
-/// What no path's socket takes: a socket that is connected to nobody, on the local address of paths.
+/// What no path's socket takes: a socket that is connected to nobody, on the local address of paths. Nobody reads it; the
+/// kernel drops and counts what comes.
 #[derive(Debug)]
 pub struct StrangerSocket {
     socket: OwnedFd,
+    drops: Drops,
 }
-
-/// Strangers need no room: what is lost here was to be dropped.
-const STRANGERS_BUFFER: usize = 1 << 14;
 
 impl StrangerSocket {
     /// Opens the socket; before or after the paths on the same address, which may not exist yet.
     ///
     /// # Errors
-    /// `EADDRINUSE` when another program has the port, `EACCES` for a port below 1024 without the right to it.
+    /// As [`PathSocket::open`].
     pub fn open(local: SocketAddrV4) -> io::Result<Self> {
-        bound(local, STRANGERS_BUFFER).map(|socket| Self { socket })
+        let socket = unbound()?;
+        socket_filter::attach_drop_all(&socket)?;
+        bind(socket.as_raw_fd(), &SockaddrIn::from(local))?;
+        Ok(Self { socket, drops: Drops::default() })
     }
 
-    /// Throws away at most `max` datagrams that are waiting; how many there were.
-    pub fn drain(&mut self, max: usize) -> usize {
-        let mut drained = 0;
-        while drained < max {
-            match recv(self.socket.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_DONTWAIT) {
-                Ok(_) => drained += 1,
-                Err(Errno::EINTR) => {}
-                Err(_) => break,
-            }
-        }
-        drained
+    /// How many datagrams have come since the last call.
+    pub fn dropped(&mut self) -> u64 {
+        unsafe_socket_options::queue(&self.socket).map_or(0, |queue| self.drops.since(queue))
     }
 }
 
-impl AsFd for StrangerSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+/// A socket's count of what was dropped before its queue, as last seen.
+#[derive(Clone, Copy, Default, Debug)]
+struct Drops(u32);
+
+impl Drops {
+    fn since(&mut self, queue: Queue) -> u64 {
+        u64::from(queue.drops.wrapping_sub(std::mem::replace(&mut self.0, queue.drops)))
     }
 }
 
-#[repr(align(8))]
-struct ControlBuffer([u8; 32]);
-
-fn bound(local: SocketAddrV4, receive_buffer: usize) -> io::Result<OwnedFd> {
+fn unbound() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
     // Paths to several peers, and the strangers' socket, share one local address and port.
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     setsockopt(&socket, sockopt::IpFreebind, &true)?;
-    setsockopt(&socket, sockopt::RcvBuf, &receive_buffer)?;
-    bind(socket.as_raw_fd(), &SockaddrIn::from(local))?;
     Ok(socket)
 }
 

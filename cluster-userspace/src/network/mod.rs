@@ -2,7 +2,7 @@
 //!
 //! Here: the VIPs on the interface ([`addresses`]), the watch over interfaces and addresses ([`links`]), where the
 //! default routes point ([`gateways`]), ARP frames ([`arp`]) and the two kinds of sockets that the real-time thread
-//! uses: raw ones for ARP ([`packet_socket`]) and UDP for heartbeats ([`heartbeat_socket`]).
+//! uses: raw ones for ARP ([`packet_socket`]) and UDP for heartbeats ([`heartbeat_socket`]), both with a filter in the kernel.
 //!
 //! The first three are for tokio and may wait for the kernel's configuration lock (rtnl), which others can hold for
 //! long; nothing of them may run on the real-time thread. The sockets do the opposite: no tokio, no waiting, and no
@@ -15,8 +15,11 @@ pub mod address_record;
 pub mod addresses;
 pub mod arp;
 pub mod gateways;
+mod heartbeat_filter;
 pub mod heartbeat_socket;
 mod link_table;
 pub mod links;
 pub mod packet_socket;
 mod rtnetlink_message;
+mod socket_filter;
+mod unsafe_socket_options;

@@ -1,5 +1,5 @@
-//! Raw ARP on one interface: an `AF_PACKET` socket for the real-time thread. Holds `unsafe` for the socket calls that no
-//! safe wrapper has (its address, its filter and its options).
+//! Raw ARP on one interface: an `AF_PACKET` socket for the real-time thread. Holds `unsafe` for the call that binds it,
+//! for which there is no safe wrapper.
 
 use std::io;
 use std::mem::size_of;
@@ -10,7 +10,8 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socket, sockopt,
 };
 
-use super::arp;
+use super::socket_filter::{self, DROP, Size, if_equal, keep_if_equal, load, load_special, statement};
+use super::{arp, unsafe_socket_options};
 
 /// A socket for the ARP frames of one interface.
 ///
@@ -43,7 +44,7 @@ impl ArpSocket {
         )?;
         attach_filter(&socket)?;
         setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
-        set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
+        unsafe_socket_options::set(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
         bind(&socket, ifindex)?;
         Ok(Self { socket })
     }
@@ -91,60 +92,31 @@ impl AsFd for ArpSocket {
 /// Frames of a VLAN come here without their tag, if no interface takes that VLAN, and are then marked as for another
 /// host: their ARP is another network's and not ours.
 fn attach_filter(socket: &OwnedFd) -> io::Result<()> {
-    const DROP: u8 = u8::MAX;
-    let load = |size: u32, at: u32| statement(libc::BPF_LD | size | libc::BPF_ABS, at);
-    let half = libc::BPF_H;
-    let word = libc::BPF_W;
-    let packet_type = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
-    let keep_if_equal = |value: u32| jump(value, 0, DROP);
-    let mut program = [
-        // A load beyond the frame's end drops it; these are the last bytes of an ARP packet.
-        load(word, 38),
-        load(libc::BPF_B, packet_type),
-        jump(u32::from(libc::PACKET_OTHERHOST), DROP, 0),
-        load(half, 12),
-        keep_if_equal(0x0806),
-        load(word, 14),
-        keep_if_equal(0x0001_0800),
-        load(half, 18),
-        keep_if_equal(0x0604),
-        load(half, 20),
-        // A reply goes to the end, a request on to the comparison of its addresses.
-        jump(2, 6, 0),
-        keep_if_equal(1),
-        load(word, 28),
-        statement(libc::BPF_MISC | libc::BPF_TAX, 0),
-        load(word, 38),
-        statement(libc::BPF_ALU | libc::BPF_SUB | libc::BPF_X, 0),
-        keep_if_equal(0),
-        statement(libc::BPF_RET | libc::BPF_K, u32::from(u16::MAX)),
-        statement(libc::BPF_RET | libc::BPF_K, 0),
-    ];
-    // Jumps count from the next instruction; the last instruction drops.
-    let last = program.len() - 1;
-    for (at, instruction) in program.iter_mut().enumerate() {
-        let to_drop = (last - at).saturating_sub(1) as u8;
-        for target in [&mut instruction.jt, &mut instruction.jf] {
-            if *target == DROP {
-                *target = to_drop;
-            }
-        }
-    }
-    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)
-}
-
-fn statement(code: u32, k: u32) -> libc::sock_filter {
-    libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
-}
-
-fn jump(value: u32, if_equal: u8, else_: u8) -> libc::sock_filter {
-    libc::sock_filter {
-        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
-        jt: if_equal,
-        jf: else_,
-        k: value,
-    }
+    let packet_type = load_special(Size::Byte, libc::SKF_AD_OFF, libc::SKF_AD_PKTTYPE);
+    socket_filter::attach(
+        socket,
+        &[
+            // A load beyond the frame's end drops it; these are the last bytes of an ARP packet.
+            load(Size::Word, 38),
+            packet_type,
+            if_equal(u32::from(libc::PACKET_OTHERHOST), DROP, 0),
+            load(Size::Half, 12),
+            keep_if_equal(0x0806),
+            load(Size::Word, 14),
+            keep_if_equal(0x0001_0800),
+            load(Size::Half, 18),
+            keep_if_equal(0x0604),
+            load(Size::Half, 20),
+            // A reply goes to the end, a request on to the comparison of its addresses.
+            if_equal(2, 6, 0),
+            keep_if_equal(1),
+            load(Size::Word, 28),
+            statement(libc::BPF_MISC | libc::BPF_TAX, 0),
+            load(Size::Word, 38),
+            statement(libc::BPF_ALU | libc::BPF_SUB | libc::BPF_X, 0),
+            keep_if_equal(0),
+        ],
+    )
 }
 
 fn bind(socket: &OwnedFd, ifindex: u32) -> io::Result<()> {
@@ -163,21 +135,6 @@ fn bind(socket: &OwnedFd, ifindex: u32) -> io::Result<()> {
             socket.as_raw_fd(),
             (&raw const address).cast::<libc::sockaddr>(),
             size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-        )
-    };
-    Errno::result(result).map(drop).map_err(io::Error::from)
-}
-
-fn set_option<T>(socket: &OwnedFd, level: i32, name: i32, value: &T) -> io::Result<()> {
-    // SAFETY: the value is a whole `T` that lives over the call, and the length is its own; the kernel reads it, and
-    // what the filter's pointer leads to, before it returns.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            std::ptr::from_ref(value).cast::<libc::c_void>(),
-            size_of::<T>() as libc::socklen_t,
         )
     };
     Errno::result(result).map(drop).map_err(io::Error::from)

@@ -1,0 +1,77 @@
+//! What a path's socket lets in: what its peer could have sent on this path. The rest is dropped where it arrives, which
+//! costs the heartbeat thread nothing: no wake-up, no place in the queue, no authentication.
+//!
+//! The filter looks at nothing that [`cluster_proto::wire`] or the election would not drop as well. What it lets in is
+//! checked in full, so that it need not be complete.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::os::fd::OwnedFd;
+
+use cluster_proto::wire::{self, offset};
+use cluster_proto::{ClusterId, NodeId};
+
+use super::socket_filter::{
+    self, DROP, Size, drop_if_greater, drop_if_less, if_equal, keep_if_equal, keep_if_equal_to_index, load,
+    load_length, load_special, statement,
+};
+
+/// A packet begins with its UDP header for a filter: the source port first.
+const SOURCE_PORT: usize = 0;
+const UDP_LEN: usize = 8;
+/// In the IPv4 header, whatever options it has.
+const SOURCE_ADDRESS: i32 = 12;
+
+/// What every message on a path says of its sender.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sender {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its id.
+    pub node: NodeId,
+    /// The path's index, the same on both nodes.
+    pub path: u8,
+}
+
+/// Attaches the filter for messages of `sender` from `remote`.
+pub(super) fn attach(socket: &OwnedFd, remote: SocketAddrV4, sender: Sender) -> io::Result<()> {
+    let at = |field: usize| UDP_LEN + field;
+    let cluster = sender.cluster.0;
+    socket_filter::attach(
+        socket,
+        &[
+            load_special(Size::Word, libc::SKF_NET_OFF, SOURCE_ADDRESS),
+            keep_if_equal(remote.ip().to_bits()),
+            load(Size::Half, SOURCE_PORT),
+            keep_if_equal(u32::from(remote.port())),
+            load_length(),
+            statement(libc::BPF_ALU | libc::BPF_SUB | libc::BPF_K, UDP_LEN as u32),
+            drop_if_less((wire::HEADER_LEN + wire::TAG_LEN) as u32),
+            drop_if_greater(wire::MAX_LEN as u32),
+            statement(libc::BPF_MISC | libc::BPF_TAX, 0),
+            load(Size::Half, at(offset::LENGTH)),
+            keep_if_equal_to_index(),
+            // Our version, or a later one that can be read as ours.
+            load(Size::Byte, at(offset::VERSION)),
+            if_equal(u32::from(wire::VERSION), 3, 0),
+            drop_if_less(u32::from(wire::VERSION)),
+            load(Size::Byte, at(offset::MINIMUM_VERSION)),
+            drop_if_greater(u32::from(wire::VERSION)),
+            load(Size::Byte, at(offset::KIND)),
+            drop_if_less(u32::from(*wire::KINDS.start())),
+            drop_if_greater(u32::from(*wire::KINDS.end())),
+            load(Size::Half, at(offset::NODE)),
+            keep_if_equal(u32::from(sender.node.0)),
+            load(Size::Word, at(offset::CLUSTER)),
+            keep_if_equal((cluster >> 32) as u32),
+            load(Size::Word, at(offset::CLUSTER) + 4),
+            keep_if_equal(cluster as u32),
+            load(Size::Byte, at(offset::PATH)),
+            keep_if_equal(u32::from(sender.path)),
+        ],
+    )
+}
+
+const _: () = assert!(DROP > 32, "jumps within the program are shorter than the mark of those that drop");
+const _: () =
+    assert!(offset::PATH < wire::HEADER_LEN, "the shortest message has all fields that are looked at");
