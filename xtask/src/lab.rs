@@ -20,6 +20,10 @@ pub(crate) enum Subject {
     Failover,
     /// Who serves when some of three voters do not hear others.
     Partition,
+    /// What a node costs while nothing happens, beside keepalived.
+    Idle,
+    /// What many nodes and groups cost, and how long their election takes.
+    Scale,
     /// What a busy machine does to heartbeats, leases and roles, beside keepalived.
     Stress,
     /// Nanoseconds per packet, beside an empty program.
@@ -41,6 +45,8 @@ pub(crate) fn bench(subject: Subject, arguments: &[OsString]) -> Result<()> {
     match subject {
         Subject::Failover => become_lab(Scope::Rivals, &["bench", "failover"], arguments),
         Subject::Partition => become_lab(Scope::Lab, &["bench", "partition"], arguments),
+        Subject::Idle => become_lab(Scope::Rivals, &["bench", "idle"], arguments),
+        Subject::Scale => become_lab(Scope::Lab, &["bench", "scale"], arguments),
         Subject::Stress => become_lab(Scope::Rivals, &["bench", "stress"], arguments),
         Subject::Xdp => become_lab(Scope::Lab, &["bench", "xdp"], arguments),
     }

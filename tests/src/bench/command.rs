@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use cluster_userspace::config;
 
 use super::contestants::Contestant;
 use super::failover::Fault;
@@ -10,9 +11,13 @@ use super::load::Rung;
 use super::partition::Topology;
 use super::report::{Report, earlier};
 use super::stress::Who;
-use super::{failover, failover_report, partition, partition_report, stress, stress_report, xdp_report};
+use super::{
+    failover, failover_report, idle, partition, partition_report, scale, scale_report, stress, stress_report,
+    xdp_report,
+};
 use crate::bench_xdp;
-use crate::lab::sweep;
+use crate::lab::{Moment, sweep};
+use crate::simulate::{self, Plan};
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -46,6 +51,39 @@ pub enum Bench {
         /// Add to the trials that docs/benchmarks/partition.json has.
         #[arg(long)]
         add: bool,
+    },
+    /// What a node costs while nothing happens, beside keepalived with as many advertisements.
+    Idle {
+        /// How many runs of each, in turn.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+        runs: u16,
+        /// How long each lasts.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: u64,
+        /// Write docs/benchmarks/idle.md and .json.
+        #[arg(long)]
+        write: bool,
+    },
+    /// What many nodes and groups cost, and how long the election of all groups takes.
+    Scale {
+        /// How many nodes.
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(2..=8))]
+        nodes: u8,
+        /// How many groups, one cluster after the other; unless given one, and as many as a configuration admits.
+        #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+        groups: Vec<u16>,
+        /// For how long the cost is measured.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: u64,
+        /// How many elections.
+        #[arg(long, default_value_t = 10)]
+        trials: u16,
+        /// Also run simulated clusters of 32 nodes for so many seconds.
+        #[arg(long, default_value_t = 0)]
+        simulate: u64,
+        /// Write docs/benchmarks/scale.md and .json.
+        #[arg(long)]
+        write: bool,
     },
     /// What a busy machine does to heartbeats, leases and roles, beside keepalived.
     Stress {
@@ -98,6 +136,24 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
             let found = partition::run(&plan, before)?;
             show(&partition_report::table(&found), write, || partition_report::report(&found))
         }
+        Bench::Idle { runs, seconds, write } => {
+            let plan = idle::Plan { runs: usize::from(runs), length: Duration::from_secs(seconds) };
+            let runs = idle::run(plan)?;
+            show(&idle::table(&runs), write, || idle::report(plan, &runs))
+        }
+        Bench::Scale { nodes, groups, seconds, trials, simulate, write } => {
+            let most = vec![1, config::MAX_GROUPS];
+            let plan = scale::Plan {
+                nodes: usize::from(nodes),
+                groups: if groups.is_empty() { most } else { groups.into_iter().map(usize::from).collect() },
+                length: Duration::from_secs(seconds),
+                trials: usize::from(trials),
+            };
+            let cells = scale::run(&plan)?;
+            let simulated = if simulate > 0 { Some(large_simulation(simulate)?) } else { None };
+            let text = scale_report::table(&cells) + "\n" + simulated.as_deref().unwrap_or_default();
+            show(&text, write, || scale_report::report(&plan, &cells, simulated.as_deref()))
+        }
         Bench::Stress { seconds, rungs, only, write, add } => {
             let before = if add { earlier("stress", "cells")? } else { Vec::new() };
             let plan = stress::Plan {
@@ -113,6 +169,31 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
             show(&costs.markdown(), write, || xdp_report::report(&costs))
         }
     }
+}
+
+/// Simulated clusters of as many nodes as a configuration admits, for so many seconds; what came of it in words.
+fn large_simulation(seconds: u64) -> anyhow::Result<String> {
+    let plan = Plan {
+        seeds: 1_000_000,
+        first: 1,
+        profile: None,
+        nodes: Some(32),
+        witnesses: None,
+        non_voters: 23,
+        quorum: None,
+        // A cluster of this size takes long; so it is at least done.
+        heartbeats: Some(30),
+        time: Some(Duration::from_secs(seconds)),
+    };
+    let from = Moment::now();
+    let report = simulate::run(&plan)?;
+    let took = Moment::now().since(from).as_secs_f64();
+    let simulated = report.simulated.as_secs_f64();
+    Ok(format!(
+        "Simulated clusters of 32 nodes, nine of them voters (`cargo xtask sim --nodes 32 --non-voters 23 --heartbeats 30`): {simulated:.0} cluster-seconds\n\
+         in {took:.0} s, {:.0} steps a second, every rule checked after every step, none broken.\n",
+        report.steps as f64 / took
+    ))
 }
 
 fn show(table: &str, write: bool, report: impl FnOnce() -> Report) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::lab::cluster::GROUP;
@@ -151,6 +152,18 @@ impl<'lab> Running<'lab> {
             Self::Ours(cluster) => cluster.lab().nodes().iter().map(|node| cluster.upsets(&node.name)).sum(),
             Self::Keepalived(_, keepalived) => Ok(keepalived.transitions()),
             Self::Ucarp(_) => bail!("ucarp does not say how often its role has changed"),
+        }
+    }
+
+    /// All processes of what runs on `node`.
+    ///
+    /// # Errors
+    /// When it does not run there.
+    pub fn processes(&mut self, node: &str) -> anyhow::Result<Vec<Pid>> {
+        match self {
+            Self::Ours(cluster) => Ok(vec![cluster.daemon(node)?.pid()]),
+            Self::Keepalived(lab, keepalived) => keepalived.processes(lab, node),
+            Self::Ucarp(ucarp) => Ok(vec![ucarp.process(node)?.pid()]),
         }
     }
 

@@ -4,6 +4,8 @@
 //!   [`failover_report`] puts it into words.
 //! - [`partition`]: every set of one-way cuts between three voters; [`partition_report`] puts it into words.
 //! - [`stress`]: heartbeats, leases and roles under every [`load`]; [`stress_report`] puts it into words.
+//! - [`idle`]: the [`cost`] of a node while nothing happens, beside keepalived; [`scale`]: of many nodes and groups, and how long
+//!   the election of all groups takes; [`scale_report`] puts it into words.
 //! - [`xdp_report`]: what a packet costs in the ingress program, as `bench_xdp` measures it.
 //! - [`command`]: all of them as verbs of `cluster-lab bench`.
 //! - [`report`] and [`chart`]: a result as Markdown, JSON and SVG, under `docs/benchmarks/`.
@@ -13,12 +15,16 @@
 pub mod chart;
 pub mod command;
 pub mod contestants;
+pub mod cost;
 pub mod failover;
 pub mod failover_report;
+pub mod idle;
 pub mod load;
 pub mod partition;
 pub mod partition_report;
 pub mod report;
+pub mod scale;
+pub mod scale_report;
 pub mod stress;
 pub mod stress_report;
 pub mod xdp_report;

@@ -80,6 +80,21 @@ impl Keepalived {
         Ok(at)
     }
 
+    /// Whether `node` is the master, as the last state that it has logged says.
+    #[must_use]
+    pub fn is_master(&self, node: &str) -> bool {
+        let output = self.nodes.get(node).map(Process::output).unwrap_or_default();
+        output.lines().rfind(|line| line.contains(") Entering ")).is_some_and(|line| line.contains("MASTER"))
+    }
+
+    /// Its processes on `node`: the parent, and the one that speaks VRRP.
+    ///
+    /// # Errors
+    /// When it does not run there.
+    pub fn processes(&mut self, lab: &Lab, node: &str) -> anyhow::Result<Vec<Pid>> {
+        Ok(vec![self.process(node)?.pid(), vrrp_process(lab, node)?])
+    }
+
     /// How many changes of state all nodes have logged.
     #[must_use]
     pub fn transitions(&self) -> u64 {

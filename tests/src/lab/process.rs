@@ -8,8 +8,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
+use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
 use super::clock::{Moment, await_some};
@@ -86,20 +87,15 @@ impl Process {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
-    /// The processor time it has used so far, in user space and in the kernel, all threads together; in steps of 10 ms.
+    /// The processor time it has used so far, in user space and in the kernel, all threads together.
     ///
     /// # Errors
     /// When it has ended.
     pub fn processor_time(&self) -> anyhow::Result<Duration> {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let stat = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        // proc_pid_stat(5): utime and stime are fields 14 and 15; the name, field 2, may contain blanks.
-        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let fields: Vec<&str> = after_name.split_whitespace().collect();
-        let ticks = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<u64>().ok());
-        let (user, system) = ticks(14).zip(ticks(15)).ok_or_else(|| anyhow!("{path} is not as expected"))?;
-        // A tick is 10 ms (USER_HZ is 100 on every architecture the product supports).
-        Ok(Duration::from_millis((user + system) * 10))
+        let clock =
+            clock_getcpuclockid(self.pid()).with_context(|| format!("finding the clock of {}", self.name))?;
+        let time = clock_gettime(clock).with_context(|| format!("reading the clock of {}", self.name))?;
+        Ok(Duration::from(time))
     }
 }
 
