@@ -5,6 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
 /// The file of one node.
 #[derive(Clone, Debug)]
 pub struct EpochFile {
@@ -26,6 +29,9 @@ pub enum EpochFileError {
         /// Why not.
         source: io::Error,
     },
+    /// Another daemon has it.
+    #[error("another clusterd runs with the state directory {0}: one of this name may vote only once")]
+    InUse(PathBuf),
     /// It holds something else.
     #[error(
         "{path} does not hold a number; if it is damaged, write into it a number above every epoch counter that \
@@ -49,6 +55,20 @@ impl EpochFile {
             source,
         })?;
         Ok(Self { path: state_directory.join("epochs") })
+    }
+
+    /// Keeps other daemons from the file's directory for as long as the lock lives.
+    ///
+    /// # Errors
+    /// Another daemon has it, or it cannot be locked.
+    pub fn lock(&self) -> Result<Flock<File>, EpochFileError> {
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        let failed = |source| EpochFileError::Io { attempt: "lock", path: directory.to_owned(), source };
+        let opened = File::open(directory).map_err(failed)?;
+        Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            Errno::EWOULDBLOCK => EpochFileError::InUse(directory.to_owned()),
+            errno => failed(errno.into()),
+        })
     }
 
     /// The first counter that was never reserved; 0 if there is no file yet.
@@ -97,6 +117,10 @@ mod tests {
         file.write(1025).unwrap();
         file.write(2049).unwrap();
         assert_eq!(file.read().unwrap(), 2049);
+        let lock = file.lock().unwrap();
+        assert!(matches!(file.lock(), Err(EpochFileError::InUse(_))), "one daemon at a time");
+        drop(lock);
+        drop(file.lock().unwrap());
         fs::write(&file.path, "x").unwrap();
         assert!(matches!(file.read(), Err(EpochFileError::Damaged { .. })));
         fs::remove_dir_all(&directory).unwrap();

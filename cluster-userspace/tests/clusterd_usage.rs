@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -173,7 +175,7 @@ fn everything_that_is_wrong_is_said_at_once() {
     let text = GOOD
         .replace("lease = \"40ms\"", "lease = \"20ms\"")
         .replace("\"10.77.0.100/24\"", "\"10.77.0.100/24\", \"10.77.0.100/24\", \"10.77.0.300/24\"")
-        + "colour = \"red\"\n\n[[witness]]\nname = \"w\"\n";
+        + "colour = \"red\"\n\n[[witness]]\nname = \"w\"\ninterface = \"eth0\"\naddresses = [\"10.77.0.2\"]\n";
     let errors = directory.refused(&text);
     let begins = [
         ":3: cluster.key_file: ",
@@ -182,7 +184,8 @@ fn everything_that_is_wrong_is_said_at_once() {
         ":22: group[0].vips[1]: ",
         ":22: group[0].vips[2]: ",
         ":23: group[0].colour: ",
-        ":25: witness: ",
+        ":27: witness[0].interface: ",
+        ":28: witness[0].addresses[0]: ",
     ];
     assert_eq!(errors.len(), begins.len(), "{errors:#?}");
     for (error, begin) in errors.iter().zip(begins) {
@@ -248,4 +251,145 @@ fn missing_capabilities_are_named_in_one_line() {
         }
     }
     assert!(!directory.0.join("state").exists(), "a daemon that may not run has changed nothing");
+}
+
+/// A witness that runs as an ordinary user without any capability, in a network namespace of its own.
+struct Witness<'d> {
+    directory: &'d Directory,
+    process: std::process::Child,
+    /// Kept open, so that it can go on writing.
+    _log: BufReader<std::process::ChildStderr>,
+}
+
+const WITNESS: &str = "\n[[witness]]\nname = \"w\"\naddresses = [\"10.78.0.9\"]\n";
+/// `nobody`, as every distribution has it.
+const NOBODY: u32 = 65_534;
+
+impl<'d> Witness<'d> {
+    /// Starts `clusterd` as the witness, in a network namespace of its own: no interface is up, and none is needed.
+    fn command(directory: &Directory, socket: &str) -> Command {
+        let state = directory.0.join("state");
+        fs::create_dir_all(&state).unwrap();
+        for path in [directory.0.clone(), state.clone(), directory.0.join("cluster.key")] {
+            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let keys = format!("key_file = \"cluster.key\"\nstate_dir = \"{}\"", state.display());
+        let text = GOOD.replace("key_file = \"cluster.key\"", &keys) + WITNESS;
+        let config = directory.config(&text);
+        let mut command = Command::new("unshare");
+        let user = format!("--reuid={NOBODY}");
+        command.args(["--net", "setpriv", &user, "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
+        command
+            .args(["--bounding-set=-all", "--no-new-privs", CLUSTERD, "--node", "w", "--config"])
+            .arg(config);
+        command.arg("--socket").arg(directory.0.join(socket));
+        command
+    }
+
+    fn start(directory: &'d Directory) -> Self {
+        let mut process =
+            Self::command(directory, "w.sock").stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(process.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("started") {
+            assert!(log.read_line(&mut said).unwrap() > 0, "the witness has ended: {said}");
+        }
+        Self { directory, process, _log: log }
+    }
+
+    /// An answer of its control socket.
+    fn ask(&self, request: &str) -> serde_json::Value {
+        let mut stream = UnixStream::connect(self.directory.0.join("w.sock")).unwrap();
+        stream.write_all(format!("{request}\n").as_bytes()).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn stop(&mut self) -> std::process::ExitStatus {
+        let id = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).unwrap());
+        nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.process.wait().unwrap()
+    }
+}
+
+impl Drop for Witness<'_> {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+#[test]
+fn a_witness_runs_without_any_privilege() {
+    let root = nix::unistd::geteuid().is_root();
+    assert!(
+        root || std::env::var("CI").as_deref() != Ok("true"),
+        "this needs root, and CI=true allows no skipping"
+    );
+    if !root {
+        eprintln!("SKIPPED a witness without privileges: only root can become another user");
+        return;
+    }
+    let directory = Directory::new();
+    let mut witness = Witness::start(&directory);
+    let status = witness.ask(r#"{"cmd":"status"}"#);
+    let result = &status["result"];
+    assert_eq!(
+        (&result["node"], &result["kind"], &result["xdp"]),
+        (&"w".into(), &"witness".into(), &"none".into())
+    );
+    let quorum = &result["quorum"];
+    assert_eq!(quorum["mode"], "majority");
+    assert_eq!(
+        (&quorum["voters"], &quorum["needed"], &quorum["reachable"]),
+        (&3.into(), &2.into(), &1.into())
+    );
+    assert_eq!(
+        (&result["groups"][0]["role"], &result["groups"][0]["holder"]),
+        (&"witness".into(), &().into())
+    );
+    assert_eq!(result["peers"][0]["kind"], "node");
+
+    for request in [
+        r#"{"cmd":"promote","group":"web"}"#,
+        r#"{"cmd":"demote","group":"web","force":true}"#,
+        r#"{"cmd":"drain"}"#,
+        r#"{"cmd":"undrain"}"#,
+    ] {
+        let answer = witness.ask(request);
+        assert_eq!(answer["error"]["code"], "witness", "{request}: {answer}");
+    }
+    let stats = witness.ask(r#"{"cmd":"stats"}"#);
+    assert_eq!(stats["result"]["groups"], serde_json::json!([]), "a witness has no data plane");
+    assert_eq!(stats["result"]["loop"]["realtime"], false);
+    assert_eq!(witness.ask(r#"{"cmd":"events"}"#)["ok"], true);
+
+    // Another one of this name would vote twice, whatever socket it is given.
+    let (code, said) = told(&Witness::command(&directory, "other.sock").output().unwrap());
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("another clusterd runs with the state directory"), "{said}");
+
+    assert_eq!(witness.stop().code(), Some(0), "SIGTERM is a clean stop");
+    assert!(!directory.0.join("w.sock").exists());
+    // Its epochs are kept like a node's.
+    let epochs = fs::read_to_string(directory.0.join("state/usage/w/epochs")).unwrap();
+    assert!(epochs.trim().parse::<u64>().unwrap() > 0, "{epochs}");
+}
+
+#[test]
+fn there_is_nothing_to_clean_up_after_a_witness() {
+    let directory = Directory::new();
+    let config = directory.config(&format!("{GOOD}{WITNESS}"));
+    let cleanup = Command::new(CLUSTERD)
+        .arg("--config")
+        .arg(&config)
+        .args(["--node", "w", "--cleanup"])
+        .output()
+        .unwrap();
+    assert_eq!(cleanup.status.code(), Some(0), "{cleanup:?}");
+    let said = String::from_utf8(cleanup.stdout).unwrap();
+    assert!(said.contains("w is a witness") && said.contains("nothing is to be removed"), "{said}");
+    let said = String::from_utf8(check(&config, "w").stdout).unwrap();
+    assert!(said.contains("the configuration of witness w is good"), "{said}");
 }

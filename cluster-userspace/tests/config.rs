@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use cluster_proto::{ClusterId, Failback, GroupId, NodeId, Quorum};
-use cluster_userspace::config::{Config, ConfigErrors, Vip, Warning, XdpMode};
+use cluster_userspace::config::{Config, ConfigErrors, HostKind, Protection, Service, Vip, Warning, XdpMode};
 use proptest::prelude::*;
 
 /// A directory of the test's own with a good key in it.
@@ -50,6 +50,10 @@ impl Drop for Directory {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.0));
     }
+}
+
+fn serves(interface: &str, xdp: XdpMode) -> Option<Service> {
+    Some(Service { interface: interface.to_owned(), xdp })
 }
 
 /// Line 1 is `[cluster]`; the tests count from here.
@@ -125,7 +129,7 @@ failback = "never"
 fn a_full_file_becomes_the_settings_of_each_node() {
     let directory = Directory::new();
     let config = directory.parse(FULL).unwrap();
-    assert_eq!(config.node_names().collect::<Vec<_>>(), ["node-a.example", "b"]);
+    assert_eq!(config.host_names().collect::<Vec<_>>(), ["node-a.example", "b"]);
 
     let (settings, local) = config.settings("node-a.example").unwrap();
     let b = NodeId::from_name("b");
@@ -155,7 +159,7 @@ fn a_full_file_becomes_the_settings_of_each_node() {
     assert_eq!((db.announce.count, db.announce.interval), (5, Duration::from_millis(500)));
 
     assert_eq!((local.cluster.as_str(), local.node.as_str()), ("edge", "node-a.example"));
-    assert_eq!((local.interface.as_str(), local.xdp, local.port), ("eth0", XdpMode::Generic, 4781));
+    assert_eq!((local.service.clone(), local.port), (serves("eth0", XdpMode::Generic), 4781));
     assert_eq!(local.state_dir, Path::new("/var/lib/elsewhere/edge/node-a.example"));
     assert_eq!(local.socket, Path::new("/run/elsewhere/control.sock"));
     assert_eq!(local.peers[0].name, "b");
@@ -174,7 +178,7 @@ fn a_full_file_becomes_the_settings_of_each_node() {
     assert_eq!(settings.me, b);
     assert_eq!(settings.peers[0].id, NodeId(7));
     assert_eq!(local.peers[0].paths[0].remote.to_string(), "10.78.0.1:4781");
-    assert_eq!((local.groups[0].priority, local.xdp), (Some(200), XdpMode::Native));
+    assert_eq!((local.groups[0].priority, &local.service), (Some(200), &serves("eth0.5", XdpMode::Native)));
 }
 
 #[test]
@@ -187,7 +191,7 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(millis, [10, 40, 50, 2000]);
     assert_eq!(local.socket, Path::new("/run/cluster/control.sock"));
     assert_eq!(local.state_dir, Path::new("/var/lib/cluster/edge/a"));
-    assert_eq!((local.port, local.xdp), (4780, XdpMode::Auto));
+    assert_eq!((local.port, local.service), (4780, serves("eth0", XdpMode::Auto)));
     assert_eq!(settings.groups[0].failback, Failback::Never);
     assert_eq!(settings.groups[0].prefer, [NodeId::from_name("a"), NodeId::from_name("b")]);
     assert_eq!(local.warnings, []);
@@ -367,7 +371,6 @@ fn what_is_documented_but_not_built_is_said_to_be_so() {
     let group = |n: usize| format!("[[group]]\nname = \"g{n}\"\nvips = [\"192.0.2.{}/32\"]\n", n + 1);
     let many_groups: String = (0..24).map(group).collect();
     let cases = [
-        (format!("{GOOD}[[witness]]\nname = \"w\"\naddresses = [\"10.78.0.9\"]\n"), "witness"),
         (format!("{GOOD}[metrics]\nlisten = \"127.0.0.1:9750\"\n"), "metrics"),
         (format!("{GOOD}{many_groups}"), "group[24]"),
         (in_node("weight = 1"), "node[1].weight"),
@@ -649,7 +652,7 @@ fn the_commented_example_is_accepted() {
     let key = directory.0.join("cluster.key");
     let text = text.replace("/etc/cluster/cluster.key", key.to_str().unwrap());
     let config = directory.parse(&text).unwrap();
-    for node in config.node_names() {
+    for node in config.host_names() {
         assert_eq!(config.settings(node).unwrap().1.warnings, []);
     }
 }
@@ -785,5 +788,153 @@ fn a_gateway_is_a_router_on_the_vips_network() {
         let errors = directory.errors(&with(gateway));
         let [(_, key, message)] = &errors[..] else { panic!("{gateway}: {errors:?}") };
         assert!(key == "group[0].gateway" && message.contains(part), "{gateway}: {message}");
+    }
+}
+
+const WITNESS: &str = "[[witness]]\nname = \"w\"\naddresses = [\"10.79.0.9\"]\nport = 4790\n";
+
+#[test]
+fn a_witness_votes_and_is_in_no_group() {
+    let directory = Directory::new();
+    let config = directory.parse(&format!("{GOOD}{WITNESS}")).unwrap();
+    assert_eq!(config.host_names().collect::<Vec<_>>(), ["a", "b", "w"]);
+    let (a, b, w) = (NodeId::from_name("a"), NodeId::from_name("b"), NodeId::from_name("w"));
+
+    let (settings, local) = config.settings("a").unwrap();
+    assert_eq!((settings.quorum, local.kind()), (Quorum::Majority, HostKind::Node));
+    assert_eq!(
+        settings.peers.iter().map(|peer| (peer.id, peer.voter)).collect::<Vec<_>>(),
+        [(b, true), (w, true)]
+    );
+    assert_eq!(
+        local.peers.iter().map(|peer| peer.kind).collect::<Vec<_>>(),
+        [HostKind::Node, HostKind::Witness]
+    );
+    assert_eq!(settings.groups[0].prefer, [a, b], "a witness never serves");
+    // As many paths as both ends have addresses.
+    assert_eq!((settings.peers[0].paths.len(), settings.peers[1].paths.len()), (2, 1));
+    assert_eq!(local.peers[1].paths[0].remote.to_string(), "10.79.0.9:4790");
+    assert_eq!(local.warnings, []);
+
+    let (settings, local) = config.settings("w").unwrap();
+    assert_eq!((settings.me, settings.voter, settings.quorum), (w, true, Quorum::Majority));
+    assert_eq!((local.kind(), &local.service, local.port), (HostKind::Witness, &None, 4790));
+    assert_eq!(local.groups[0].priority, None);
+    assert_eq!(settings.groups[0].prefer, [a, b]);
+    assert_eq!(settings.peers.iter().map(|peer| peer.paths.len()).collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(local.peers[1].paths[0].local.to_string(), "10.79.0.9:4790");
+    assert_eq!(local.warnings, [], "what is said of members and service paths is not for a witness");
+}
+
+/// A path to a witness is on the service link only if no router is between.
+#[test]
+fn a_routed_witness_says_nothing_of_the_service_link() {
+    let directory = Directory::new();
+    for (address, service) in [("10.79.0.9", false), ("10.77.0.9", true)] {
+        let witness = format!("[[witness]]\nname = \"w\"\naddresses = [\"10.78.0.9\", \"{address}\"]\n");
+        let config = directory.parse(&format!("{GOOD}{witness}")).unwrap();
+        let (settings, _) = config.settings("a").unwrap();
+        let services =
+            |peer: usize| settings.peers[peer].paths.iter().map(|path| path.service).collect::<Vec<_>>();
+        assert_eq!(services(0), [false, true]);
+        assert_eq!(services(1), [false, service], "{address}");
+        let (settings, _) = config.settings("w").unwrap();
+        assert!(settings.peers.iter().flat_map(|peer| &peer.paths).all(|path| !path.service));
+    }
+}
+
+#[test]
+fn each_error_about_a_witness_is_found_where_it_is() {
+    let directory = Directory::new();
+    let witness = |lines: &str| format!("{GOOD}[[witness]]\n{lines}\n");
+    let nine: String = (0..9)
+        .map(|n| format!("[[witness]]\nname = \"w{n}\"\naddresses = [\"10.78.0.{}\"]\n", n + 10))
+        .collect();
+    let cases = [
+        (witness("name = \"w\""), "witness[0].addresses", "missing"),
+        (witness("addresses = [\"10.78.0.9\"]"), "witness[0].name", "missing"),
+        (witness("name = \"a\"\naddresses = [\"10.78.0.9\"]"), "witness[0].name", "a node is called \"a\""),
+        (
+            witness("name = \"w\"\naddresses = [\"10.78.0.2\"]"),
+            "witness[0].addresses[0]",
+            "of node \"b\" too",
+        ),
+        (
+            witness("name = \"w\"\naddresses = [\"10.78.0.9\"]\ninterface = \"eth0\""),
+            "witness[0].interface",
+            "unknown key",
+        ),
+        (
+            witness("name = \"w\"\naddresses = [\"10.78.0.9\"]\nvoter = false"),
+            "witness[0].voter",
+            "unknown key",
+        ),
+        (
+            witness("name = \"w\"\naddresses = [\"10.78.0.9\", \"10.78.0.8\", \"10.78.0.7\"]"),
+            "witness[0].addresses",
+            "at most as many addresses as the nodes have (2), not 3",
+        ),
+        (
+            format!("{GOOD}prefer = [\"a\", \"w\"]\n{WITNESS}"),
+            "group[0].prefer[1]",
+            "\"w\" is a witness: it votes and never serves",
+        ),
+        (
+            format!("{}{WITNESS}", GOOD.replace("10.77.0.100", "10.79.0.9")),
+            "group[0].vips[0]",
+            "an address of witness \"w\"",
+        ),
+        (format!("{GOOD}{nine}"), "witness[7]", "at most 9 nodes and witnesses vote, not 11"),
+        (
+            GOOD.to_owned() + "[witness]\nname = \"w\"\naddresses = [\"10.78.0.9\"]\n",
+            "witness",
+            "two brackets",
+        ),
+    ];
+    for (text, key, words) in cases {
+        let errors = directory.errors(&text);
+        assert!(
+            errors.len() == 1 && errors[0].1 == key && errors[0].2.contains(words) && errors[0].0 > 1,
+            "{key}: …{words}…: {errors:#?}"
+        );
+    }
+    let seven: String = nine.split_inclusive("]\n").take(14).collect();
+    assert_eq!(directory.errors(&format!("{GOOD}{seven}")), [], "nine voters");
+}
+
+#[test]
+fn a_witness_that_decides_nothing_is_warned_about() {
+    let directory = Directory::new();
+    let off = |text: &str| text.replace("name = \"edge\"", "name = \"edge\"\nquorum = \"off\"");
+    let text = off(&GOOD.replace("name = \"b\"", "name = \"b\"\nvoter = false"));
+    let (_, local) = directory.parse(&format!("{text}{WITNESS}")).unwrap().settings("a").unwrap();
+    assert_eq!(local.warnings, [Warning::WitnessWithoutMajority { witnesses: 1 }]);
+    assert!(local.warnings[0].to_string().contains("the witness decides nothing"));
+    let (_, local) = directory.parse(&format!("{}{WITNESS}", off(GOOD))).unwrap().settings("a").unwrap();
+    assert_eq!(local.warnings, [Warning::QuorumOff { voters: 3 }]);
+}
+
+/// What two nodes and a witness protect from is not what two nodes alone do.
+#[test]
+fn two_nodes_and_a_witness_are_protected_from_a_partition() {
+    let directory = Directory::new();
+    let said = |text: &str, name: &str| {
+        let (settings, local) = directory.parse(text).unwrap().settings(name).unwrap();
+        let said = Protection::of(&settings, &local);
+        (said.protects.join("\n"), said.not.join("\n"))
+    };
+    let with = format!("{GOOD}{WITNESS}");
+    let (protects, not) = said(GOOD, "a");
+    assert!(protects.contains("the loss of a node: the other one serves after 50ms"), "{protects}");
+    assert!(not.contains("both nodes may serve until one is mended"), "{not}");
+    for name in ["a", "w"] {
+        let (protects, not) = said(&with, name);
+        assert!(protects.contains("the loss of a node: the other one serves after 50ms"), "{protects}");
+        assert!(protects.contains("the loss of the witness"), "{protects}");
+        assert!(protects.contains("a partition, whatever is lost between the nodes"), "{protects}");
+        assert!(not.contains("the loss of two voters at once: nobody serves"), "{not}");
+        assert!(!not.contains("both nodes may serve"), "{not}");
+        // The link of the nodes is no matter of a witness.
+        assert_eq!(protects.contains("service link"), name == "a", "{protects}");
     }
 }

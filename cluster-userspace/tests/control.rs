@@ -592,7 +592,7 @@ fn events_of_the_core_are_told_with_names() {
             &record,
             cluster_userspace::control::render::Paint::Plain,
         );
-        assert!(!line.contains('?') && !line.contains('\n') && line.len() > 40, "{line}");
+        assert!(!line.contains('?') && !line.contains('\n') && line.len() > 36, "{line}");
     }
     // Groups and paths that a later configuration has.
     let body = EventBody::of(&EventKind::Lapse { group: GroupIndex(7) }, &local);

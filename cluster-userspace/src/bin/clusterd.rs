@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use cluster_userspace::config::Config;
-use cluster_userspace::daemon;
+use cluster_userspace::daemon::{self, Cleaned};
 use tracing_subscriber::EnvFilter;
 
-/// Runs this host as a node of a virtual-IP cluster.
+/// Runs this host as a node or a witness of a virtual-IP cluster.
 ///
-/// The same configuration file serves every node. SIGTERM and SIGINT hand the groups over, remove everything that was
+/// The same configuration file serves every node and witness. SIGTERM and SIGINT hand the groups over, remove everything that was
 /// added and end the daemon with code 0. Other codes: 1 a failure while running, 2 bad usage or configuration.
 #[derive(Parser, Debug)]
 #[command(version, about)]
@@ -19,7 +19,7 @@ struct Arguments {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Which node of the file this host is [default: the host name].
+    /// Which node or witness of the file this host is [default: the host name].
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
     /// The control socket, instead of the file's.
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         for warning in &local.warnings {
             eprintln!("warning: {warning}");
         }
-        println!("{}: the configuration of node {node} is good", arguments.config.display());
+        println!("{}: the configuration of {} {node} is good", arguments.config.display(), local.kind());
         return ExitCode::SUCCESS;
     }
     match run(&arguments, &config, &node) {
@@ -91,10 +91,18 @@ fn run(arguments: &Arguments, config: &Config, node: &str) -> anyhow::Result<()>
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if arguments.cleanup {
-            let cleaned = daemon::cleanup(config, node, arguments.socket.as_deref()).await?;
-            let programs =
-                if cleaned.programs { "programs and pins removed" } else { "no programs were there" };
-            println!("{} addresses removed, {programs}", cleaned.addresses);
+            match daemon::cleanup(config, node, arguments.socket.as_deref()).await? {
+                Cleaned::Node { addresses, programs } => {
+                    let programs =
+                        if programs { "programs and pins removed" } else { "no programs were there" };
+                    println!("{addresses} addresses removed, {programs}");
+                }
+                Cleaned::Witness => {
+                    println!(
+                        "{node} is a witness: it adds nothing to this host, so that nothing is to be removed"
+                    );
+                }
+            }
             return Ok(());
         }
         daemon::run(config, node, arguments.socket.as_deref()).await

@@ -93,7 +93,7 @@ impl<'d> Section<'d> {
                 continue;
             }
             let key = self.key_of(name);
-            // For `[[witness]]` the key's own place is not kept for every element; the first value's will do.
+            // For an array of tables the key's own place is not kept for every element; the first value's will do.
             let at = if at == 0 { value.span().start } else { at };
             if let Some((_, what)) = not_yet.iter().find(|(key, _)| *key == name) {
                 findings.report(at, &key, format!("{what} not supported yet"));

@@ -127,7 +127,7 @@ fn read_gateway(
     let gateway = values::host_address(item, text, "gateways", findings)?;
     if let Some(owner) = nodes.owner(gateway) {
         item.refuse(
-            format!("{gateway} is an address of node \"{owner}\"; a gateway tells a node that it is not cut off, so it must be neither"),
+            format!("{gateway} is an address of {owner}; a gateway tells a node that it is not cut off, so it must be neither"),
             findings,
         );
         return None;
@@ -225,7 +225,7 @@ fn parse_vip(item: &Item<'_>, text: &str, findings: &mut Findings) -> Option<Vip
 fn unowned(item: &Item<'_>, vip: Ipv4Addr, nodes: &Nodes, findings: &mut Findings) -> bool {
     let Some(owner) = nodes.owner(vip) else { return true };
     item.refuse(
-        format!("{vip} is an address of node \"{owner}\"; a VIP belongs to no node, take a free address"),
+        format!("{vip} is an address of {owner}; a VIP belongs to no node, take a free address"),
         findings,
     );
     false
@@ -270,6 +270,9 @@ fn read_nodes(item: &Item<'_>, nodes: &Nodes, findings: &mut Findings) -> Option
                 element.refuse(format!("\"{name}\" is listed twice"), findings);
             }
             Some(place) => places.push(place),
+            None if nodes.is_witness(name) => {
+                element.refuse(format!("\"{name}\" is a witness: it votes and never serves"), findings);
+            }
             // It may well be the node whose name is wrong, and that has been said.
             None if nodes.has_unnamed() => return None,
             None => {

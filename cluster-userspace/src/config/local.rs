@@ -1,13 +1,13 @@
 //! One node's view of the configuration: the core's settings, and what its driver needs besides.
 
 use std::fmt;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use cluster_proto::{ClusterId, NodeId, Path, Peer, Quorum, Settings, Timing};
 
-use super::nodes::{Node, XdpMode};
+use super::hosts::{Host, HostKind, Service};
 use super::values::{format_duration, same_network};
 use super::{Config, Vip, document};
 
@@ -16,32 +16,32 @@ use super::{Config, Vip, document};
 pub struct Local {
     /// The cluster's name.
     pub cluster: String,
-    /// This node's name.
+    /// This node's name, or witness's.
     pub node: String,
-    /// The interface where clients reach the VIPs.
-    pub interface: String,
-    /// How the XDP program is attached to it.
-    pub xdp: XdpMode,
+    /// Where and how this node serves; `None` for a witness.
+    pub service: Option<Service>,
     /// The UDP port this node's heartbeat sockets are bound to, on each of its addresses.
     pub port: u16,
     /// Where this node of this cluster keeps its reserved epochs.
     pub state_dir: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
-    /// The other nodes, in the order of [`Settings::peers`].
+    /// The other nodes and the witnesses, in the order of [`Settings::peers`].
     pub peers: Vec<LocalPeer>,
     /// The groups, in the order of [`Settings::groups`].
     pub groups: Vec<LocalGroup>,
     /// What is allowed but probably not meant.
     pub warnings: Vec<Warning>,
-    nodes: Vec<(NodeId, String)>,
+    hosts: Vec<(NodeId, String)>,
 }
 
-/// Another node.
+/// Another node, or a witness.
 #[derive(Clone, Debug)]
 pub struct LocalPeer {
     /// Its name.
     pub name: String,
+    /// What it is.
+    pub kind: HostKind,
     /// Its paths, in the order of [`cluster_proto::Peer::paths`].
     pub paths: Vec<LocalPath>,
 }
@@ -109,6 +109,11 @@ pub enum Warning {
         /// Whose.
         group: String,
     },
+    /// There are witnesses, but no quorum in which their votes would decide.
+    WitnessWithoutMajority {
+        /// How many witnesses.
+        witnesses: usize,
+    },
     /// This node is a member of no group.
     MemberOfNothing,
 }
@@ -152,6 +157,11 @@ impl fmt::Display for Warning {
                 f,
                 "the gateway of group \"{group}\" is not asked: a majority decides who is cut off"
             ),
+            Self::WitnessWithoutMajority { witnesses } => write!(
+                f,
+                "with quorum = \"off\" {} decides nothing: a witness is there to be one of three or more voters",
+                if *witnesses == 1 { "the witness" } else { "a witness" }
+            ),
             Self::MemberOfNothing => f.write_str("this node is a member of no group and will serve nothing"),
         }
     }
@@ -169,7 +179,7 @@ impl fmt::Display for UnknownNode {
         let known: Vec<_> = self.known.iter().map(String::as_str).collect();
         write!(
             f,
-            "no [[node]] is called \"{}\"; the file has {} (choose with --node; the default is the host name)",
+            "no [[node]] or [[witness]] is called \"{}\"; the file has {} (choose with --node; the default is the host name)",
             self.asked,
             document::list(&known)
         )
@@ -179,10 +189,16 @@ impl fmt::Display for UnknownNode {
 impl std::error::Error for UnknownNode {}
 
 impl Local {
-    /// The name of the node with this id.
+    /// Whether this is a node or a witness.
+    #[must_use]
+    pub fn kind(&self) -> HostKind {
+        if self.service.is_some() { HostKind::Node } else { HostKind::Witness }
+    }
+
+    /// The name of the node or witness with this id.
     #[must_use]
     pub fn node_name(&self, id: NodeId) -> Option<&str> {
-        self.nodes.iter().find(|(known, _)| *known == id).map(|(_, name)| name.as_str())
+        self.hosts.iter().find(|(known, _)| *known == id).map(|(_, name)| name.as_str())
     }
 
     /// The place of the group called `name` in [`Local::groups`].
@@ -193,23 +209,23 @@ impl Local {
 }
 
 impl Config {
-    /// The view of the node called `node`.
+    /// The view of the node or witness called `node`.
     ///
     /// # Errors
-    /// There is no such node.
+    /// There is none.
     pub fn settings(&self, node: &str) -> Result<(Settings, Local), UnknownNode> {
-        let me = self.nodes.iter().find(|known| known.name == node).ok_or_else(|| UnknownNode {
+        let me = self.hosts.iter().find(|known| known.name == node).ok_or_else(|| UnknownNode {
             asked: node.to_owned(),
-            known: self.node_names().map(str::to_owned).collect(),
+            known: self.host_names().map(str::to_owned).collect(),
         })?;
-        let others = || self.nodes.iter().filter(|other| other.id != me.id);
+        let others = || self.hosts.iter().filter(|other| other.id != me.id);
         let settings = Settings {
             cluster: ClusterId::from_name(&self.cluster.name),
             me: me.id,
             voter: me.voter,
-            quorum: self.cluster.quorum.with(self.nodes.iter().filter(|node| node.voter).count()),
+            quorum: self.cluster.quorum.with(self.hosts.iter().filter(|host| host.voter).count()),
             peers: others()
-                .map(|other| Peer { id: other.id, voter: other.voter, paths: self.core_paths(me) })
+                .map(|other| Peer { id: other.id, voter: other.voter, paths: self.core_paths(me, other) })
                 .collect(),
             groups: self.groups.iter().map(|group| self.core_group(group)).collect(),
             timing: self.timing,
@@ -218,73 +234,84 @@ impl Config {
         let local = Local {
             cluster: self.cluster.name.clone(),
             node: me.name.clone(),
-            interface: me.interface.clone(),
-            xdp: me.xdp,
+            service: me.service.clone(),
             port: me.port,
             state_dir: self.cluster.state_dir.join(&self.cluster.name).join(&me.name),
             socket: self.socket.clone(),
             peers: others().map(|other| local_peer(me, other)).collect(),
             groups: self.groups.iter().map(|group| self.local_group(me, group)).collect(),
-            warnings: warnings(&settings, &self.nodes, me, &self.groups),
-            nodes: self.nodes.iter().map(|node| (node.id, node.name.clone())).collect(),
+            warnings: warnings(&settings, &self.hosts, me, &self.groups),
+            hosts: self.hosts.iter().map(|host| (host.id, host.name.clone())).collect(),
         };
         Ok((settings, local))
     }
 
-    /// One path for each address of this node; it is on the service link if that address is in a VIP's network.
-    fn core_paths(&self, me: &Node) -> Vec<Path> {
+    /// One path for each pair of addresses. It is on the service link if this node's is in a VIP's network; one to a
+    /// witness only if that is there, too, since a path that goes through a router says nothing of the link.
+    fn core_paths(&self, me: &Host, other: &Host) -> Vec<Path> {
         let vips = || self.groups.iter().flat_map(|group| &group.vips);
-        let in_service = |address| vips().any(|vip| same_network(address, vip.address, vip.prefix));
-        me.addresses.iter().map(|address| Path { service: in_service(*address) }).collect()
+        let routed = other.kind() == HostKind::Witness;
+        let path = |(local, remote): (&Ipv4Addr, &Ipv4Addr)| {
+            let on_link = |vip: &Vip| {
+                same_network(*local, vip.address, vip.prefix)
+                    && (!routed || same_network(*remote, vip.address, vip.prefix))
+            };
+            Path { service: me.service.is_some() && vips().any(on_link) }
+        };
+        me.addresses.iter().zip(&other.addresses).map(path).collect()
     }
 
     fn core_group(&self, group: &super::Group) -> cluster_proto::Group {
         cluster_proto::Group {
             id: group.id,
             vips: group.vips.iter().map(|vip| vip.address).collect(),
-            prefer: group.prefer.iter().map(|node| self.nodes[*node].id).collect(),
+            prefer: group.prefer.iter().map(|node| self.hosts[*node].id).collect(),
             failback: group.failback,
             announce: group.announce,
             gateway: group.gateway,
         }
     }
 
-    fn local_group(&self, me: &Node, group: &super::Group) -> LocalGroup {
-        let rank = group.prefer.iter().position(|node| self.nodes[*node].id == me.id);
+    fn local_group(&self, me: &Host, group: &super::Group) -> LocalGroup {
+        let rank = group.prefer.iter().position(|node| self.hosts[*node].id == me.id);
         LocalGroup {
             name: group.name.clone(),
             vips: group.vips.clone(),
-            members: group.prefer.iter().map(|node| self.nodes[*node].name.clone()).collect(),
+            members: group.prefer.iter().map(|node| self.hosts[*node].name.clone()).collect(),
             priority: rank.map(|rank| 200_u32.saturating_sub(u32::try_from(rank).unwrap_or(u32::MAX))),
         }
     }
 }
 
-fn local_peer(me: &Node, other: &Node) -> LocalPeer {
-    let path = |(local, remote): (&std::net::Ipv4Addr, &std::net::Ipv4Addr)| LocalPath {
+fn local_peer(me: &Host, other: &Host) -> LocalPeer {
+    let path = |(local, remote): (&Ipv4Addr, &Ipv4Addr)| LocalPath {
         local: SocketAddrV4::new(*local, me.port),
         remote: SocketAddrV4::new(*remote, other.port),
     };
     LocalPeer {
         name: other.name.clone(),
+        kind: other.kind(),
         paths: me.addresses.iter().zip(&other.addresses).map(path).collect(),
     }
 }
 
-fn warnings(settings: &Settings, nodes: &[Node], me: &Node, groups: &[super::Group]) -> Vec<Warning> {
+fn warnings(settings: &Settings, hosts: &[Host], me: &Host, groups: &[super::Group]) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for peer in &settings.peers {
-        let name = nodes.iter().find(|node| node.id == peer.id).map_or("?", |node| &node.name);
-        if !peer.paths.iter().any(|path| path.service) {
-            warnings.push(Warning::NoServicePath { peer: name.to_owned() });
+        let Some(host) = hosts.iter().find(|host| host.id == peer.id) else { continue };
+        let both_serve = me.service.is_some() && host.service.is_some();
+        if both_serve && !peer.paths.iter().any(|path| path.service) {
+            warnings.push(Warning::NoServicePath { peer: host.name.clone() });
         }
-        if peer.paths.len() == 1 && settings.quorum == Quorum::Off {
-            warnings.push(Warning::SinglePath { peer: name.to_owned() });
+        if both_serve && peer.paths.len() == 1 && settings.quorum == Quorum::Off {
+            warnings.push(Warning::SinglePath { peer: host.name.clone() });
         }
     }
-    let voters = nodes.iter().filter(|node| node.voter).count();
+    let voters = hosts.iter().filter(|host| host.voter).count();
+    let witnesses = hosts.iter().filter(|host| host.service.is_none()).count();
     match settings.quorum {
         Quorum::Off if voters >= 3 => warnings.push(Warning::QuorumOff { voters }),
+        Quorum::Off if witnesses > 0 => warnings.push(Warning::WitnessWithoutMajority { witnesses }),
         Quorum::Majority if voters == 2 => warnings.push(Warning::MajorityOfTwo),
         Quorum::Off | Quorum::Majority => {}
     }
@@ -301,7 +328,8 @@ fn warnings(settings: &Settings, nodes: &[Node], me: &Node, groups: &[super::Gro
     if startup_wait < dead_after {
         warnings.push(Warning::StartupWaitShort { startup_wait, dead_after });
     }
-    if !groups.iter().any(|group| group.prefer.iter().any(|node| nodes[*node].id == me.id)) {
+    let is_member = |group: &super::Group| group.prefer.iter().any(|node| hosts[*node].id == me.id);
+    if me.service.is_some() && !groups.iter().any(is_member) {
         warnings.push(Warning::MemberOfNothing);
     }
     warnings

@@ -5,7 +5,7 @@
 //! [`cluster_proto::Settings`] and what the driver needs besides ([`Local`]).
 //!
 //! `document` finds keys and their lines, `values` reads single values, `cluster`, `nodes` and `groups` read the
-//! sections, `key_file` reads the shared secret, `local` derives one node's view, and `protection` says in words what
+//! sections, `hosts` what nodes and witnesses have in common, `key_file` reads the shared secret, `local` derives one node's view, and `protection` says in words what
 //! that set-up protects from.
 //!
 //! What is not here: anything that needs the machine to be looked at (interfaces, addresses, kernel features); the
@@ -15,6 +15,7 @@ mod cluster;
 mod document;
 mod errors;
 mod groups;
+mod hosts;
 mod key_file;
 mod local;
 mod nodes;
@@ -28,15 +29,16 @@ use cluster_proto::Timing;
 
 pub use errors::{ConfigError, ConfigErrors};
 pub use groups::Vip;
+pub use hosts::{HostKind, Service, XdpMode};
 pub use local::{Local, LocalGroup, LocalPath, LocalPeer, UnknownNode, Warning};
-pub use nodes::XdpMode;
 pub use protection::Protection;
 pub use values::format_duration;
+pub(crate) use values::same_network;
 
 use cluster::Cluster;
 use document::{Findings, Section};
 use groups::Group;
-use nodes::Node;
+use hosts::Host;
 
 /// Where the control socket is when neither the file nor the command line says so.
 pub const DEFAULT_SOCKET: &str = "/run/cluster/control.sock";
@@ -48,7 +50,7 @@ pub const DEFAULT_PORT: u16 = 4780;
 pub const MAX_GROUPS: usize = 24;
 /// As many nodes as a cluster has.
 pub const MAX_NODES: usize = 32;
-/// As many of them as vote.
+/// As many nodes and witnesses as vote.
 pub const MAX_VOTERS: usize = 9;
 /// No sensible file comes near this; a wrong path to some huge file should not be read into memory.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -59,7 +61,8 @@ pub struct Config {
     cluster: Cluster,
     timing: Timing,
     socket: PathBuf,
-    nodes: Vec<Node>,
+    /// The nodes, then the witnesses, each in the file's order.
+    hosts: Vec<Host>,
     groups: Vec<Group>,
 }
 
@@ -132,8 +135,8 @@ impl Config {
 
     fn read(root: &Section<'_>, path: &Path, findings: &mut Findings) -> Option<Self> {
         root.refuse_unknown(
-            &["cluster", "timing", "control", "node", "group"],
-            &[("witness", "witnesses are"), ("metrics", "metrics are")],
+            &["cluster", "timing", "control", "node", "witness", "group"],
+            &[("metrics", "metrics are")],
             findings,
         );
         let cluster = cluster::read_cluster(root, path, findings);
@@ -145,13 +148,13 @@ impl Config {
             cluster: cluster?,
             timing: timing?,
             socket: socket?,
-            nodes: nodes.complete()?,
+            hosts: nodes.complete()?,
             groups: groups?,
         })
     }
 
-    /// The names of all nodes, in the file's order.
-    pub fn node_names(&self) -> impl Iterator<Item = &str> {
-        self.nodes.iter().map(|node| node.name.as_str())
+    /// The names of all nodes, in the file's order, and after them those of the witnesses.
+    pub fn host_names(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().map(|host| host.name.as_str())
     }
 }

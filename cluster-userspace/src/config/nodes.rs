@@ -1,55 +1,34 @@
-//! `[[node]]`: the hosts of the cluster.
+//! `[[node]]` and `[[witness]]`: the hosts of the cluster.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use cluster_proto::NodeId;
-
 use super::document::{Findings, Item, Section};
-use super::{DEFAULT_PORT, MAX_NODES, MAX_VOTERS, values};
+use super::hosts::{Common, Host, HostKind, Owner, Seen, Service, XdpMode};
+use super::{MAX_NODES, MAX_VOTERS, values};
 
-/// How the XDP program is attached to a node's interface.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum XdpMode {
-    /// In the driver where it can, in the kernel's generic hook where it cannot.
-    Auto,
-    /// In the driver, or not at all.
-    Native,
-    /// In the kernel's generic hook.
-    Generic,
-}
-
-/// One `[[node]]`.
-#[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) name: String,
-    pub(super) id: NodeId,
-    pub(super) interface: String,
-    pub(super) addresses: Vec<Ipv4Addr>,
-    pub(super) port: u16,
-    pub(super) xdp: XdpMode,
-    /// Whether its promises count.
-    pub(super) voter: bool,
-}
-
-/// The nodes as far as they could be read. Groups are checked against this even if some node is wrong, so that one
+/// The nodes and witnesses as far as they could be read. Groups are checked against this even if some node is wrong, so that one
 /// slip does not hide others, nor produce errors about nodes that do exist.
 pub(super) struct Nodes {
     /// `None` for a node with an error.
-    nodes: Vec<Option<Node>>,
+    nodes: Vec<Option<Host>>,
+    /// Likewise.
+    witnesses: Vec<Option<Host>>,
     /// The name of each node; `None` if it has no valid one.
     names: Vec<Option<String>>,
+    /// The names of the witnesses that could be read.
+    witness_names: Vec<String>,
     /// All valid addresses and whose they are.
-    addresses: HashMap<Ipv4Addr, String>,
+    addresses: HashMap<Ipv4Addr, Owner>,
 }
 
 impl Nodes {
-    /// All nodes, if all are right.
-    pub(super) fn complete(self) -> Option<Vec<Node>> {
-        self.nodes.into_iter().collect()
+    /// All nodes and after them the witnesses, if all are right.
+    pub(super) fn complete(self) -> Option<Vec<Host>> {
+        self.nodes.into_iter().chain(self.witnesses).collect()
     }
 
-    /// How many there are, right or wrong.
+    /// How many nodes there are, right or wrong.
     pub(super) fn count(&self) -> usize {
         self.nodes.len()
     }
@@ -59,19 +38,24 @@ impl Nodes {
         self.names.iter().position(|known| known.as_deref() == Some(name))
     }
 
+    /// Whether a witness is called `name`.
+    pub(super) fn is_witness(&self, name: &str) -> bool {
+        self.witness_names.iter().any(|known| known == name)
+    }
+
     /// Whether some node's name could not be read, so that a name that is not found may be that one's.
     pub(super) fn has_unnamed(&self) -> bool {
         self.names.contains(&None)
     }
 
-    /// The names that could be read.
+    /// The names of the nodes that could be read.
     pub(super) fn names(&self) -> Vec<&str> {
         self.names.iter().flatten().map(String::as_str).collect()
     }
 
     /// Whose address this is.
-    pub(super) fn owner(&self, address: Ipv4Addr) -> Option<&str> {
-        self.addresses.get(&address).map(String::as_str)
+    pub(super) fn owner(&self, address: Ipv4Addr) -> Option<&Owner> {
+        self.addresses.get(&address)
     }
 }
 
@@ -91,33 +75,52 @@ pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> Nodes {
     }
 
     let mut seen = Seen::default();
-    let mut nodes = Nodes { nodes: Vec::new(), names: Vec::new(), addresses: HashMap::new() };
+    let mut nodes = Nodes {
+        nodes: Vec::new(),
+        witnesses: Vec::new(),
+        names: Vec::new(),
+        witness_names: Vec::new(),
+        addresses: HashMap::new(),
+    };
     for section in &sections {
-        let name = section
-            .required("name", "a node's name, by default its host name", findings)
-            .and_then(|item| values::name(&item, findings).map(|name| (item, name)))
-            .filter(|(item, name)| seen.name(item, name, findings));
-        let name = name.map(|(_, name)| name);
-        let node = read_node(section, name, &mut seen, findings);
-        nodes.names.push(name.map(str::to_owned));
-        nodes.nodes.push(node);
+        let common = Common::read(section, HostKind::Node, &mut seen, findings);
+        nodes.names.push(common.name.map(str::to_owned));
+        nodes.nodes.push(read_node(section, common, findings));
     }
-    refuse_unpaired(&sections, findings);
-    refuse_voters(&sections, &nodes, findings);
+    let witnesses = root.tables("witness", findings);
+    for section in &witnesses {
+        section.refuse_unknown(&["name", "id", "addresses", "port"], &[], findings);
+        let common = Common::read(section, HostKind::Witness, &mut seen, findings);
+        nodes.witness_names.extend(common.name.map(str::to_owned));
+        nodes.witnesses.push(common.host(Some(true), None));
+    }
+    refuse_unpaired(&sections, &witnesses, findings);
+    refuse_voters(&sections, &witnesses, &nodes, findings);
     nodes.addresses = seen.addresses;
     nodes
 }
 
 /// More voters make every lease wait for more answers, and protect from no more faults that occur.
-fn refuse_voters(sections: &[Section<'_>], nodes: &Nodes, findings: &mut Findings) {
+fn refuse_voters(
+    sections: &[Section<'_>],
+    witnesses: &[Section<'_>],
+    nodes: &Nodes,
+    findings: &mut Findings,
+) {
     // A node with an error counts as it was meant: a voter, unless it says otherwise.
-    let votes = |node: &Option<Node>| node.as_ref().is_none_or(|node| node.voter);
+    let votes = |node: &Option<Host>| node.as_ref().is_none_or(|node| node.voter);
     let voters: Vec<usize> = (0..sections.len()).filter(|&place| votes(&nodes.nodes[place])).collect();
+    let given = voters.len() + witnesses.len();
     if let Some(&extra) = voters.get(MAX_VOTERS) {
-        let (section, given) = (&sections[extra], voters.len());
-        let message =
-            format!("at most {MAX_VOTERS} nodes vote, not {given}; give the others `voter = false`");
+        let section = &sections[extra];
+        let who = if witnesses.is_empty() { "nodes vote" } else { "nodes and witnesses vote" };
+        let message = format!("at most {MAX_VOTERS} {who}, not {given}; give the others `voter = false`");
         findings.report(section.at, &section.key_of("voter"), message);
+    } else if let Some(extra) = witnesses.get(MAX_VOTERS - voters.len()) {
+        let message = format!(
+            "at most {MAX_VOTERS} nodes and witnesses vote, not {given}; leave out witnesses, or give nodes `voter = false`"
+        );
+        findings.report(extra.at, &extra.key, message);
     }
     if !sections.is_empty() && voters.is_empty() {
         let section = &sections[0];
@@ -125,12 +128,7 @@ fn refuse_voters(sections: &[Section<'_>], nodes: &Nodes, findings: &mut Finding
     }
 }
 
-fn read_node(
-    section: &Section<'_>,
-    name: Option<&str>,
-    seen: &mut Seen,
-    findings: &mut Findings,
-) -> Option<Node> {
+fn read_node(section: &Section<'_>, common: Common<'_>, findings: &mut Findings) -> Option<Host> {
     section.refuse_unknown(
         &["name", "id", "interface", "addresses", "port", "xdp", "voter"],
         &[("weight", "weights are"), ("spare", "spare nodes are"), ("max_groups", "limits on groups are")],
@@ -139,13 +137,6 @@ fn read_node(
     let interface = section
         .required("interface", "the interface where clients reach the VIPs, such as \"eth0\"", findings)
         .and_then(|item| interface_name(&item, findings));
-    let addresses = section
-        .required("addresses", "one address for each heartbeat path, such as [\"10.78.0.1\"]", findings)
-        .and_then(|item| node_addresses(&item, name, seen, findings));
-    let port = match section.item("port") {
-        Some(item) => item.integer(1, u32::from(u16::MAX), findings).map(|port| port as u16),
-        None => Some(DEFAULT_PORT),
-    };
     let xdp = match section.item("xdp") {
         Some(item) => {
             item.choice(&["auto", "native", "generic"], &["chain"], findings).map(|mode| match mode {
@@ -160,25 +151,8 @@ fn read_node(
         Some(item) => item.boolean(findings),
         None => Some(true),
     };
-    let id = match section.item("id") {
-        Some(item) => {
-            let id = item.integer(1, u32::from(u16::MAX), findings).map(|id| NodeId(id as u16));
-            id.filter(|id| seen.id(*id, name.unwrap_or(""), item.at, &item.key, findings))
-        }
-        None => name.and_then(|name| {
-            let id = NodeId::from_name(name);
-            seen.id(id, name, section.at, &section.key_of("id"), findings).then_some(id)
-        }),
-    };
-    Some(Node {
-        name: name?.to_owned(),
-        id: id?,
-        interface: interface?.to_owned(),
-        addresses: addresses?,
-        port: port?,
-        xdp: xdp?,
-        voter: voter?,
-    })
+    let service = Service { interface: interface?.to_owned(), xdp: xdp? };
+    common.host(voter, Some(service))
 }
 
 /// What may be an interface's name: the kernel's own rule (`dev_valid_name`), less the loopback device.
@@ -203,39 +177,11 @@ fn interface_name<'d>(item: &Item<'d>, findings: &mut Findings) -> Option<&'d st
     Some(text)
 }
 
-fn node_addresses(
-    item: &Item<'_>,
-    name: Option<&str>,
-    seen: &mut Seen,
-    findings: &mut Findings,
-) -> Option<Vec<Ipv4Addr>> {
-    const MOST: usize = 8;
-    let elements = item.array(findings)?;
-    if elements.is_empty() || elements.len() > MOST {
-        item.refuse(format!("must be 1 to {MOST} addresses, not {}", elements.len()), findings);
-        return None;
-    }
-    let mut addresses = Vec::new();
-    for element in &elements {
-        if let Some(text) = element.string(findings)
-            && let Some(address) = values::host_address(element, text, "heartbeat addresses", findings)
-            && seen.address(element, address, name, findings)
-        {
-            addresses.push(address);
-        }
-    }
-    (addresses.len() == elements.len()).then_some(addresses)
-}
-
-/// Paths are pairs by position, so all nodes need the same number of addresses.
-fn refuse_unpaired(sections: &[Section<'_>], findings: &mut Findings) {
-    let lists: Vec<_> = sections
-        .iter()
-        .filter_map(|section| section.item("addresses"))
-        .filter_map(|item| item.length().map(|length| (item, length)))
-        .collect();
-    let Some((_, first)) = lists.first() else { return };
-    for (item, count) in &lists[1..] {
+/// Paths are pairs by position, so all nodes need the same number of addresses, and a witness no more than they.
+fn refuse_unpaired(sections: &[Section<'_>], witnesses: &[Section<'_>], findings: &mut Findings) {
+    let of_nodes = address_lists(sections);
+    let Some((_, first)) = of_nodes.first() else { return };
+    for (item, count) in &of_nodes[1..] {
         if count != first {
             item.refuse(
                 format!(
@@ -246,67 +192,21 @@ fn refuse_unpaired(sections: &[Section<'_>], findings: &mut Findings) {
             );
         }
     }
-}
-
-/// What may be given only once in the file.
-#[derive(Default)]
-struct Seen {
-    names: HashMap<String, usize>,
-    ids: HashMap<NodeId, String>,
-    addresses: HashMap<Ipv4Addr, String>,
-}
-
-impl Seen {
-    fn name(&mut self, item: &Item<'_>, name: &str, findings: &mut Findings) -> bool {
-        if let Some(at) = self.names.get(name) {
-            let line = findings.line(*at);
+    for (item, count) in address_lists(witnesses) {
+        if count > *first {
             item.refuse(
-                format!("another node is called \"{name}\" (line {line}); names must differ"),
-                findings,
-            );
-            return false;
-        }
-        self.names.insert(name.to_owned(), item.at);
-        true
-    }
-
-    fn id(&mut self, id: NodeId, name: &str, at: usize, key: &str, findings: &mut Findings) -> bool {
-        if let Some(other) = self.ids.get(&id) {
-            findings.report(
-                at,
-                key,
                 format!(
-                    "node \"{other}\" has the id {} too (where none is given it is made from the name); give one of \
-                     them another `id`",
-                    id.0
+                    "must be at most as many addresses as the nodes have ({first}), not {count}: a path is a pair of \
+                     addresses at the same position"
                 ),
-            );
-            return false;
-        }
-        self.ids.insert(id, name.to_owned());
-        true
-    }
-
-    fn address(
-        &mut self,
-        item: &Item<'_>,
-        address: Ipv4Addr,
-        name: Option<&str>,
-        findings: &mut Findings,
-    ) -> bool {
-        let name = name.unwrap_or("?");
-        if let Some(other) = self.addresses.get(&address) {
-            item.refuse(
-                if other == name {
-                    format!("{address} is listed twice; each path needs an address of its own")
-                } else {
-                    format!("{address} is an address of node \"{other}\" too; each node has its own")
-                },
                 findings,
             );
-            return false;
         }
-        self.addresses.insert(address, name.to_owned());
-        true
     }
+}
+
+/// Each list of addresses that is one, and its length.
+fn address_lists<'d>(sections: &[Section<'d>]) -> Vec<(Item<'d>, usize)> {
+    let items = sections.iter().filter_map(|section| section.item("addresses"));
+    items.filter_map(|item| item.length().map(|length| (item, length))).collect()
 }

@@ -128,7 +128,7 @@ pub(super) fn shortened(text: &str) -> String {
 }
 
 /// Whether `address` lies in the network that `of` and the prefix length name.
-pub(super) fn same_network(address: Ipv4Addr, of: Ipv4Addr, prefix: u8) -> bool {
+pub(crate) fn same_network(address: Ipv4Addr, of: Ipv4Addr, prefix: u8) -> bool {
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
     u32::from(address) & mask == u32::from(of) & mask
 }

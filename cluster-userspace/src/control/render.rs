@@ -46,8 +46,15 @@ pub fn status(status: &Status, paint: Paint) -> String {
     let up = duration(Duration::from_millis(status.uptime_ms));
     let node = paint.apply(Style::Heading, &status.node);
     // Writing into a String cannot fail, so the results are dropped here and below.
-    _ = writeln!(text, "node {node}, clusterd {}, up {up}", status.version);
-    _ = write!(text, "interface {}, XDP {}", status.interface, status.xdp);
+    let witness = status.kind == "witness";
+    // A daemon of an earlier version does not say what it is.
+    let kind = if witness { "witness" } else { "node" };
+    _ = writeln!(text, "{kind} {node}, clusterd {}, up {up}", status.version);
+    if witness {
+        _ = write!(text, "votes and never serves");
+    } else {
+        _ = write!(text, "interface {}, XDP {}", status.interface, status.xdp);
+    }
     match status.service.as_deref() {
         Some("cut") => _ = write!(text, ", {}", paint.apply(Style::Bad, "service link cut")),
         Some("answered") => _ = write!(text, ", service link without heartbeats, but answered"),
@@ -130,8 +137,9 @@ fn peers(peers: &[PeerStatus]) -> Table {
             _ => Style::Attention,
         };
         let heard = peer.last_heard_ms.map_or_else(|| "never".to_owned(), millis);
-        let mut first =
-            [(peer.name.clone(), Style::Heading), (peer.state.clone(), style), (heard, Style::Plain)];
+        let name =
+            if peer.kind == "witness" { format!("{} (witness)", peer.name) } else { peer.name.clone() };
+        let mut first = [(name, Style::Heading), (peer.state.clone(), style), (heard, Style::Plain)];
         for path in &peer.paths {
             let [name, state, heard] =
                 std::mem::replace(&mut first, std::array::from_fn(|_| Default::default()));
@@ -186,12 +194,13 @@ pub fn stats(stats: &Stats, paint: Paint) -> String {
             ]);
         }
     }
-    let mut text = table.text(paint);
+    // A witness has no data plane, and so no counters of groups.
+    let mut text = if stats.groups.is_empty() { String::new() } else { format!("{}\n", table.text(paint)) };
     let mut table = Table::new(&["HEARTBEATS", "COUNT"]);
     for (kind, count) in &stats.heartbeats {
         table.row([(kind.clone(), Style::Plain), (count.to_string(), Style::Plain)]);
     }
-    _ = write!(text, "\n{}", table.text(paint));
+    text.push_str(&table.text(paint));
     let of = &stats.heartbeat_loop;
     let realtime = if of.realtime { "real-time" } else { "not real-time" };
     _ = writeln!(
@@ -245,8 +254,8 @@ pub fn occurrence(event: &EventRecord, paint: Paint) -> String {
         }
         "alone" => (Style::Attention, "no peer is heard: leases are renewed without one".to_owned()),
         "not_alone" => (Style::Plain, "leases are no longer renewed without a peer".to_owned()),
-        "peer_up" => (Style::Good, format!("node {peer} is alive")),
-        "peer_down" => (Style::Bad, format!("node {peer} is silent")),
+        "peer_up" => (Style::Good, format!("{peer} is alive")),
+        "peer_down" => (Style::Bad, format!("{peer} is silent")),
         "path_up" => (Style::Plain, format!("path to {peer} up: {}", path())),
         "path_down" => (Style::Attention, format!("path to {peer} down: {}", path())),
         "probe_answered" => (
@@ -274,9 +283,7 @@ pub fn occurrence(event: &EventRecord, paint: Paint) -> String {
                 "the lease is too short for a round trip of {lasted} to {peer}; lapses are to be expected"
             ),
         ),
-        "settings_differ" => {
-            (Style::Attention, format!("node {peer} has other nodes or timings in its file"))
-        }
+        "settings_differ" => (Style::Attention, format!("{peer} has other nodes or timings in its file")),
         "missed" => (Style::Attention, format!("{} events were missed", body.count.unwrap_or(0))),
         // The daemon's own, and those of a newer daemon.
         kind => match (&body.message, &body.group) {

@@ -193,6 +193,8 @@ pub enum ErrorCode {
     HolderKept,
     /// Neither the peer's vote nor its silence.
     NoVote,
+    /// This is a witness, which never serves.
+    Witness,
     /// This node is drained.
     Drained,
     /// This node cannot serve now.

@@ -9,17 +9,20 @@ use crate::config::{Local, Protection};
 /// The answer to `status`. Fields may be added.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Status {
-    /// This node's name.
+    /// This node's name, or witness's.
     pub node: String,
+    /// What it is: `node` or `witness`.
+    #[serde(default)]
+    pub kind: String,
     /// The daemon's version.
     pub version: String,
     /// How long the daemon has run.
     pub uptime_ms: u64,
-    /// How the XDP program is attached: `native` or `generic`, or `none` while the interface is gone.
+    /// How the XDP program is attached: `native` or `generic`; `none` while the interface is gone, and on a witness.
     pub xdp: String,
     /// Whether this node takes nothing because an operator said so.
     pub drained: bool,
-    /// The interface where clients reach the VIPs.
+    /// The interface where clients reach the VIPs; empty on a witness.
     #[serde(default)]
     pub interface: String,
     /// What is known of that link beyond its carrier: `unjudged`, `answered` or `cut`.
@@ -27,7 +30,7 @@ pub struct Status {
     pub service: Option<String>,
     /// The groups, in the configuration's order.
     pub groups: Vec<GroupStatus>,
-    /// The other nodes.
+    /// The other nodes and the witnesses.
     pub peers: Vec<PeerStatus>,
     /// Whose promises count.
     pub quorum: QuorumStatus,
@@ -51,7 +54,7 @@ pub struct GroupStatus {
     pub mode: String,
     /// `native`.
     pub protocol: String,
-    /// `init`, `passive`, `active` (only while the lease is valid) or `fault`.
+    /// `init`, `passive`, `active` (only while the lease is valid) or `fault`; on a witness always `witness`.
     pub role: String,
     /// Who holds it; null when nobody is known to hold it.
     pub holder: Option<String>,
@@ -80,12 +83,12 @@ pub struct GroupStatus {
     pub transitions: u64,
 }
 
-/// Another node as this one sees it.
+/// Another node, or a witness, as this one sees it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct PeerStatus {
     /// Its name.
     pub name: String,
-    /// `node`.
+    /// `node` or `witness`.
     pub kind: String,
     /// `alive`, `dead` (silent for longer than `dead_after`) or `unknown` (never heard).
     pub state: String,
@@ -222,12 +225,16 @@ impl Status {
         let heard = peers_and_views.filter(|(peer, view)| peer.voter && view.alive).count();
         Self {
             node: local.node.clone(),
+            kind: local.kind().name().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: whole_millis(now.since(started)),
             xdp: xdp.to_owned(),
             drained: snapshot.drained,
-            interface: local.interface.clone(),
-            service: snapshot.service.map(|health| service_name(health).to_owned()),
+            interface: local.service.as_ref().map_or_else(String::new, |service| service.interface.clone()),
+            service: snapshot
+                .service
+                .filter(|_| local.service.is_some())
+                .map(|health| service_name(health).to_owned()),
             groups: groups(observation),
             peers: peers(observation),
             quorum: QuorumStatus {
@@ -242,7 +249,7 @@ impl Status {
                 alone: snapshot.alone,
             },
             warnings: warnings.to_vec(),
-            protection: Protection::of(settings),
+            protection: Protection::of(settings, local),
             datagrams_dropped: snapshot.dropped.into(),
         }
     }
@@ -261,7 +268,7 @@ fn groups(observation: &Observation<'_>) -> Vec<GroupStatus> {
             name: group.name.clone(),
             mode: "active-passive".to_owned(),
             protocol: "native".to_owned(),
-            role: role_name(role).to_owned(),
+            role: if local.service.is_some() { role_name(role) } else { "witness" }.to_owned(),
             holder: holder.map(name),
             epoch: view.epoch.map(|epoch| epoch.to_string()),
             lease_ms: lease.filter(|_| role == Role::Active).map(|until| millis(until.since(now))),
@@ -300,7 +307,7 @@ fn peers(observation: &Observation<'_>) -> Vec<PeerStatus> {
         };
         PeerStatus {
             name: peer.name.clone(),
-            kind: "node".to_owned(),
+            kind: peer.kind.name().to_owned(),
             state: state.to_owned(),
             last_heard_ms: view.last_heard.map(|at| millis(now.since(at))),
             voter: settings.peers.get(index).is_some_and(|peer| peer.voter),

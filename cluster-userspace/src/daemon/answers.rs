@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use cluster_proto::{Command, CommandId, GroupIndex, Refusal};
 
 use super::Daemon;
+use crate::config::HostKind;
 use crate::control::{
     Call, ControlError, ErrorCode, GroupStats, LoopStats, Observation, Reply, Request, Stats, Status,
 };
@@ -65,6 +66,9 @@ impl Answers {
 
 impl Daemon {
     pub(super) fn call(&mut self, call: Call) {
+        if let Some(refusal) = self.refused_by_witness(&call.request) {
+            return call.answer(Err(refusal));
+        }
         let command = match &call.request {
             Request::Status => return self.ask_state(Waiting::Status(call)),
             Request::Stats => return self.stats(call),
@@ -91,14 +95,32 @@ impl Daemon {
         }
     }
 
+    /// What only a node can do.
+    fn refused_by_witness(&self, request: &Request) -> Option<ControlError> {
+        match request {
+            Request::Promote { .. } | Request::Demote { .. } | Request::Drain { .. } | Request::Undrain
+                if self.local.kind() == HostKind::Witness =>
+            {
+                let name = &self.local.node;
+                let message = format!(
+                    "{name} is a witness: it votes and never serves, so that there is nothing to take or give up; ask a node"
+                );
+                Some(ControlError::new(ErrorCode::Witness, message))
+            }
+            _ => None,
+        }
+    }
+
     fn group(&self, name: &str) -> Result<GroupIndex, ControlError> {
         let known = || self.local.groups.iter().map(|group| group.name.as_str());
         self.local.group_index(name).ok_or_else(|| ControlError::unknown_group(name, known()))
     }
 
     /// Reads the counters in a task of its own, since the data plane may be busy.
-    fn stats(&self, call: Call) {
-        let plane = self.plane.clone();
+    fn stats(&mut self, call: Call) {
+        let Some(plane) = self.plane.clone() else {
+            return self.ask_state(Waiting::Stats(call, Vec::new()));
+        };
         let counts = self.counts.clone();
         tokio::spawn(async move {
             let counted = match plane.blocking(|plane| plane.counters()).await {
@@ -146,15 +168,16 @@ impl Daemon {
             snapshot: &shown.snapshot,
             now: clock::now(),
             started: self.started,
-            xdp: self.xdp_mode(),
+            xdp: self.xdp,
             warnings: &self.answers.warnings,
         })
     }
 
     fn stats_of(&self, shown: &Shown, counts: &[GroupCount]) -> Stats {
         let counters = &shown.counters;
-        let groups = self.local.groups.iter().enumerate().map(|(index, group)| {
-            let of = |verdict: Verdict| counts.get(index).map_or(0, |count| count.verdicts[verdict as usize]);
+        // A witness counts nothing of groups.
+        let groups = self.local.groups.iter().zip(counts).enumerate().map(|(index, (group, count))| {
+            let of = |verdict: Verdict| count.verdicts[verdict as usize];
             GroupStats {
                 name: group.name.clone(),
                 packets: Verdict::ALL

@@ -5,17 +5,22 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::config::Config;
+use crate::config::{Config, HostKind};
 use crate::dataplane::{self, PIN_ROOT};
 use crate::network::addresses::Addresses;
 
 /// What was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cleaned {
-    /// VIPs that were marked as the cluster's.
-    pub addresses: usize,
-    /// Whether there were programs, filters, maps or pins.
-    pub programs: bool,
+pub enum Cleaned {
+    /// Of a node.
+    Node {
+        /// VIPs that were marked as the cluster's.
+        addresses: usize,
+        /// Whether there were programs, filters, maps or pins.
+        programs: bool,
+    },
+    /// A witness leaves nothing behind.
+    Witness,
 }
 
 /// Removes VIPs, programs, filters, maps and pins of a node whose daemon is dead, in the network namespace it ran in.
@@ -26,6 +31,9 @@ pub async fn cleanup(config: &Config, node: &str, socket: Option<&Path>) -> anyh
     let (settings, mut local) = config.settings(node)?;
     if let Some(socket) = socket {
         socket.clone_into(&mut local.socket);
+    }
+    if local.kind() == HostKind::Witness {
+        return Ok(Cleaned::Witness);
     }
     dataplane::missing_capabilities()?;
     let vips: Vec<Ipv4Addr> = settings.groups.iter().flat_map(|group| group.vips.clone()).collect();
@@ -46,5 +54,5 @@ pub async fn cleanup(config: &Config, node: &str, socket: Option<&Path>) -> anyh
         std::fs::remove_file(&local.socket)
             .with_context(|| format!("cannot remove the stale socket {}", local.socket.display()))?;
     }
-    Ok(Cleaned { addresses: removed, programs })
+    Ok(Cleaned::Node { addresses: removed, programs })
 }

@@ -2,9 +2,11 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `mod.rs` | the loop that passes on what happens, and the clean stop |
-//! | `start.rs` | the start: what is opened in which order, and what can be adopted |
-//! | `watch.rs` | the service interface, other interfaces and the VIPs on them |
+//! | `mod.rs` | what every daemon does, a witness's included: heartbeat thread, control socket, epochs, signals |
+//! | `node.rs` | what a node does besides: chores, and the removal of all it added |
+//! | `start.rs` | the start of a node: what is opened in which order, and what can be adopted |
+//! | `watch.rs` | a node's service interface, other interfaces and the VIPs on them |
+//! | `witness.rs` | the start and the loop of a witness |
 //! | `answers.rs` | the control socket's requests |
 //! | `cleanup.rs` | removing what a dead daemon has left |
 //!
@@ -12,104 +14,91 @@
 
 mod answers;
 mod cleanup;
+mod node;
 mod start;
 mod watch;
+mod witness;
 
-pub use cleanup::cleanup;
+pub use cleanup::{Cleaned, cleanup};
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddrV4;
+use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use cluster_proto::{Command, CommandId, Settings, Time};
+use anyhow::{Context as _, bail};
+use cluster_proto::{Command, CommandId, EventKind, Incarnation, Settings, Time};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
 
-use crate::config::{Config, Local};
+use crate::config::{Config, HostKind, Local};
 use crate::control::render::{self, Paint};
-use crate::control::{Call, EventBody, EventLog};
-use crate::dataplane::DataPlane;
-use crate::driver::address_thread::{AddressReport, AddressThread};
-use crate::driver::clock;
-use crate::driver::mailbox::{DaemonEnd, Order, Task};
+use crate::control::{Call, ControlSocket, EventBody, EventLog};
+use crate::driver::mailbox::{DaemonEnd, Order, Shown, Task};
 use crate::driver::wake::Wake;
+use crate::driver::{clock, heartbeat_loop};
 use crate::epoch_file::EpochFile;
-use crate::network::addresses::Addresses;
 
 use answers::{Answers, Counted};
-use watch::Watch;
+use node::SharedPlane;
 
 /// How long the heartbeat thread may take to resign before the stop goes on without it. It resigns within two seconds
 /// even if nobody takes over.
 const RESIGN_PATIENCE: Duration = Duration::from_secs(4);
-/// How often served addresses are passed on, so that a service link that is cut soon after a takeover can be judged.
+/// Calls of the control socket and reports that wait at the same time.
+const QUEUE: usize = 64;
+/// How often a daemon looks after what nobody tells it of.
 const CHORES: Duration = Duration::from_millis(200);
-/// How often, in rounds of that, what failed is tried again and the default gateways are asked for.
-const SELDOM: u32 = 5;
 
-/// A running daemon.
-struct Daemon {
-    settings: Settings,
-    local: Local,
-    started: Time,
-    mailbox: DaemonEnd,
-    thread: JoinHandle<()>,
-    addresses: AddressThread,
-    plane: SharedPlane,
-    epochs: EpochFile,
-    events: EventLog,
-    watch: Watch,
-    answers: Answers,
-    /// The kernel's address tables, for the end.
-    tables: Addresses,
-    /// Rounds of chores done.
-    rounds: u32,
-    reservations: mpsc::Sender<Reservation>,
-    counts: mpsc::Sender<Counted>,
-}
-
-/// A counter, and whether all below it are on disk.
-type Reservation = Result<u64, String>;
-
-/// The data plane, which several tasks use in turn; each call may wait for the kernel, so none runs on the loop itself.
-#[derive(Clone)]
-struct SharedPlane(Arc<Mutex<Option<DataPlane>>>);
-
-impl SharedPlane {
-    fn lock(&self) -> MutexGuard<'_, Option<DataPlane>> {
-        // A panic ends the process; the lock cannot be poisoned by one that was survived.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Runs a call that may wait for the kernel.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&mut DataPlane) -> T + Send + 'static,
-    ) -> anyhow::Result<T> {
-        let plane = self.clone();
-        let work = move || plane.lock().as_mut().map(call).context("the data plane is being removed");
-        tokio::task::spawn_blocking(work).await.context("the data plane's task ended")?
-    }
-}
-
-/// Runs the daemon of one node until SIGTERM or SIGINT, then stops it cleanly: hands over, removes what it added.
+/// Runs the daemon of one node or witness until SIGTERM or SIGINT, then stops it cleanly: hands over, removes what it
+/// added.
 ///
 /// # Errors
 /// Something needed cannot be opened, or a part of the daemon has failed while it ran.
-pub async fn run(config: &Config, node: &str, socket: Option<&std::path::Path>) -> anyhow::Result<()> {
+pub async fn run(config: &Config, node: &str, socket: Option<&Path>) -> anyhow::Result<()> {
     let signals = Signals::new()?;
-    let (daemon, control, reports, calls) = start::start(config, node, socket).await?;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let events = daemon.events.clone();
-    let server = tokio::spawn(control.serve(calls, events, async {
-        let _ = stopped.await;
-    }));
-    let outcome = daemon.attend(signals, reports).await;
-    let _ = stop.send(());
-    server.await.context("the control socket's task ended")?.context("the control socket failed")?;
-    outcome
+    let started = clock::now();
+    let (settings, mut local) = config.settings(node)?;
+    if let Some(socket) = socket {
+        socket.clone_into(&mut local.socket);
+    }
+    match local.service.clone() {
+        Some(service) => {
+            let (node, front) = start::start(settings, local, service, started).await?;
+            front.serve(node.attend(signals)).await
+        }
+        None => {
+            let (witness, front) = witness::start(settings, local, started)?;
+            front.serve(witness.attend(signals)).await
+        }
+    }
+}
+
+/// The daemon's side that clients see.
+struct Front {
+    control: ControlSocket,
+    calls: mpsc::Sender<Call>,
+    events: EventLog,
+}
+
+impl Front {
+    /// Serves clients for as long as the daemon runs, its stop included.
+    async fn serve(self, daemon: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(self.control.serve(self.calls, self.events, async {
+            let _ = stopped.await;
+        }));
+        let outcome = daemon.await;
+        let _ = stop.send(());
+        server.await.context("the control socket's task ended")?.context("the control socket failed")?;
+        outcome
+    }
+}
+
+/// What an operator or the system asks of the process.
+enum Asked {
+    Reload,
+    Stop,
 }
 
 struct Signals {
@@ -127,12 +116,38 @@ impl Signals {
             hangup: on(SignalKind::hangup())?,
         })
     }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
 }
 
-/// What others tell the loop.
-struct Reports {
+/// What every running daemon has, a node's and a witness's.
+struct Daemon {
+    settings: Settings,
+    local: Local,
+    started: Time,
+    mailbox: DaemonEnd,
+    thread: JoinHandle<()>,
+    epochs: EpochFile,
+    events: EventLog,
+    answers: Answers,
+    /// The data plane, whose counters clients may ask for; `None` for a witness.
+    plane: Option<SharedPlane>,
+    /// How the XDP program is attached, for people.
+    xdp: &'static str,
+    inbox: Inbox,
+    reservations: mpsc::Sender<Reservation>,
+    counts: mpsc::Sender<Counted>,
+}
+
+/// What others tell every daemon.
+struct Inbox {
     wake: Wake,
-    addresses: mpsc::Receiver<AddressReport>,
     calls: mpsc::Receiver<Call>,
     /// Counters that a client has asked for, read by a task of their own.
     counts: mpsc::Receiver<Counted>,
@@ -140,66 +155,106 @@ struct Reports {
     reservations: mpsc::Receiver<Reservation>,
 }
 
+/// A counter, and whether all below it are on disk.
+type Reservation = Result<u64, String>;
+
+/// What the start of every daemon has got ready before its heartbeat thread.
+struct Prepared {
+    settings: Settings,
+    local: Local,
+    started: Time,
+    mailbox: DaemonEnd,
+    epochs: EpochFile,
+    events: EventLog,
+}
+
+impl Prepared {
+    /// The two ends of each path, peer by peer.
+    fn paths(&self) -> Vec<Vec<(SocketAddrV4, SocketAddrV4)>> {
+        let peers = self.local.peers.iter();
+        peers.map(|peer| peer.paths.iter().map(|path| (path.local, path.remote)).collect()).collect()
+    }
+
+    /// Starts the heartbeat thread, and gives the way by which calls reach the daemon.
+    fn begin(self, setup: heartbeat_loop::Setup) -> anyhow::Result<(Daemon, mpsc::Sender<Call>)> {
+        let Self { settings, local, started, mailbox, epochs, events } = self;
+        let wake = Wake::new(mailbox.wake_daemon()).context("cannot wait for the heartbeat thread")?;
+        let (thread, granted) = heartbeat_loop::spawn(setup).with_context(|| {
+            format!("cannot open the heartbeat sockets on UDP port {} (is it in use?)", local.port)
+        })?;
+        let mut warnings: Vec<String> = local.warnings.iter().map(ToString::to_string).collect();
+        warnings.extend(granted.warning());
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        let paths_in_all = settings.peers.iter().map(|peer| peer.paths.len()).sum();
+        let room = Shown::with_room(settings.groups.len(), settings.peers.len(), paths_in_all);
+        let answers = Answers::new(warnings, granted.whole(), room);
+        let (calls_in, calls) = mpsc::channel(QUEUE);
+        let (reservations_in, reservations) = mpsc::channel(QUEUE);
+        let (counts_in, counts) = mpsc::channel(QUEUE);
+        let daemon = Daemon {
+            settings,
+            local,
+            started,
+            mailbox,
+            thread,
+            epochs,
+            events,
+            answers,
+            plane: None,
+            xdp: "none",
+            inbox: Inbox { wake, calls, counts, reservations },
+            reservations: reservations_in,
+            counts: counts_in,
+        };
+        let (kind, name) = (daemon.local.kind().name(), daemon.local.node.as_str());
+        tracing::info!(kind, name, socket = %daemon.local.socket.display(), "started");
+        Ok((daemon, calls_in))
+    }
+}
+
 impl Daemon {
-    async fn attend(mut self, mut signals: Signals, mut reports: Reports) -> anyhow::Result<()> {
-        let mut chores = tokio::time::interval(CHORES);
-        chores.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                written = reports.wake.written() => {
-                    written.context("cannot wait for the heartbeat thread")?;
-                    self.take_tasks();
-                }
-                event = self.watch.next() => self.link_event(event?, &mut reports).await,
-                Some(call) = reports.calls.recv() => self.call(call),
-                Some(counted) = reports.counts.recv() => self.counted(counted),
-                Some(report) = reports.addresses.recv() => self.address_report(report),
-                Some(reservation) = reports.reservations.recv() => self.reserved(reservation),
-                _ = chores.tick() => self.chores(&mut reports).await,
-                _ = signals.hangup.recv() => {
-                    self.tell("reload_refused", "reload is not supported yet; the configuration in use is unchanged");
-                }
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
+    /// Waits for the next thing that is told to every daemon, and sees to it. Nothing is lost if it is dropped before.
+    async fn attend(&mut self) -> anyhow::Result<()> {
+        tokio::select! {
+            written = self.inbox.wake.written() => {
+                written.context("cannot wait for the heartbeat thread")?;
+                self.take_tasks();
             }
-            if self.thread.is_finished() {
-                anyhow::bail!("the heartbeat thread has ended; see the log above");
-            }
+            Some(call) = self.inbox.calls.recv() => self.call(call),
+            Some(counted) = self.inbox.counts.recv() => self.counted(counted),
+            Some(reservation) = self.inbox.reservations.recv() => self.reserved(reservation),
         }
-        self.stop(&mut reports).await
+        Ok(())
     }
 
-    /// Waits for something that may take the kernel long, and serves clients and the heartbeat thread meanwhile.
-    async fn patiently<T>(&mut self, reports: &mut Reports, awaited: impl Future<Output = T>) -> T {
-        tokio::pin!(awaited);
-        loop {
-            tokio::select! {
-                biased;
-                outcome = &mut awaited => return outcome,
-                // The loop that called this hears of a failure soon enough.
-                _ = reports.wake.written() => self.take_tasks(),
-                Some(call) = reports.calls.recv() => self.call(call),
-                Some(counted) = reports.counts.recv() => self.counted(counted),
-                Some(reservation) = reports.reservations.recv() => self.reserved(reservation),
-            }
+    /// A daemon without its heartbeat thread is of no use.
+    fn check_thread(&self) -> anyhow::Result<()> {
+        if self.thread.is_finished() {
+            bail!("the heartbeat thread has ended; see the log above");
         }
+        Ok(())
     }
 
-    /// Has the data plane do something, patiently.
-    async fn on_plane<T: Send + 'static>(
-        &mut self,
-        reports: &mut Reports,
-        work: impl FnOnce(&mut DataPlane) -> T + Send + 'static,
-    ) -> anyhow::Result<T> {
-        let plane = self.plane.clone();
-        self.patiently(reports, async move { plane.blocking(work).await }).await
+    fn refuse_reload(&self) {
+        self.tell("reload_refused", "reload is not supported yet; the configuration in use is unchanged");
     }
 
     /// Everything the heartbeat thread has for the daemon.
     fn take_tasks(&mut self) {
         while let Some(event) = self.mailbox.event() {
+            // A witness has no role that could change.
+            let is_role = matches!(event.kind, EventKind::Transition { .. });
+            if is_role && self.local.kind() == HostKind::Witness {
+                continue;
+            }
             let record = self.events.record(event.at, EventBody::of(&event.kind, &self.local));
-            tracing::info!("{}", render::occurrence(&record, Paint::Plain));
+            let text = render::occurrence(&record, Paint::Plain);
+            match event.kind {
+                EventKind::LeaseTooShort { .. } => tracing::warn!("{text}"),
+                _ => tracing::info!("{text}"),
+            }
         }
         while let Some(task) = self.mailbox.task() {
             match task {
@@ -232,44 +287,6 @@ impl Daemon {
         }
     }
 
-    fn address_report(&mut self, report: AddressReport) {
-        let (kind, group, text) = match report {
-            AddressReport::Failed(group, why) => {
-                ("address_failed", group, format!("cannot configure the VIPs: {why}"))
-            }
-            AddressReport::NotRemoved(group, why) => {
-                ("address_not_removed", group, format!("cannot take the VIPs off the interface: {why}"))
-            }
-            AddressReport::Restored(group) => (
-                "address_restored",
-                group,
-                "somebody had taken a VIP off the interface; it is back".to_owned(),
-            ),
-            AddressReport::NotRestored(group, why) => {
-                self.order(Order::AddressFailed(group));
-                ("address_not_restored", group, format!("a VIP was taken off and cannot be put back: {why}"))
-            }
-        };
-        let name = self.local.groups[group.0].name.clone();
-        let body = EventBody { group: Some(name), ..EventBody::told(kind, text) };
-        self.record(body);
-    }
-
-    async fn chores(&mut self, reports: &mut Reports) {
-        self.rounds = self.rounds.wrapping_add(1);
-        if self.rounds % SELDOM == 1 {
-            self.retry_attach(reports).await;
-            self.tell_foreign();
-            self.look_up_gateways(reports).await;
-        }
-        let served = self.on_plane(reports, |plane| plane.served()).await;
-        match served {
-            Ok(Ok(served)) => self.pass_on_served(&served),
-            Ok(Err(error)) => tracing::warn!(%error, "cannot read the served addresses"),
-            Err(error) => tracing::warn!(%error, "cannot read the served addresses"),
-        }
-    }
-
     fn order(&mut self, order: Order) {
         if !self.mailbox.order(order) {
             tracing::error!("the heartbeat thread takes no orders");
@@ -286,45 +303,22 @@ impl Daemon {
         tracing::warn!("{}", render::occurrence(&record, Paint::Plain));
     }
 
-    /// Hands over, then removes everything that was added.
-    async fn stop(mut self, reports: &mut Reports) -> anyhow::Result<()> {
+    /// Has the heartbeat thread hand over and end; whether it did in time, so that it can be waited for.
+    async fn resign(&mut self) -> bool {
         tracing::info!("stopping: handing over");
         let id = self.answers.own_command();
         self.order(Order::Command(id, Command::Resign));
-        let resigned = tokio::time::timeout(RESIGN_PATIENCE, self.resigned(id, reports)).await;
-        if resigned.is_err() {
+        let resigned = tokio::time::timeout(RESIGN_PATIENCE, self.resigned(id)).await.is_ok();
+        if !resigned {
             tracing::warn!("the heartbeat thread did not resign in time; its leases run out by themselves");
         }
         self.order(Order::Stop);
-        let vips: Vec<_> = self.settings.groups.iter().flat_map(|group| group.vips.clone()).collect();
-        let Self { thread, addresses, plane, watch, tables, .. } = self;
-        drop(watch);
-        tokio::task::spawn_blocking(move || {
-            if resigned.is_ok() && thread.join().is_err() {
-                tracing::error!("the heartbeat thread had panicked");
-            }
-            // With the jobs of the resignation done, no VIP is on the interface any more.
-            addresses.stop();
-        })
-        .await
-        .context("the threads could not be stopped")?;
-        // The fence is what keeps the kernel from answering for a VIP, so it stays until they are gone for certain.
-        tables.remove_all_ours(&vips).await.context(
-            "cannot take the VIPs off the interfaces; the programs stay in place as a closed door, and \
-             `clusterd --cleanup` removes both",
-        )?;
-        let remove = move || plane.lock().take().map_or(Ok(()), DataPlane::detach_and_unpin);
-        tokio::task::spawn_blocking(remove)
-            .await
-            .context("the data plane's task ended")?
-            .context("cannot remove the data plane; `clusterd --cleanup` tries again")?;
-        tracing::info!("stopped");
-        Ok(())
+        resigned
     }
 
-    async fn resigned(&mut self, id: CommandId, reports: &mut Reports) {
+    async fn resigned(&mut self, id: CommandId) {
         loop {
-            if reports.wake.written().await.is_err() {
+            if self.inbox.wake.written().await.is_err() {
                 return;
             }
             self.take_tasks();
@@ -333,4 +327,17 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Waits for a heartbeat thread that has been told to end.
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("the heartbeat thread had panicked");
+    }
+}
+
+fn incarnation() -> anyhow::Result<Incarnation> {
+    let random = getrandom::u64().context("the kernel gives no random number")?;
+    // Zero stands for "unknown" on the wire.
+    Ok(Incarnation(random.max(1)))
 }

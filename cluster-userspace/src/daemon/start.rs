@@ -1,42 +1,31 @@
-//! The start of the daemon: what is opened in which order. Whatever can be wrong is found out before anything is
+//! The start of a node: what is opened in which order. Whatever can be wrong is found out before anything is
 //! changed, and what a daemon that died has left is taken over without a gap.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, bail};
-use cluster_proto::{GroupIndex, Incarnation, Link, Settings, Start};
+use cluster_proto::{GroupIndex, Link, Settings, Start, Time};
 use tokio::sync::mpsc;
 
-use super::answers::Answers;
+use super::node::{Node, SharedPlane};
 use super::watch::Watch;
-use super::{Daemon, Reports, SharedPlane};
-use crate::config::{Config, Local, Warning, XdpMode};
-use crate::control::{Call, ControlSocket, EventBody, EventLog};
+use super::{Front, Prepared, QUEUE, incarnation};
+use crate::config::{HostKind, Local, Service, Warning, XdpMode, same_network};
+use crate::control::{ControlSocket, EventBody, EventLog};
 use crate::dataplane::{self, DataPlane, DataPlaneError, GroupVips, MapsWere, XdpPreference};
-use crate::driver::mailbox::Shown;
-use crate::driver::wake::Wake;
 use crate::driver::{address_thread, clock, heartbeat_loop, mailbox};
 use crate::epoch_file::EpochFile;
 use crate::network::addresses::Addresses;
 use crate::network::links::{InterfaceAddress, LinkMonitor};
 use crate::network::packet_socket::ArpSocket;
 
-/// Calls of the control socket and reports that wait at the same time.
-const QUEUE: usize = 64;
-
 /// Opens everything and starts the threads.
 pub(super) async fn start(
-    config: &Config,
-    node: &str,
-    socket: Option<&Path>,
-) -> anyhow::Result<(Daemon, ControlSocket, Reports, mpsc::Sender<Call>)> {
-    let started = clock::now();
-    let (mut settings, mut local) = config.settings(node)?;
-    if let Some(socket) = socket {
-        socket.clone_into(&mut local.socket);
-    }
+    mut settings: Settings,
+    mut local: Local,
+    service: Service,
+    started: Time,
+) -> anyhow::Result<(Node, Front)> {
     dataplane::missing_capabilities()?;
     let epochs = EpochFile::open(&local.state_dir)?;
     let reserved_epochs = epochs.read()?;
@@ -44,12 +33,12 @@ pub(super) async fn start(
     refuse_foreign_vips(&addresses, &settings).await?;
 
     // The lock of the pin directory makes sure that no other daemon runs as this node.
-    let options = plane_options(&settings, &local);
+    let options = plane_options(&settings, &local, &service);
     let mut plane = DataPlane::open(options)?;
     let events = EventLog::new();
     tell_maps(&plane, &events);
     // Before anything can hold a VIP, nothing may leave in its name.
-    let attached = attach(&mut plane, &local, &addresses).await;
+    let attached = attach(&mut plane, &local, &service, &addresses).await;
     let ((link, arp, watch), control) = match attached {
         Ok(attached) => attached,
         Err(error) => return Err(undone(plane, error)),
@@ -86,80 +75,57 @@ pub(super) async fn start(
 
     let (thread_end, daemon_end) =
         mailbox::mailbox().context("cannot make the heartbeat thread's mailbox")?;
-    let (address_reports, reports_of_addresses) = mpsc::channel(QUEUE);
+    let (reports_in, address_reports) = mpsc::channel(QUEUE);
     let vips = local.groups.iter().map(|group| group.vips.clone()).collect();
     let (address_thread, jobs) =
-        address_thread::spawn(addresses.record(), vips, daemon_end.wake_thread(), address_reports)
+        address_thread::spawn(addresses.record(), vips, daemon_end.wake_thread(), reports_in)
             .context("cannot start the address thread")?;
     watch.publish(&address_thread.state);
-    let wake = Wake::new(daemon_end.wake_daemon()).context("cannot wait for the heartbeat thread")?;
-    let paths =
-        local.peers.iter().map(|peer| peer.paths.iter().map(|path| (path.local, path.remote)).collect());
+    let prepared = Prepared { settings, local, started, mailbox: daemon_end, epochs, events };
     let setup = heartbeat_loop::Setup {
-        settings: settings.clone(),
+        settings: prepared.settings.clone(),
         start: Start { now: clock::now(), incarnation: incarnation()?, reserved_epochs, adopted, link },
-        paths: paths.collect(),
+        paths: prepared.paths(),
+        serving: Some(heartbeat_loop::Serving { leases, slots, addresses: jobs }),
         service_address,
-        leases,
-        slots,
         arp,
         mailbox: thread_end,
-        addresses: jobs,
     };
-    let spawned = heartbeat_loop::spawn(setup).with_context(|| {
-        format!("cannot open the heartbeat sockets on UDP port {} (is it in use?)", local.port)
-    });
-    let (thread, granted) = match spawned {
-        Ok(spawned) => spawned,
+    let (mut daemon, calls) = match prepared.begin(setup) {
+        Ok(begun) => begun,
         Err(error) => {
             address_thread.stop();
             return Err(undone(plane, error));
         }
     };
-
-    let mut warnings: Vec<String> = local.warnings.iter().map(ToString::to_string).collect();
-    warnings.extend(granted.warning());
-    for warning in &warnings {
-        tracing::warn!("{warning}");
-    }
-    let paths_in_all = settings.peers.iter().map(|peer| peer.paths.len()).sum();
-    let room = Shown::with_room(settings.groups.len(), settings.peers.len(), paths_in_all);
-    let answers = Answers::new(warnings, granted.whole(), room);
-    let (calls, calls_out) = mpsc::channel(QUEUE);
-    let (reservations_in, reservations) = mpsc::channel(QUEUE);
-    let (counts_in, counts) = mpsc::channel(QUEUE);
-    let daemon = Daemon {
-        settings,
-        local,
-        started,
-        mailbox: daemon_end,
-        thread,
+    let plane = SharedPlane::new(plane);
+    daemon.plane = Some(plane.clone());
+    daemon.xdp = watch.xdp_mode();
+    let front = Front { control, calls, events: daemon.events.clone() };
+    let node = Node {
+        daemon,
+        service,
+        plane,
         addresses: address_thread,
-        plane: SharedPlane(Arc::new(Mutex::new(Some(plane)))),
-        epochs,
-        events,
+        address_reports,
         watch,
-        answers,
         tables: addresses,
         rounds: 0,
-        reservations: reservations_in,
-        counts: counts_in,
     };
-    tracing::info!(node, socket = %daemon.local.socket.display(), "started");
-    let reports = Reports { wake, addresses: reports_of_addresses, calls: calls_out, counts, reservations };
-    Ok((daemon, control, reports, calls))
+    Ok((node, front))
 }
 
-type Service = (Link, Option<ArpSocket>, Watch);
+type Attachment = (Link, Option<ArpSocket>, Watch);
 
 async fn attach(
     plane: &mut DataPlane,
     local: &Local,
+    service: &Service,
     addresses: &Addresses,
-) -> anyhow::Result<(Service, ControlSocket)> {
+) -> anyhow::Result<(Attachment, ControlSocket)> {
     plane.fence_all()?;
     let control = ControlSocket::bind(&local.socket)?;
-    Ok((service_interface(plane, local, addresses).await?, control))
+    Ok((service_interface(plane, local, service, addresses).await?, control))
 }
 
 /// Takes back what a start that failed has changed, unless it was another daemon's before.
@@ -185,7 +151,7 @@ async fn refuse_foreign_vips(addresses: &Addresses, settings: &Settings) -> anyh
     );
 }
 
-fn plane_options(settings: &Settings, local: &Local) -> dataplane::Options {
+fn plane_options(settings: &Settings, local: &Local, service: &Service) -> dataplane::Options {
     let groups = settings.groups.iter().zip(&local.groups).map(|(group, named)| GroupVips {
         id: group.id,
         vips: named
@@ -198,8 +164,8 @@ fn plane_options(settings: &Settings, local: &Local) -> dataplane::Options {
         pin_root: dataplane::PIN_ROOT.into(),
         cluster: local.cluster.clone(),
         node: local.node.clone(),
-        interface: local.interface.clone(),
-        xdp: match local.xdp {
+        interface: service.interface.clone(),
+        xdp: match service.xdp {
             XdpMode::Auto => XdpPreference::Auto,
             XdpMode::Native => XdpPreference::Native,
             XdpMode::Generic => XdpPreference::Generic,
@@ -230,8 +196,9 @@ fn tell_maps(plane: &DataPlane, events: &EventLog) {
 async fn service_interface(
     plane: &mut DataPlane,
     local: &Local,
+    service: &Service,
     addresses: &Addresses,
-) -> anyhow::Result<Service> {
+) -> anyhow::Result<Attachment> {
     let monitor = LinkMonitor::new(addresses.record()).context("cannot watch the network interfaces")?;
     let attached = match plane.attach() {
         Ok(attached) => Some(attached),
@@ -247,7 +214,7 @@ async fn service_interface(
     plane.fence_all()?;
     let arp = match attached {
         Some(attached) => Some(ArpSocket::open(attached.ifindex).with_context(|| {
-            format!("cannot open a raw ARP socket on {} (it needs CAP_NET_RAW)", local.interface)
+            format!("cannot open a raw ARP socket on {} (it needs CAP_NET_RAW)", service.interface)
         })?),
         None => None,
     };
@@ -263,15 +230,21 @@ fn find_service_paths(
     own: &[InterfaceAddress],
     service: Option<u32>,
 ) -> Option<Ipv4Addr> {
-    let on_service =
-        |ip: Ipv4Addr| own.iter().any(|address| address.ip == ip && Some(address.ifindex) == service);
+    let there = |ip: Ipv4Addr| {
+        own.iter().find(|address| address.ip == ip && Some(address.ifindex) == service).map(|own| own.prefix)
+    };
     let elsewhere =
         |ip: Ipv4Addr| own.iter().any(|address| address.ip == ip && Some(address.ifindex) != service);
     let mut found = None;
     for (peer, ends) in settings.peers.iter_mut().zip(&local.peers) {
+        let kind = ends.kind;
         for (path, ends) in peer.paths.iter_mut().zip(&ends.paths) {
-            let ip = *ends.local.ip();
-            path.service = on_service(ip) || (path.service && !elsewhere(ip));
+            let (ip, remote) = (*ends.local.ip(), *ends.remote.ip());
+            path.service = match there(ip) {
+                // A witness may be behind a router: then the path says nothing of the link.
+                Some(prefix) => kind == HostKind::Node || same_network(ip, remote, prefix),
+                None => path.service && !elsewhere(ip),
+            };
             if path.service {
                 found = Some(ip);
             }
@@ -280,15 +253,9 @@ fn find_service_paths(
     // The configuration could only guess; what the host shows is better.
     local.warnings.retain(|warning| !matches!(warning, Warning::NoServicePath { .. }));
     for (peer, ends) in settings.peers.iter().zip(&local.peers) {
-        if !peer.paths.iter().any(|path| path.service) {
+        if ends.kind == HostKind::Node && !peer.paths.iter().any(|path| path.service) {
             local.warnings.push(Warning::NoServicePath { peer: ends.name.clone() });
         }
     }
     found
-}
-
-fn incarnation() -> anyhow::Result<Incarnation> {
-    let random = getrandom::u64().context("the kernel gives no random number")?;
-    // Zero stands for "unknown" on the wire.
-    Ok(Incarnation(random.max(1)))
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use anyhow::Context as _;
 use cluster_proto::{GroupIndex, Link};
 
-use super::{Daemon, Reports};
+use super::node::Node;
 use crate::config::Local;
 use crate::control::EventBody;
 use crate::dataplane::{Attached, DataPlaneError, ServedAddress};
@@ -107,34 +107,39 @@ impl Watch {
             None => Link::Gone,
         }
     }
+
+    /// How the ingress program is attached, for people.
+    pub(super) fn xdp_mode(&self) -> &'static str {
+        self.attached.map_or("none", |attached| attached.mode.name())
+    }
 }
 
-impl Daemon {
-    pub(super) async fn link_event(&mut self, event: LinkEvent, reports: &mut Reports) {
+impl Node {
+    pub(super) async fn link_event(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Interface(interface) => self.interface_changed(interface, reports).await,
-            LinkEvent::InterfaceGone { ifindex, name } => self.interface_gone(ifindex, &name, reports).await,
+            LinkEvent::Interface(interface) => self.interface_changed(interface).await,
+            LinkEvent::InterfaceGone { ifindex, name } => self.interface_gone(ifindex, &name).await,
             LinkEvent::Address(address) => self.address_seen(address),
             LinkEvent::AddressGone(address) => self.address_gone(address),
             LinkEvent::Overrun => {
                 // An interface may have been replaced unnoticed: look at all of them again.
                 tracing::warn!("changes of the network were lost; looking at all interfaces again");
-                self.attach(reports).await;
-                self.fence_all(reports).await;
+                self.attach().await;
+                self.fence_all().await;
             }
             LinkEvent::Settled => self.tell_link(),
         }
     }
 
-    async fn interface_changed(&mut self, interface: Interface, reports: &mut Reports) {
+    async fn interface_changed(&mut self, interface: Interface) {
         let ifindex = interface.ifindex;
         let is_new = !self.watch.interfaces.contains_key(&ifindex);
-        let is_service = interface.name == self.local.interface;
+        let is_service = interface.name == self.service.interface;
         let mac = interface.mac;
         let is_ethernet = interface.is_ethernet;
         self.watch.interfaces.insert(ifindex, interface);
         if is_new && is_ethernet {
-            self.fence(ifindex, reports).await;
+            self.fence(ifindex).await;
         }
         if !is_service {
             return;
@@ -143,33 +148,34 @@ impl Daemon {
             Some(attached) if attached.ifindex == ifindex => {
                 if attached.mac != mac {
                     self.watch.attached = Some(Attached { mac, ..attached });
-                    if let Err(error) = self.on_plane(reports, move |plane| plane.set_mac(mac)).await {
+                    if let Err(error) = self.on_plane(move |plane| plane.set_mac(mac)).await {
                         tracing::error!(%error, "the interface's new Ethernet address could not be taken over");
                     }
                 }
             }
-            Some(_) | None => self.attach(reports).await,
+            Some(_) | None => self.attach().await,
         }
         self.tell_link();
     }
 
-    async fn interface_gone(&mut self, ifindex: u32, name: &str, reports: &mut Reports) {
+    async fn interface_gone(&mut self, ifindex: u32, name: &str) {
         self.watch.interfaces.remove(&ifindex);
         if self.watch.ifindex() == Some(ifindex) {
             tracing::warn!("the service interface {name} is gone");
             self.watch.attached = None;
+            self.daemon.xdp = self.watch.xdp_mode();
             self.watch.publish(&self.addresses.state);
             self.tell_link();
         }
-        match self.on_plane(reports, move |plane| plane.unfence_interface(ifindex)).await {
+        match self.on_plane(move |plane| plane.unfence_interface(ifindex)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "what was attached to {name} could not be tidied away"),
             Err(error) => tracing::warn!(%error, "what was attached to {name} could not be tidied away"),
         }
     }
 
-    async fn fence(&mut self, ifindex: u32, reports: &mut Reports) {
-        match self.on_plane(reports, move |plane| plane.fence_interface(ifindex)).await {
+    async fn fence(&mut self, ifindex: u32) {
+        match self.on_plane(move |plane| plane.fence_interface(ifindex)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => self.fence_failed(&error.to_string()),
             Err(error) => self.fence_failed(&error.to_string()),
@@ -178,12 +184,12 @@ impl Daemon {
 
     fn fence_failed(&mut self, why: &str) {
         if !std::mem::replace(&mut self.watch.unfenced, true) {
-            self.tell("fence_failed", &format!("{why}; tried again every second"));
+            self.daemon.tell("fence_failed", &format!("{why}; tried again every second"));
         }
     }
 
-    async fn fence_all(&mut self, reports: &mut Reports) {
-        match self.on_plane(reports, |plane| plane.fence_all()).await {
+    async fn fence_all(&mut self) {
+        match self.on_plane(|plane| plane.fence_all()).await {
             Ok(Ok(())) => self.watch.unfenced = false,
             Ok(Err(error)) => self.fence_failed(&error.to_string()),
             Err(error) => self.fence_failed(&error.to_string()),
@@ -191,17 +197,21 @@ impl Daemon {
     }
 
     /// Puts the ingress program onto the service interface, which may be a new one of the same name.
-    async fn attach(&mut self, reports: &mut Reports) {
-        let outcome = self.on_plane(reports, |plane| plane.attach()).await;
+    async fn attach(&mut self) {
+        let outcome = self.on_plane(|plane| plane.attach()).await;
         match outcome {
             Ok(Ok(attached)) => {
                 if self.watch.ifindex().is_some_and(|before| before != attached.ifindex) {
                     // Another interface has taken the name: what was on the old one is given up first.
                     self.watch.told = Some(Link::Gone);
-                    self.order(Order::Link(Link::Gone, None));
+                    self.daemon.order(Order::Link(Link::Gone, None));
                 }
                 if self.watch.attached != Some(attached) {
-                    tracing::info!(interface = self.local.interface, mode = attached.mode.name(), "attached");
+                    tracing::info!(
+                        interface = self.service.interface,
+                        mode = attached.mode.name(),
+                        "attached"
+                    );
                 }
                 self.watch.attached = Some(attached);
                 self.watch.refusal = None;
@@ -210,6 +220,7 @@ impl Daemon {
             Ok(Err(error)) => self.attach_failed(&error.to_string()),
             Err(error) => self.attach_failed(&error.to_string()),
         }
+        self.daemon.xdp = self.watch.xdp_mode();
         self.watch.publish(&self.addresses.state);
     }
 
@@ -217,26 +228,26 @@ impl Daemon {
         self.watch.attached = None;
         if self.watch.refusal.as_deref() != Some(why) {
             self.watch.refusal = Some(why.to_owned());
-            self.tell("attach_failed", &format!("{why}; tried again every second"));
+            self.daemon.tell("attach_failed", &format!("{why}; tried again every second"));
         }
     }
 
     /// Tries again what failed, while the interface is there.
-    pub(super) async fn retry_attach(&mut self, reports: &mut Reports) {
+    pub(super) async fn retry_attach(&mut self) {
         if self.watch.unfenced {
-            self.fence_all(reports).await;
+            self.fence_all().await;
         }
         if self.watch.refusal.is_some() {
-            self.attach(reports).await;
+            self.attach().await;
             self.tell_link();
         }
     }
 
     /// Finds out where the default routes over the service interface lead.
-    pub(super) async fn look_up_gateways(&mut self, reports: &mut Reports) {
+    pub(super) async fn look_up_gateways(&mut self) {
         self.watch.gateways = match self.watch.ifindex() {
             // Without an answer there are only the clients to ask.
-            Some(ifindex) => self.patiently(reports, default_gateways(ifindex)).await.unwrap_or_default(),
+            Some(ifindex) => self.patiently(default_gateways(ifindex)).await.unwrap_or_default(),
             None => Vec::new(),
         };
     }
@@ -245,7 +256,7 @@ impl Daemon {
     pub(super) fn tell_foreign(&mut self) {
         let groups: BTreeSet<GroupIndex> = self.watch.foreign.values().copied().collect();
         for group in groups {
-            self.order(Order::AddressFailed(group));
+            self.daemon.order(Order::AddressFailed(group));
         }
     }
 
@@ -261,7 +272,7 @@ impl Daemon {
                 Ok(socket) => arp = Some(socket),
                 Err(error) => {
                     // It vanished between the event and here; its end is the next event.
-                    let why = format!("cannot open a raw ARP socket on {}: {error}", self.local.interface);
+                    let why = format!("cannot open a raw ARP socket on {}: {error}", self.service.interface);
                     tracing::warn!("{why}; tried again every second");
                     self.watch.refusal = Some(why);
                     link = Link::Gone;
@@ -269,7 +280,7 @@ impl Daemon {
             }
         }
         self.watch.told = Some(link);
-        self.order(Order::Link(link, arp));
+        self.daemon.order(Order::Link(link, arp));
     }
 
     fn address_seen(&mut self, address: InterfaceAddress) {
@@ -285,9 +296,9 @@ impl Daemon {
                  removed",
                 address.ip, address.ifindex
             );
-            let name = self.local.groups[group.0].name.clone();
-            self.record(EventBody { group: Some(name), ..EventBody::told("foreign_address", text) });
-            self.order(Order::AddressFailed(group));
+            let name = self.daemon.local.groups[group.0].name.clone();
+            self.daemon.record(EventBody { group: Some(name), ..EventBody::told("foreign_address", text) });
+            self.daemon.order(Order::AddressFailed(group));
         }
     }
 
@@ -302,7 +313,7 @@ impl Daemon {
 
     /// Passes on who was served lately, so that the service link can be judged: clients first, then the gateways.
     pub(super) fn pass_on_served(&mut self, served: &[ServedAddress]) {
-        let ends = self.local.peers.iter().flat_map(|peer| &peer.paths);
+        let ends = self.daemon.local.peers.iter().flat_map(|peer| &peer.paths);
         let nodes: Vec<Ipv4Addr> = ends.flat_map(|path| [*path.local.ip(), *path.remote.ip()]).collect();
         let gateways = &self.watch.gateways;
         let clients = served.iter().map(|served| served.address).filter(|ip| !nodes.contains(ip));
@@ -313,12 +324,7 @@ impl Daemon {
             count += 1;
         }
         if count > 0 {
-            self.order(Order::Served(addresses, count));
+            self.daemon.order(Order::Served(addresses, count));
         }
-    }
-
-    /// How the ingress program is attached, for people.
-    pub(super) fn xdp_mode(&self) -> &'static str {
-        self.watch.attached.map_or("none", |attached| attached.mode.name())
     }
 }

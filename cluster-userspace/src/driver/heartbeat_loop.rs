@@ -30,16 +30,23 @@ pub struct Setup {
     pub start: Start,
     /// The two ends of each path, peer by peer.
     pub paths: Vec<Vec<(SocketAddrV4, SocketAddrV4)>>,
+    /// What a node serves with; `None` for a witness, whose core never asks for any of it.
+    pub serving: Option<Serving>,
     /// This node's own address on the service link, the sender of its requests there.
     pub service_address: Option<Ipv4Addr>,
-    /// Where leases are written.
-    pub leases: LeaseTable,
-    /// For each group its slot in the lease table.
-    pub slots: Vec<GroupSlot>,
     /// The service interface's ARP, if it is up.
     pub arp: Option<ArpSocket>,
     /// The thread's end of the mailbox.
     pub mailbox: ThreadEnd,
+}
+
+/// What a lease means for this host's kernel.
+#[derive(Debug)]
+pub struct Serving {
+    /// Where leases are written.
+    pub leases: LeaseTable,
+    /// For each group its slot in the lease table.
+    pub slots: Vec<GroupSlot>,
     /// The way to the thread that configures addresses.
     pub addresses: ThreadJobs,
 }
@@ -68,12 +75,10 @@ struct HeartbeatLoop {
     sockets: PathSockets,
     service_address: Option<Ipv4Addr>,
     vips: Vec<Vec<Ipv4Addr>>,
-    leases: LeaseTable,
-    slots: Vec<GroupSlot>,
+    serving: Option<Serving>,
     arp: Option<ArpSocket>,
     mac: Option<Mac>,
     mailbox: ThreadEnd,
-    addresses: ThreadJobs,
     counters: LoopCounters,
     announcements: Vec<u64>,
     /// Groups whose addresses nobody took on to configure: the core is told that it failed.
@@ -85,7 +90,7 @@ struct HeartbeatLoop {
 
 impl HeartbeatLoop {
     fn new(setup: Setup) -> io::Result<Self> {
-        let Setup { settings, start, paths, service_address, leases, slots, arp, mailbox, addresses } = setup;
+        let Setup { settings, start, paths, serving, service_address, arp, mailbox } = setup;
         let sockets = PathSockets::open(&settings, &paths)?;
         let groups = settings.groups.len();
         Ok(Self {
@@ -94,12 +99,10 @@ impl HeartbeatLoop {
             sockets,
             service_address,
             vips: settings.groups.iter().map(|group| group.vips.clone()).collect(),
-            leases,
-            slots,
+            serving,
             arp,
             mac: mac_of(start.link),
             mailbox,
-            addresses,
             counters: LoopCounters::default(),
             announcements: vec![0; groups],
             addresses_refused: Vec::with_capacity(groups),
@@ -190,7 +193,7 @@ impl HeartbeatLoop {
             return;
         }
         self.mailbox.woken();
-        while let Some((group, ready)) = self.addresses.done() {
+        while let Some((group, ready)) = self.serving.as_mut().and_then(|serving| serving.addresses.done()) {
             self.handle(if ready { Input::AddressReady(group) } else { Input::AddressFailed(group) });
         }
         while let Some(order) = self.mailbox.order() {
@@ -242,8 +245,16 @@ impl HeartbeatLoop {
     fn carry_out(&mut self, effect: Effect, bytes: &[u8]) {
         match effect {
             Effect::Send { path, bytes: range } => self.send(path, &bytes[range]),
-            Effect::Lease { group, epoch, until } => self.leases.set(self.slots[group.0], epoch, until),
-            Effect::Dark { group } => self.leases.clear(self.slots[group.0]),
+            Effect::Lease { group, epoch, until } => {
+                if let Some(Serving { leases, slots, .. }) = &self.serving {
+                    leases.set(slots[group.0], epoch, until);
+                }
+            }
+            Effect::Dark { group } => {
+                if let Some(Serving { leases, slots, .. }) = &self.serving {
+                    leases.clear(slots[group.0]);
+                }
+            }
             Effect::AddAddress { group } => self.address_job(AddressJob::Add(group)),
             Effect::RemoveAddress { group } => self.address_job(AddressJob::Remove(group)),
             Effect::Announce { group } => {
@@ -298,7 +309,8 @@ impl HeartbeatLoop {
     }
 
     fn address_job(&mut self, job: AddressJob) {
-        if !self.addresses.job(job) {
+        let taken = self.serving.as_mut().is_some_and(|serving| serving.addresses.job(job));
+        if !taken {
             self.counters.tasks_lost += 1;
             if let AddressJob::Add(group) = job {
                 self.addresses_refused.push(group);

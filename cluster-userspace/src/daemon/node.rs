@@ -1,0 +1,169 @@
+//! A node: a daemon that serves. What it does besides answering the heartbeat thread and clients.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::watch::Watch;
+use super::{Asked, CHORES, Daemon, Signals, join};
+use crate::config::Service;
+use crate::control::EventBody;
+use crate::dataplane::DataPlane;
+use crate::driver::address_thread::{AddressReport, AddressThread};
+use crate::driver::mailbox::Order;
+use crate::network::addresses::Addresses;
+
+/// How often, in rounds of chores, what failed is tried again and the default gateways are asked for. Served addresses
+/// are passed on in each, so that a service link that is cut soon after a takeover can be judged.
+const SELDOM: u32 = 5;
+
+/// A running node.
+pub(super) struct Node {
+    pub(super) daemon: Daemon,
+    pub(super) service: Service,
+    pub(super) plane: SharedPlane,
+    pub(super) addresses: AddressThread,
+    pub(super) address_reports: mpsc::Receiver<AddressReport>,
+    pub(super) watch: Watch,
+    /// The kernel's address tables, for the end.
+    pub(super) tables: Addresses,
+    /// Rounds of chores done.
+    pub(super) rounds: u32,
+}
+
+/// The data plane, which several tasks use in turn; each call may wait for the kernel, so none runs on the loop itself.
+#[derive(Clone)]
+pub(super) struct SharedPlane(Arc<Mutex<Option<DataPlane>>>);
+
+impl SharedPlane {
+    pub(super) fn new(plane: DataPlane) -> Self {
+        Self(Arc::new(Mutex::new(Some(plane))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<DataPlane>> {
+        // A panic ends the process; the lock cannot be poisoned by one that was survived.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a call that may wait for the kernel.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut DataPlane) -> T + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let plane = self.clone();
+        let work = move || plane.lock().as_mut().map(call).context("the data plane is being removed");
+        tokio::task::spawn_blocking(work).await.context("the data plane's task ended")?
+    }
+}
+
+impl Node {
+    pub(super) async fn attend(mut self, mut signals: Signals) -> anyhow::Result<()> {
+        let mut chores = tokio::time::interval(CHORES);
+        chores.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                attended = self.daemon.attend() => attended?,
+                event = self.watch.next() => self.link_event(event?).await,
+                Some(report) = self.address_reports.recv() => self.address_report(report),
+                _ = chores.tick() => self.chores().await,
+                asked = signals.next() => match asked {
+                    Asked::Reload => self.daemon.refuse_reload(),
+                    Asked::Stop => break,
+                },
+            }
+            self.daemon.check_thread()?;
+        }
+        self.stop().await
+    }
+
+    /// Waits for something that may take the kernel long, and serves clients and the heartbeat thread meanwhile.
+    pub(super) async fn patiently<T>(&mut self, awaited: impl Future<Output = T>) -> T {
+        tokio::pin!(awaited);
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut awaited => return outcome,
+                // The loop that called this hears of a failure soon enough.
+                _ = self.daemon.attend() => {}
+            }
+        }
+    }
+
+    /// Has the data plane do something, patiently.
+    pub(super) async fn on_plane<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut DataPlane) -> T + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let plane = self.plane.clone();
+        self.patiently(async move { plane.blocking(work).await }).await
+    }
+
+    fn address_report(&mut self, report: AddressReport) {
+        let (kind, group, text) = match report {
+            AddressReport::Failed(group, why) => {
+                ("address_failed", group, format!("cannot configure the VIPs: {why}"))
+            }
+            AddressReport::NotRemoved(group, why) => {
+                ("address_not_removed", group, format!("cannot take the VIPs off the interface: {why}"))
+            }
+            AddressReport::Restored(group) => (
+                "address_restored",
+                group,
+                "somebody had taken a VIP off the interface; it is back".to_owned(),
+            ),
+            AddressReport::NotRestored(group, why) => {
+                self.daemon.order(Order::AddressFailed(group));
+                ("address_not_restored", group, format!("a VIP was taken off and cannot be put back: {why}"))
+            }
+        };
+        let name = self.daemon.local.groups[group.0].name.clone();
+        let body = EventBody { group: Some(name), ..EventBody::told(kind, text) };
+        self.daemon.record(body);
+    }
+
+    async fn chores(&mut self) {
+        self.rounds = self.rounds.wrapping_add(1);
+        if self.rounds % SELDOM == 1 {
+            self.retry_attach().await;
+            self.tell_foreign();
+            self.look_up_gateways().await;
+        }
+        let served = self.on_plane(|plane| plane.served()).await;
+        match served {
+            Ok(Ok(served)) => self.pass_on_served(&served),
+            Ok(Err(error)) => tracing::warn!(%error, "cannot read the served addresses"),
+            Err(error) => tracing::warn!(%error, "cannot read the served addresses"),
+        }
+    }
+
+    /// Hands over, then removes everything that was added.
+    async fn stop(mut self) -> anyhow::Result<()> {
+        let resigned = self.daemon.resign().await;
+        let Self { daemon, addresses, plane, watch, tables, .. } = self;
+        let vips: Vec<_> = daemon.settings.groups.iter().flat_map(|group| group.vips.clone()).collect();
+        drop(watch);
+        tokio::task::spawn_blocking(move || {
+            if resigned {
+                join(daemon.thread);
+            }
+            // With the jobs of the resignation done, no VIP is on the interface any more.
+            addresses.stop();
+        })
+        .await
+        .context("the threads could not be stopped")?;
+        // The fence is what keeps the kernel from answering for a VIP, so it stays until they are gone for certain.
+        tables.remove_all_ours(&vips).await.context(
+            "cannot take the VIPs off the interfaces; the programs stay in place as a closed door, and \
+             `clusterd --cleanup` removes both",
+        )?;
+        let remove = move || plane.lock().take().map_or(Ok(()), DataPlane::detach_and_unpin);
+        tokio::task::spawn_blocking(remove)
+            .await
+            .context("the data plane's task ended")?
+            .context("cannot remove the data plane; `clusterd --cleanup` tries again")?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
