@@ -394,6 +394,13 @@ pub enum EventKind {
         /// The measured round trip.
         round_trip: Duration,
     },
+    /// A peer that is alive was not heard for more than half of D. Said again only after a minute without such a gap.
+    MarginLow {
+        /// The peer.
+        peer: NodeId,
+        /// For how long.
+        gap: Duration,
+    },
     /// A peer runs with other nodes or timings.
     SettingsDiffer(NodeId),
 }
@@ -485,6 +492,10 @@ pub struct PeerView {
     pub voting: bool,
     /// The longest gap between two of its heartbeats while it was alive.
     pub worst_gap: Duration,
+    /// The longest of the last minute or two.
+    pub recent_gap: Duration,
+    /// How many of these gaps were longer than half of D.
+    pub low_margins: u64,
     /// Whether its nodes and timings are ours.
     pub same_settings: bool,
 }

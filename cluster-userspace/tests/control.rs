@@ -580,6 +580,10 @@ fn events_of_the_core_are_told_with_names() {
             EventKind::LeaseTooShort { peer: NodeId(2), round_trip: long },
             json!({"kind":"lease_too_short","peer":"b","duration_us":1500}),
         ),
+        (
+            EventKind::MarginLow { peer: NodeId(2), gap: Duration::from_millis(30) },
+            json!({"kind":"margin_low","peer":"b","duration_us":30000}),
+        ),
         (EventKind::SettingsDiffer(NodeId(2)), json!({"kind":"settings_differ","peer":"b"})),
     ];
     for (kind, told) in cases {

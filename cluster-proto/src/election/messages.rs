@@ -122,8 +122,13 @@ impl Core {
             self.dropped.replayed += 1;
             return;
         }
-        self.peers[path.peer].hear(now, path.path, &header);
+        let dead_after = self.settings.timing.dead_after;
+        let low = self.peers[path.peer].hear(now, path.path, &header, dead_after);
         self.notice_peer(now, path, &header, out);
+        if let Some(gap) = low {
+            let peer = self.settings.peers[path.peer].id;
+            event(out, now, EventKind::MarginLow { peer, gap });
+        }
         if header.kind == Kind::Acknowledgement {
             self.measure(now, path, header.echo_sent, out);
         }

@@ -40,7 +40,7 @@ pub(super) struct PeerState {
     pub(super) paths: Vec<PathState>,
     /// Its newest claim for each group of ours.
     pub(super) claims: Vec<Option<Claim>>,
-    pub(super) worst_gap: Duration,
+    pub(super) gaps: Gaps,
     pub(super) too_far_said: Option<Time>,
 }
 
@@ -95,7 +95,7 @@ impl PeerState {
                 .map(|path| PathState { service: path.service, ..PathState::default() })
                 .collect(),
             claims: vec![None; groups],
-            worst_gap: Duration::ZERO,
+            gaps: Gaps::default(),
             too_far_said: None,
         }
     }
@@ -150,15 +150,20 @@ impl PeerState {
         }
     }
 
-    /// Takes note that it was heard on a path.
-    pub(super) fn hear(&mut self, now: Time, path: usize, header: &Header) {
-        if let Some(last) = self.last_heard.filter(|_| self.alive) {
-            self.worst_gap = self.worst_gap.max(now.since(last));
-        }
+    /// Takes note that it was heard on a path. Returns the gap before it if an operator should know of that.
+    pub(super) fn hear(
+        &mut self,
+        now: Time,
+        path: usize,
+        header: &Header,
+        dead_after: Duration,
+    ) -> Option<Duration> {
+        let gap = self.last_heard.filter(|_| self.alive).map(|last| now.since(last));
+        let low = gap.filter(|&gap| self.gaps.note(now, gap, dead_after));
         self.last_heard = Some(now);
         self.paths[path].last_heard = Some(now);
         if header.sent < self.told {
-            return;
+            return low;
         }
         self.told = header.sent;
         self.voting = header.voting;
@@ -168,6 +173,7 @@ impl PeerState {
         if header.service_mac != Mac::default() {
             self.mac = Some(header.service_mac);
         }
+        low
     }
 
     /// Whether this node and the peer hear each other, as far as this node can know.
@@ -215,6 +221,52 @@ impl PeerState {
     }
 }
 
+/// The gaps between messages of a peer that is alive, its heartbeats and acknowledgements alike.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Gaps {
+    /// The longest.
+    pub(super) worst: Duration,
+    /// How many were longer than half of D.
+    pub(super) low: u64,
+    last_low: Option<Time>,
+    /// When the present minute began, its longest gap, and that of the minute before.
+    minute: Time,
+    in_minute: Duration,
+    in_last: Duration,
+}
+
+impl Gaps {
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// Takes note of a gap. Returns whether it is the first for a minute that was longer than half of D.
+    fn note(&mut self, now: Time, gap: Duration, dead_after: Duration) -> bool {
+        let passed = now.since(self.minute);
+        if passed >= Self::MINUTE {
+            let follows = passed < 2 * Self::MINUTE;
+            self.in_last = if follows { self.in_minute } else { Duration::ZERO };
+            self.in_minute = Duration::ZERO;
+            self.minute = now;
+        }
+        self.worst = self.worst.max(gap);
+        self.in_minute = self.in_minute.max(gap);
+        if gap <= dead_after / 2 {
+            return false;
+        }
+        self.low += 1;
+        let before = self.last_low.replace(now);
+        before.is_none_or(|before| now.since(before) >= Self::MINUTE)
+    }
+
+    /// The longest gap of the last minute or two.
+    pub(super) fn recent(&self, now: Time) -> Duration {
+        match now.since(self.minute) {
+            passed if passed < Self::MINUTE => self.in_minute.max(self.in_last),
+            passed if passed < 2 * Self::MINUTE => self.in_minute,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
 impl PathState {
     /// Takes a measured round trip into the smoothed one, weighing it one eighth (as RFC 6298, section 2, does).
     pub(super) fn measure(&mut self, sample: Duration) {
@@ -227,5 +279,45 @@ impl PathState {
     /// Whether a heartbeat arrived within `limit`.
     pub(super) fn heard_within(&self, now: Time, limit: Duration) -> bool {
         self.last_heard.is_some_and(|heard| now.since(heard) < limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const D: Duration = Duration::from_millis(50);
+
+    fn at(seconds: u64) -> Time {
+        Time::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn a_low_margin_is_said_once_until_a_minute_without_has_passed() {
+        let mut gaps = Gaps::default();
+        let (fine, low) = (D / 2, D / 2 + Duration::from_nanos(1));
+        assert!(!gaps.note(at(100), fine, D), "half of D is not less than half");
+        assert!(gaps.note(at(101), low, D));
+        // As long as it does not recover it is one episode, however long.
+        for second in (110..400).step_by(59) {
+            assert!(!gaps.note(at(second), low, D));
+            assert!(!gaps.note(at(second), fine, D));
+        }
+        assert!(gaps.note(at(500), low, D), "it had recovered");
+        assert_eq!(gaps.low, 7);
+    }
+
+    #[test]
+    fn the_worst_gap_stays_and_the_recent_one_is_forgotten() {
+        let mut gaps = Gaps::default();
+        let millis = Duration::from_millis;
+        gaps.note(at(100), millis(40), D);
+        assert_eq!(gaps.recent(at(159)), millis(40));
+        gaps.note(at(160), millis(10), D);
+        assert_eq!(gaps.recent(at(219)), millis(40), "of the minute before");
+        gaps.note(at(220), millis(12), D);
+        assert_eq!((gaps.recent(at(221)), gaps.worst), (millis(12), millis(40)));
+        assert_eq!(gaps.recent(at(281)), millis(12));
+        assert_eq!(gaps.recent(at(400)), Duration::ZERO, "a peer that is silent has no gaps");
     }
 }

@@ -19,7 +19,9 @@ impl Core {
                 alive: peer.alive,
                 last_heard: peer.last_heard,
                 voting: peer.voting,
-                worst_gap: peer.worst_gap,
+                worst_gap: peer.gaps.worst,
+                recent_gap: peer.gaps.recent(now),
+                low_margins: peer.gaps.low,
                 same_settings: peer.settings.is_none_or(|hash| hash == self.settings_hash),
             });
             snapshot.paths.extend(peer.paths.iter().enumerate().map(|(place, path)| PathView {

@@ -215,6 +215,9 @@ impl EventBody {
                 duration_us: Some(micros(round_trip)),
                 ..Self::kind("lease_too_short")
             },
+            EventKind::MarginLow { peer: id, gap } => {
+                Self { peer: peer(id), duration_us: Some(micros(gap)), ..Self::kind("margin_low") }
+            }
             EventKind::SettingsDiffer(id) => Self { peer: peer(id), ..Self::kind("settings_differ") },
         }
     }

@@ -283,6 +283,10 @@ pub fn occurrence(event: &EventRecord, paint: Paint) -> String {
                 "the lease is too short for a round trip of {lasted} to {peer}; lapses are to be expected"
             ),
         ),
+        "margin_low" => (
+            Style::Attention,
+            format!("{peer} was not heard for {lasted}, more than half of dead_after, and came back"),
+        ),
         "settings_differ" => (Style::Attention, format!("{peer} has other nodes or timings in its file")),
         "missed" => (Style::Attention, format!("{} events were missed", body.count.unwrap_or(0))),
         // The daemon's own, and those of a newer daemon.

@@ -164,6 +164,8 @@ pub(crate) fn snapshot(lease_until: Time) -> Snapshot {
             last_heard: Some(NOW - Duration::from_micros(3_100)),
             voting: true,
             worst_gap: Duration::from_millis(12),
+            recent_gap: Duration::from_millis(11),
+            low_margins: 0,
             same_settings: true,
         }],
         paths: vec![PathView {
