@@ -18,15 +18,19 @@ use crate::settings::Key;
 pub const VERSION: u8 = 1;
 /// No message is longer, so that none is fragmented on an Ethernet of 1500 bytes.
 pub const MAX_LEN: usize = 1400;
-/// Groups that fit one message beside their votes and the served addresses.
-pub const MAX_GROUPS: usize = 24;
+/// Groups of one cluster, at most.
+pub const MAX_GROUPS: usize = 256;
+/// Datagrams that one heartbeat is split into, at most: enough for a claim and a vote for each of [`MAX_GROUPS`].
+pub const MAX_PARTS: u8 = 32;
+/// Voters of one cluster, at most.
+pub const MAX_VOTERS: usize = 9;
 /// Served addresses in one message.
 pub const MAX_SERVED: usize = 8;
 /// Epoch counters stay below this; a larger one is a malformed claim.
 pub const MAX_COUNTER: u64 = 1 << 48;
 
 /// Length of the fixed part of a message.
-pub const HEADER_LEN: usize = 88;
+pub const HEADER_LEN: usize = 144;
 const CLAIM_LEN: usize = 24;
 const VOTE_LEN: usize = 16;
 const SERVED_LEN: usize = 16;
@@ -52,9 +56,12 @@ pub mod offset {
 }
 
 /// The kinds of messages there are.
-pub const KINDS: RangeInclusive<u8> = 1..=2;
+pub const KINDS: RangeInclusive<u8> = 1..=3;
 
 const FLAG_VOTING: u8 = 1 << 0;
+const FLAG_HELD: u8 = 1 << 1;
+const PHASE_SHIFT: u8 = 2;
+const PHASE_MASK: u8 = 0b11;
 const SERVICE_SHIFT: u8 = 4;
 const SERVICE_MASK: u8 = 0b11;
 
@@ -65,6 +72,8 @@ pub enum Kind {
     Heartbeat,
     /// Never answered.
     Acknowledgement,
+    /// The answer to a sender that is not believed yet: what to echo, what this node is and has promised.
+    Introduction,
 }
 
 /// The fixed part of a message.
@@ -80,7 +89,7 @@ pub struct Header {
     pub incarnation: Incarnation,
     /// The receiver's run as the sender knows it; `None` if it does not.
     pub echo: Option<Incarnation>,
-    /// Heartbeats: the message's number, the same on every path. Acknowledgements: counted per path.
+    /// Heartbeats: the datagram's number, the same on every path, one for each part. Others: counted for each peer.
     pub sequence: u64,
     /// The sender's `CLOCK_BOOTTIME` in ns, taken before the send; only ever echoed.
     pub sent: u64,
@@ -104,6 +113,79 @@ pub struct Header {
     pub voting: bool,
     /// What the sender knows of its service link.
     pub service: ServiceHealth,
+    /// Heartbeats: the number of the sender's claims as they are with this heartbeat; it grows with each change.
+    pub state: u64,
+    /// Heartbeats: the parts of this heartbeat hold the claims that changed after this state; 0: all that there are.
+    pub base: u64,
+    /// The newest state of the receiver's that the sender has in full, or 0. In introductions the state that consents
+    /// are about.
+    pub known: u64,
+    /// Heartbeats: which part this datagram is, from 0; the heartbeat's number is `sequence - part`.
+    pub part: u8,
+    /// Heartbeats: into how many parts it is split, 1 to [`MAX_PARTS`].
+    pub parts: u8,
+    /// The sender votes for every claim of the receiver's state `known` that holds a lease.
+    pub held: bool,
+    /// Whose votes the sender's leases take.
+    pub membership: Membership,
+}
+
+/// Whose votes a lease of the sender takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Membership {
+    /// FNV-1a over the voters of the sender's file and its quorum.
+    pub voters: u64,
+    /// The voters before a change that is not through yet, whose votes it takes as well.
+    pub former: Option<Former>,
+}
+
+/// The voters before a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Former {
+    /// Who.
+    pub voters: VoterList,
+    /// Whether a majority of them was needed.
+    pub majority: bool,
+    /// Whether the sender votes no more for a candidate that takes only their votes.
+    pub closed: bool,
+}
+
+/// Up to nine voters, in ascending order.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct VoterList {
+    ids: [u16; MAX_VOTERS],
+    count: u8,
+}
+
+impl VoterList {
+    /// These, sorted; more than [`MAX_VOTERS`] are the caller's error, which the configuration excludes.
+    #[must_use]
+    pub fn new(voters: impl IntoIterator<Item = NodeId>) -> Self {
+        let mut list = Self::default();
+        for voter in voters.into_iter().take(MAX_VOTERS) {
+            list.ids[usize::from(list.count)] = voter.0;
+            list.count += 1;
+        }
+        list.ids[..usize::from(list.count)].sort_unstable();
+        list
+    }
+
+    /// Who they are, in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.ids[..usize::from(self.count)].iter().map(|&id| NodeId(id))
+    }
+
+    /// How many they are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    /// Whether a node is one of them.
+    #[must_use]
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.iter().any(|voter| voter == node)
+    }
 }
 
 /// What a node says of itself for a group.
@@ -128,6 +210,17 @@ pub enum Stand {
         /// Why.
         reason: Reason,
     },
+}
+
+impl Stand {
+    /// Whether it asks for votes, or for the group.
+    #[must_use]
+    pub fn concerns_votes(self) -> bool {
+        match self {
+            Self::Idle | Self::Unwilling => false,
+            Self::Wants(_) | Self::Requests | Self::Suspended | Self::Ready | Self::Holds { .. } => true,
+        }
+    }
 }
 
 /// Why a group is handed over.
@@ -165,12 +258,18 @@ pub struct Claim {
 }
 
 /// A promise in a message: to nobody but `epoch.node`, for D from the arrival of the heartbeat named by `echo_sent`.
+/// In introductions [`Vote::CONSENT`] stands for whatever tenure the receiver holds in its state `known`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vote {
     /// Which group.
     pub group: GroupId,
     /// To whom, and for which tenure.
     pub epoch: Epoch,
+}
+
+impl Vote {
+    /// The epoch of a vote for whatever is held.
+    pub const CONSENT: Epoch = Epoch { counter: 0, node: NodeId(0) };
 }
 
 /// Why a datagram is not a message.
@@ -220,8 +319,15 @@ impl<'a> Message<'a> {
         let kind = match bytes[2] {
             1 => Kind::Heartbeat,
             2 => Kind::Acknowledgement,
+            3 => Kind::Introduction,
             _ => return Err(WireError::Malformed),
         };
+        let membership = parse_membership(bytes)?;
+        let (part, parts) = (bytes[112], bytes[113]);
+        let (state, base) = (u64_at(bytes, 88), u64_at(bytes, 96));
+        if part >= parts || parts > MAX_PARTS || base > state {
+            return Err(WireError::Malformed);
+        }
         let service = match (bytes[3] >> SERVICE_SHIFT) & SERVICE_MASK {
             0 => ServiceHealth::Unjudged,
             1 => ServiceHealth::Answered,
@@ -253,6 +359,13 @@ impl<'a> Message<'a> {
             path: bytes[87],
             voting: bytes[3] & FLAG_VOTING != 0,
             service,
+            state,
+            base,
+            known: u64_at(bytes, 104),
+            part,
+            parts,
+            held: bytes[3] & FLAG_HELD != 0,
+            membership,
         };
         Ok(Self { header, bytes, claims, votes, served })
     }
@@ -297,6 +410,22 @@ impl<'a> Message<'a> {
     fn section(&self, start: usize, count: usize, size: usize) -> impl Iterator<Item = &'a [u8]> + 'a {
         self.bytes[start..start + count * size].chunks_exact(size)
     }
+}
+
+fn parse_membership(bytes: &[u8]) -> Result<Membership, WireError> {
+    let closed = match (bytes[3] >> PHASE_SHIFT) & PHASE_MASK {
+        0 => return Ok(Membership { voters: u64_at(bytes, 116), former: None }),
+        1 => false,
+        2 => true,
+        _ => return Err(WireError::Malformed),
+    };
+    let count = usize::from(bytes[114]);
+    if count > MAX_VOTERS {
+        return Err(WireError::Malformed);
+    }
+    let voters = VoterList::new((0..count).map(|at| NodeId(u16_at(bytes, 124 + 2 * at))));
+    let former = Former { voters, majority: bytes[115] != 0, closed };
+    Ok(Membership { voters: u64_at(bytes, 116), former: Some(former) })
 }
 
 fn parse_claim(bytes: &[u8]) -> Option<Claim> {
@@ -348,34 +477,73 @@ impl std::fmt::Debug for Authenticator {
     }
 }
 
-/// Appends one signed message to `out` and returns where it lies. What exceeds [`MAX_GROUPS`] or [`MAX_SERVED`] is the
-/// caller's error: the configuration admits no more groups.
+/// What one message carries beside its header.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Content<'a> {
+    /// Claims of the sender.
+    pub claims: &'a [Claim],
+    /// Votes for the receiver.
+    pub votes: &'a [Vote],
+    /// Addresses on the service link, at most [`MAX_SERVED`].
+    pub served: &'a [Ipv4Addr],
+}
+
+impl<'a> Content<'a> {
+    /// As much from the front as fits one datagram, and the rest.
+    fn split(self) -> (Self, Self) {
+        let mut room = MAX_LEN - HEADER_LEN - TAG_LEN;
+        let mut fitting = |count: usize, size: usize| {
+            let fits = count.min(room / size);
+            room -= fits * size;
+            fits
+        };
+        let (claims, more_claims) = self.claims.split_at(fitting(self.claims.len(), CLAIM_LEN));
+        let (votes, more_votes) = self.votes.split_at(fitting(self.votes.len(), VOTE_LEN));
+        let (served, more_served) = self.served.split_at(fitting(self.served.len(), SERVED_LEN));
+        let rest = Self { claims: more_claims, votes: more_votes, served: more_served };
+        (Self { claims, votes, served }, rest)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.claims.is_empty() && self.votes.is_empty() && self.served.is_empty()
+    }
+
+    /// The datagrams it takes, at least one.
+    pub fn parts(self) -> impl Iterator<Item = Self> + Clone + use<'a> {
+        let mut rest = Some(self);
+        std::iter::from_fn(move || {
+            let (part, more) = rest.take()?.split();
+            rest = (!more.is_empty()).then_some(more);
+            Some(part)
+        })
+    }
+}
+
+/// Appends one signed message to `out` and returns where it lies. The content has to fit ([`Content::parts`]).
 pub fn emit(
     out: &mut Vec<u8>,
     header: &Header,
-    claims: impl IntoIterator<Item = Claim>,
-    votes: impl IntoIterator<Item = Vote>,
-    served: &[Ipv4Addr],
+    content: Content<'_>,
     key: &Authenticator,
 ) -> std::ops::Range<usize> {
     let start = out.len();
     out.resize(start + HEADER_LEN, 0);
-    let mut counts = [0_u8; 3];
-    for claim in claims.into_iter().take(MAX_GROUPS) {
-        emit_claim(out, &claim);
-        counts[0] += 1;
+    let (Content { claims, votes, served }, _) = content.split();
+    for claim in claims {
+        emit_claim(out, claim);
     }
-    for vote in votes.into_iter().take(MAX_GROUPS) {
+    for vote in votes {
         out.extend_from_slice(&vote.group.0.to_be_bytes());
         out.extend_from_slice(&vote.epoch.node.0.to_be_bytes());
         out.extend_from_slice(&[0; 2]);
         out.extend_from_slice(&vote.epoch.counter.to_be_bytes());
-        counts[1] += 1;
     }
-    for address in served.iter().take(MAX_SERVED) {
+    for address in served {
         out.extend_from_slice(&address.to_ipv6_mapped().octets());
-        counts[2] += 1;
     }
+    // What fits MAX_LEN is fewer than 256 of each.
+    let counts =
+        [claims.len(), votes.len(), served.len()].map(|count| u8::try_from(count).unwrap_or(u8::MAX));
     let length = out.len() - start + TAG_LEN;
     emit_header(&mut out[start..start + HEADER_LEN], header, counts, length);
     let mut hmac = key.0.clone();
@@ -391,13 +559,21 @@ fn emit_header(out: &mut [u8], header: &Header, counts: [u8; 3], length: usize) 
     out[2] = match header.kind {
         Kind::Heartbeat => 1,
         Kind::Acknowledgement => 2,
+        Kind::Introduction => 3,
     };
     let service = match header.service {
         ServiceHealth::Unjudged => 0,
         ServiceHealth::Answered => 1,
         ServiceHealth::Cut => 2,
     };
-    out[3] = if header.voting { FLAG_VOTING } else { 0 } | (service << SERVICE_SHIFT);
+    let phase = match header.membership.former {
+        None => 0,
+        Some(former) if former.closed => 2,
+        Some(_) => 1,
+    };
+    let voting = if header.voting { FLAG_VOTING } else { 0 };
+    let held = if header.held { FLAG_HELD } else { 0 };
+    out[3] = voting | held | (phase << PHASE_SHIFT) | (service << SERVICE_SHIFT);
     out[4..6].copy_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
     out[6..8].copy_from_slice(&header.node.0.to_be_bytes());
     out[8..16].copy_from_slice(&header.cluster.0.to_be_bytes());
@@ -415,6 +591,19 @@ fn emit_header(out: &mut [u8], header: &Header, counts: [u8; 3], length: usize) 
     out[82..84].copy_from_slice(&header.heard_paths.to_be_bytes());
     out[84..87].copy_from_slice(&counts);
     out[87] = header.path;
+    out[88..96].copy_from_slice(&header.state.to_be_bytes());
+    out[96..104].copy_from_slice(&header.base.to_be_bytes());
+    out[104..112].copy_from_slice(&header.known.to_be_bytes());
+    out[112] = header.part;
+    out[113] = header.parts;
+    out[116..124].copy_from_slice(&header.membership.voters.to_be_bytes());
+    if let Some(former) = header.membership.former {
+        out[114] = former.voters.count;
+        out[115] = u8::from(former.majority);
+        for (place, id) in former.voters.ids.iter().enumerate() {
+            out[124 + 2 * place..126 + 2 * place].copy_from_slice(&id.to_be_bytes());
+        }
+    }
 }
 
 fn emit_claim(out: &mut Vec<u8>, claim: &Claim) {
@@ -482,6 +671,20 @@ mod tests {
             path: 1,
             voting: true,
             service: ServiceHealth::Cut,
+            state: 0x81,
+            base: 0x71,
+            known: 0x91,
+            part: 1,
+            parts: 3,
+            held: true,
+            membership: Membership {
+                voters: 0xa1a2_a3a4_a5a6_a7a8,
+                former: Some(Former {
+                    voters: VoterList::new([3, 1, 2].map(NodeId)),
+                    majority: true,
+                    closed: true,
+                }),
+            },
         }
     }
 
@@ -501,7 +704,8 @@ mod tests {
     fn message() -> Vec<u8> {
         let mut bytes = Vec::new();
         let served = [Ipv4Addr::new(10, 77, 0, 50)];
-        emit(&mut bytes, &header(), [claim()], [vote()], &served, &Authenticator::new(&Key([0x0b; 32])));
+        let content = Content { claims: &[claim()], votes: &[vote()], served: &served };
+        emit(&mut bytes, &header(), content, &Authenticator::new(&Key([0x0b; 32])));
         bytes
     }
 
@@ -509,7 +713,8 @@ mod tests {
     fn what_is_emitted_is_parsed_into_a_dirty_buffer_too() {
         let mut bytes = vec![0xff; 13];
         let key = Authenticator::new(&Key([0x0b; 32]));
-        let range = emit(&mut bytes, &header(), [claim()], [vote()], &[Ipv4Addr::LOCALHOST], &key);
+        let content = Content { claims: &[claim()], votes: &[vote()], served: &[Ipv4Addr::LOCALHOST] };
+        let range = emit(&mut bytes, &header(), content, &key);
         let message = Message::parse(&bytes[range]).unwrap();
         message.authenticate(&[Authenticator::new(&Key([1; 32])), key]).unwrap();
         assert_eq!(message.header, header());
@@ -529,6 +734,32 @@ mod tests {
             0x88, 0x1d, 0xc2, 0x00, 0xc9, 0x83, 0x3d, 0xa7, 0x26, 0xe9, 0x37, 0x6c, 0x2e, 0x32, 0xcf, 0xf7,
         ];
         hmac.verify_slice(&expected).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_fit_is_split_and_nothing_is_lost() {
+        let claims: Vec<Claim> =
+            (0..MAX_GROUPS as u32).map(|group| Claim { group: GroupId(group), ..claim() }).collect();
+        let votes: Vec<Vote> =
+            (0..MAX_GROUPS as u32).map(|group| Vote { group: GroupId(group), ..vote() }).collect();
+        let served = [Ipv4Addr::LOCALHOST; MAX_SERVED];
+        let content = Content { claims: &claims, votes: &votes, served: &served };
+        let parts = content.parts();
+        assert!((2..=usize::from(MAX_PARTS)).contains(&parts.clone().count()));
+        let key = Authenticator::new(&Key([0x0b; 32]));
+        let (mut got_claims, mut got_votes, mut got_served) = (Vec::new(), Vec::new(), Vec::new());
+        for part in parts {
+            let mut bytes = Vec::new();
+            emit(&mut bytes, &header(), part, &key);
+            assert!(bytes.len() <= MAX_LEN);
+            let message = Message::parse(&bytes).unwrap();
+            got_claims.extend(message.claims());
+            got_votes.extend(message.votes());
+            got_served.extend(message.served());
+        }
+        assert_eq!((got_claims, got_votes), (claims, votes));
+        assert_eq!(got_served, served);
+        assert_eq!(Content::default().parts().count(), 1, "an empty heartbeat is a heartbeat");
     }
 
     #[test]

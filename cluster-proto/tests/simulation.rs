@@ -58,6 +58,9 @@ fn replay() {
     if let Some(non_voters) = number("CLUSTER_SIM_NON_VOTERS") {
         options.non_voters = usize::try_from(non_voters).expect("not so many");
     }
+    if let Some(groups) = number("CLUSTER_SIM_GROUPS") {
+        options.groups = Some(usize::try_from(groups).expect("not so many"));
+    }
     options.quorum = match std::env::var("CLUSTER_SIM_QUORUM").as_deref() {
         Ok("majority") => Some(Quorum::Majority),
         Ok("drawn") => None,
@@ -259,6 +262,30 @@ fn thirty_two_nodes() {
     }
 }
 
+/// Claims and votes for so many groups fit no datagram: heartbeats are split, parts get lost, and differences suffice.
+#[test]
+fn many_groups() {
+    let mut sum = Report::default();
+    for profile in [Profile::Calm, Profile::Loss, Profile::Partitions, Profile::Crashes, Profile::Commands] {
+        for (seed, (nodes, groups)) in (0..).zip([(3, 130), (2, 256), (5, 60)]) {
+            let options = Options {
+                heartbeats: 25,
+                groups: Some(groups),
+                quorum: (nodes > 2).then_some(Quorum::Majority),
+                ..Options::majority(seed, profile, nodes, 0)
+            };
+            match simulation::run(&options) {
+                Ok(report) => {
+                    assert!(report.tenures >= groups as u64, "{report:?}");
+                    sum.add(&report);
+                }
+                Err(violation) => panic!("{violation}"),
+            }
+        }
+    }
+    assert!(sum.failovers > 100 && sum.lost > 100, "{sum:?}");
+}
+
 /// A cluster of one serves, renews alone, and takes the group up again after every stall and crash.
 #[test]
 fn one_node_alone() {
@@ -318,7 +345,7 @@ fn caught_by_majority(planted: Planted, profile: Profile, unchecked: Option<Rule
 fn two_holders_by_majority_are_caught() {
     for (planted, profile, unchecked) in [
         (Planted::VotesForAll, Profile::Partitions, None),
-        (Planted::StaleCounted, Profile::Partitions, None),
+        (Planted::StaleCounted, Profile::Mixed, None),
         (Planted::PromisesForgotten, Profile::Crashes, None),
         (Planted::UnacknowledgedRenewal, Profile::Partitions, None),
         (Planted::LapsedLeasesRenewed, Profile::Pauses, None),

@@ -33,6 +33,8 @@ pub struct Plan {
     pub witnesses: Option<usize>,
     /// How many of the nodes have no vote.
     pub non_voters: usize,
+    /// How many groups; the seed decides if it is not given.
+    pub groups: Option<usize>,
     /// How many votes a lease takes; the seed decides for pairs if it is not given.
     pub quorum: Option<Quorum>,
     /// How long things go wrong in each cluster, in heartbeat intervals.
@@ -66,6 +68,7 @@ impl Plan {
             nodes,
             witnesses,
             non_voters: self.non_voters,
+            groups: self.groups,
             quorum: self.quorum,
             heartbeats: self.heartbeats.unwrap_or(usual.heartbeats),
             ..usual

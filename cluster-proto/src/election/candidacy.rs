@@ -75,7 +75,7 @@ impl Core {
         let group = &self.groups[index];
         let cut_off = self.service.health() == ServiceHealth::Cut
             && self.peers.iter().any(|peer| peer.alive && peer.service == ServiceHealth::Answered);
-        self.rank(index, self.settings.me) != usize::MAX
+        self.own_rank(index) != usize::MAX
             && self.link_is_up()
             && !self.drained
             && !self.stopping
@@ -361,7 +361,7 @@ impl Core {
         let owner = self.peers.iter().position(|peer| peer.mac == Some(mac));
         // A member that was never heard may well be the one that answers; a majority does not depend on that.
         let unheard = |peer: &usize| {
-            let member = self.rank(index, self.settings.peers[*peer].id) != usize::MAX;
+            let member = self.peer_rank(index, *peer) != usize::MAX;
             !self.by_majority() && member && self.peers[*peer].mac.is_none()
         };
         let owner = owner.or_else(|| (0..self.peers.len()).find(unheard));

@@ -53,7 +53,7 @@ impl Core {
         force: bool,
         out: &mut Effects,
     ) -> Option<Result<(), Refusal>> {
-        if self.rank(index, self.settings.me) == usize::MAX {
+        if self.own_rank(index) == usize::MAX {
             return Some(Err(Refusal::NotMember));
         }
         if self.groups[index].holds(now) {

@@ -4,13 +4,19 @@ use std::time::Duration;
 
 use crate::identity::{Epoch, Mac, PathIndex};
 use crate::interface::{Cause, CommandId, Role, Timeline};
+use crate::settings::Settings;
 use crate::time::Time;
-use crate::wire::Reason;
+use crate::wire::{Claim, Reason};
 
 /// One group.
 #[derive(Clone, Debug)]
 pub(super) struct GroupState {
+    pub(super) ranks: Ranks,
     pub(super) stage: Stage,
+    /// What the last heartbeat said of it.
+    pub(super) told: Option<Claim>,
+    /// The state of our claims with which that began.
+    pub(super) told_in: u64,
     /// This node's word to another.
     pub(super) promise: Option<Promise>,
     /// A vote asked for while the word was given to another; answered when it is free.
@@ -51,6 +57,23 @@ pub(super) struct GroupState {
     pub(super) since: Time,
     pub(super) lapses: u64,
     pub(super) transitions: u64,
+}
+
+/// Places in the group's order; the lower the better, `usize::MAX` for those that may not hold it.
+#[derive(Clone, Debug)]
+pub(super) struct Ranks {
+    pub(super) own: usize,
+    /// By the peer's place in the settings.
+    pub(super) peers: Vec<usize>,
+}
+
+impl Ranks {
+    /// Those of the settings' group of this index.
+    pub(super) fn of(settings: &Settings, index: usize) -> Self {
+        let prefer = &settings.groups[index].prefer;
+        let rank = |node| prefer.iter().position(|&member| member == node).unwrap_or(usize::MAX);
+        Self { own: rank(settings.me), peers: settings.peers.iter().map(|peer| rank(peer.id)).collect() }
+    }
 }
 
 /// Where this node stands in the group.
@@ -197,9 +220,13 @@ pub(super) struct Announcing {
 }
 
 impl GroupState {
-    pub(super) fn new(now: Time, peers: usize) -> Self {
+    pub(super) fn new(now: Time, ranks: Ranks) -> Self {
+        let peers = ranks.peers.len();
         Self {
+            ranks,
             stage: Stage::Init,
+            told: None,
+            told_in: 0,
             promise: None,
             pending: None,
             top: None,

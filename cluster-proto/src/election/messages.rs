@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::identity::{Epoch, GroupId, NodeId, PathIndex};
+use crate::identity::{Epoch, GroupId, PathIndex};
 use crate::interface::{Cause, Effect, Effects, EventKind};
 use crate::settings::Settings;
 use crate::time::Time;
-use crate::wire::{self, Claim, Header, Kind, Message, Reason, Stand, Vote, WireError};
+use crate::wire::{self, Claim, Content, Header, Kind, Membership, Message, Reason, Stand, Vote, WireError};
 
 use super::group::{Pending, Promise, Stage};
-use super::peer::Belief;
+use super::peer::{Belief, Place};
 use super::{Core, event, promise_term};
 
 impl Core {
@@ -80,40 +80,41 @@ impl Core {
             return;
         }
         state.last_introduction = Some(now);
-        let sequence = state.next_acknowledgement;
-        state.next_acknowledgement += 1;
         let newest = self.peers[path.peer].newest_sent;
         let echo_sent = if newest == 0 { message.header.sent } else { newest };
         let header = Header {
             echo: Some(message.header.incarnation),
-            sequence,
-            ..self.header(now, path, Kind::Acknowledgement, echo_sent)
+            known: message.header.state,
+            ..self.header(now, path, Kind::Introduction, echo_sent)
         };
-        let claims = (0..self.groups.len()).map(|index| self.own_claim(now, index));
-        let restarted = message.claims().take(if newest == 0 { wire::MAX_GROUPS } else { 0 });
-        let consents =
-            restarted.filter_map(|claim| self.consent(now, path.peer, message.header.lease, claim));
-        let votes = self.votes(now, path.peer, newest).chain(consents);
-        let bytes = wire::emit(&mut out.bytes, &header, claims, votes, &[], &self.keys[0]);
-        out.list.push(Effect::Send { path, bytes });
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        scratch.claims.extend((0..self.groups.len()).map(|index| self.own_claim(now, index)));
+        self.votes(now, path.peer, newest, false, &mut scratch.votes);
+        if newest == 0 {
+            let lease = message.header.lease;
+            let consents =
+                (0..self.groups.len()).filter(|&index| self.consents(now, path.peer, lease, index));
+            scratch.votes.extend(
+                consents.map(|index| Vote { group: self.settings.groups[index].id, epoch: Vote::CONSENT }),
+            );
+        }
+        let content = Content { claims: &scratch.claims, votes: &scratch.votes, served: &[] };
+        self.send_parts(path, &header, content, out);
+        self.scratch = scratch;
     }
 
     /// The word of a node that has just started and could not take the group before a promise would be over.
     /// With more nodes the word may be a third one's.
-    fn consent(&self, now: Time, peer: usize, lease: Duration, claim: Claim) -> Option<Vote> {
-        if !self.is_pair() {
-            return None;
-        }
-        let index = self.group_index(claim.group)?;
-        let holds =
-            matches!(claim.stand, Stand::Holds { .. }) && claim.epoch.node == self.settings.peers[peer].id;
+    fn consents(&self, now: Time, peer: usize, lease: Duration, index: usize) -> bool {
         let takes_from = match self.groups[index].stage {
             Stage::Init => self.alone_from().max(self.started + self.settings.timing.startup_wait),
             Stage::Passive | Stage::Fault(_) => self.alone_from(),
-            Stage::Standing(_) | Stage::Ready(_) | Stage::Active(_) => return None,
+            Stage::Standing(_) | Stage::Ready(_) | Stage::Active(_) => return false,
         };
+        let member = self.peer_rank(index, peer) != usize::MAX;
         let term = promise_term(self.settings.timing.dead_after, lease);
-        (holds && now + term <= takes_from).then_some(Vote { group: claim.group, epoch: claim.epoch })
+        self.is_pair() && member && now + term <= takes_from
     }
 
     fn believed(&mut self, now: Time, path: PathIndex, message: &Message<'_>, out: &mut Effects) {
@@ -129,25 +130,60 @@ impl Core {
             let peer = self.settings.peers[path.peer].id;
             event(out, now, EventKind::MarginLow { peer, gap });
         }
-        if header.kind == Kind::Acknowledgement {
-            self.measure(now, path, header.echo_sent, out);
-        }
-        self.count_votes(now, path.peer, message);
-        let peer = &mut self.peers[path.peer];
-        let news = match header.kind {
-            Kind::Heartbeat => peer.is_newest(header.sequence, header.sent),
-            Kind::Acknowledgement => peer.is_introduction(header.sent),
-        };
-        if news {
-            for claim in message.claims() {
-                self.claim(now, path, claim, header.sent, out);
+        match header.kind {
+            Kind::Acknowledgement => {
+                self.measure(now, path, header.echo_sent, out);
+                self.count_votes(now, path.peer, message);
             }
-            self.service.served(message.served());
+            Kind::Introduction => {
+                self.measure(now, path, header.echo_sent, out);
+                self.count_votes(now, path.peer, message);
+                if self.peers[path.peer].is_introduction(header.sent) {
+                    self.claims(now, path, message, out);
+                }
+            }
+            Kind::Heartbeat => {
+                self.count_votes(now, path.peer, message);
+                match self.peers[path.peer].place(&header) {
+                    Place::News => {
+                        self.claims(now, path, message, out);
+                        if self.peers[path.peer].whole {
+                            self.repeat_claims(now, path, &header, out);
+                        }
+                    }
+                    Place::Copy | Place::Overtaken => {}
+                }
+            }
         }
         // After the claims, which may end a tenure for a better reason.
         self.end_alone(now, out);
         if header.kind == Kind::Heartbeat {
-            self.acknowledge(now, path, header.sent, out);
+            self.acknowledge(now, path, message, out);
+        }
+    }
+
+    /// What a message names.
+    fn claims(&mut self, now: Time, path: PathIndex, message: &Message<'_>, out: &mut Effects) {
+        for claim in message.claims() {
+            let Some(index) = self.group_index(claim.group) else { continue };
+            self.peers[path.peer].name(index, claim);
+            self.claim(now, path, index, claim, message.header.sent, out);
+        }
+        self.service.served(message.served());
+    }
+
+    /// All of a heartbeat was heard: what it did not name is as it was, or is no more.
+    fn repeat_claims(&mut self, now: Time, path: PathIndex, header: &Header, out: &mut Effects) {
+        for index in 0..self.groups.len() {
+            let peer = &mut self.peers[path.peer];
+            let Some(claim) = peer.claims[index].filter(|_| !peer.names(index)) else { continue };
+            if header.base == 0 {
+                // It knows of no such group any more.
+                peer.claims[index] = None;
+                self.peer_does_not_hold(now, index, path.peer, Stand::Unwilling, out);
+            } else if claim.stand.concerns_votes() {
+                self.claim(now, path, index, claim, header.sent, out);
+            }
         }
     }
 
@@ -195,26 +231,56 @@ impl Core {
         }
         for vote in message.votes() {
             let Some(index) = self.group_index(vote.group) else { continue };
-            let group = &mut self.groups[index];
-            if vote.epoch.node == self.settings.me && group.own_epoch() == Some(vote.epoch) {
-                if group.promise.is_some_and(|promise| promise.peer == peer) {
-                    // The holder has gone dark and votes for this node: what was promised to it is over.
-                    group.promise = None;
+            let meant = if vote.epoch == Vote::CONSENT {
+                self.held_in(index, message.header.known)
+            } else {
+                self.groups[index].own_epoch() == Some(vote.epoch)
+            };
+            if meant {
+                self.count_vote(index, peer, sent);
+            }
+        }
+        if message.header.held {
+            for index in 0..self.groups.len() {
+                if self.held_in(index, message.header.known) {
+                    self.count_vote(index, peer, sent);
                 }
-                let acknowledged = &mut group.acknowledged[peer];
-                *acknowledged = Some(acknowledged.unwrap_or(Time::ZERO).max(sent));
             }
         }
     }
 
+    /// Whether this node's claims up to this state said, as they say now, that it holds the group.
+    fn held_in(&self, index: usize, state: u64) -> bool {
+        let group = &self.groups[index];
+        let epoch = group.own_epoch();
+        let held = |claim: Claim| matches!(claim.stand, Stand::Holds { .. }) && Some(claim.epoch) == epoch;
+        group.told.is_some_and(held) && group.told_in <= state
+    }
+
+    fn count_vote(&mut self, index: usize, peer: usize, sent: Time) {
+        let group = &mut self.groups[index];
+        if group.promise.is_some_and(|promise| promise.peer == peer) {
+            // The holder has gone dark and votes for this node: what was promised to it is over.
+            group.promise = None;
+        }
+        let acknowledged = &mut group.acknowledged[peer];
+        *acknowledged = Some(acknowledged.unwrap_or(Time::ZERO).max(sent));
+    }
+
     /// What a peer says of itself for one group.
-    fn claim(&mut self, now: Time, path: PathIndex, claim: Claim, sent: u64, out: &mut Effects) {
+    fn claim(
+        &mut self,
+        now: Time,
+        path: PathIndex,
+        index: usize,
+        claim: Claim,
+        sent: u64,
+        out: &mut Effects,
+    ) {
         let peer = path.peer;
-        let Some(index) = self.group_index(claim.group) else { return };
         let by_peer = claim.epoch.node == self.settings.peers[peer].id;
         self.epochs.observe(claim.epoch);
         self.groups[index].observe(claim.epoch);
-        self.peers[peer].claims[index] = Some(claim);
         match claim.stand {
             Stand::Idle | Stand::Unwilling => self.peer_does_not_hold(now, index, peer, claim.stand, out),
             Stand::Wants(reason) => {
@@ -284,7 +350,7 @@ impl Core {
         if self.voting(now) && self.promise(now, index, path.peer, epoch, sent, false) {
             return;
         }
-        let rank = |path: PathIndex| self.rank(index, self.settings.peers[path.peer].id);
+        let rank = |path: PathIndex| self.peer_rank(index, path.peer);
         let fresh = now - self.settings.timing.heartbeat * 3;
         let better = self.groups[index].pending.filter(|pending| {
             pending.path.peer != path.peer && pending.at > fresh && rank(pending.path) < rank(path)
@@ -308,7 +374,9 @@ impl Core {
         }
         self.groups[index].pending = None;
         if self.promise(now, index, path.peer, epoch, sent, false) {
-            self.acknowledge(now, path, sent, out);
+            let header = self.header(now, path, Kind::Acknowledgement, sent);
+            let votes = [Vote { group: self.settings.groups[index].id, epoch }];
+            self.send_parts(path, &header, Content { votes: &votes, ..Content::default() }, out);
         }
     }
 
@@ -350,7 +418,7 @@ impl Core {
     /// Whether a better-ranked candidate than this peer asks for the vote: two that keep each other's voters would both
     /// wait for ever.
     fn better_waits(&self, now: Time, index: usize, peer: usize) -> bool {
-        let rank = |peer: usize| self.rank(index, self.settings.peers[peer].id);
+        let rank = |peer: usize| self.peer_rank(index, peer);
         let fresh = self.settings.timing.heartbeat * 3;
         self.groups[index]
             .pending
@@ -384,51 +452,110 @@ impl Core {
 
     /// Whether a peer stands before this node in the group's order.
     pub(super) fn outranks(&self, index: usize, peer: usize) -> bool {
-        self.rank(index, self.settings.peers[peer].id) < self.rank(index, self.settings.me)
+        self.peer_rank(index, peer) < self.own_rank(index)
     }
 
-    /// A node's place in the group's order; the lower the better.
-    pub(super) fn rank(&self, index: usize, node: NodeId) -> usize {
-        let prefer = &self.settings.groups[index].prefer;
-        prefer.iter().position(|&member| member == node).unwrap_or(usize::MAX)
+    /// A peer's place in the group's order; the lower the better.
+    pub(super) fn peer_rank(&self, index: usize, peer: usize) -> usize {
+        self.groups[index].ranks.peers[peer]
+    }
+
+    /// This node's place in the group's order; the lower the better.
+    pub(super) fn own_rank(&self, index: usize) -> usize {
+        self.groups[index].ranks.own
     }
 
     fn group_index(&self, id: GroupId) -> Option<usize> {
-        self.settings.groups.iter().position(|group| group.id == id)
+        let place = self.by_id.binary_search_by_key(&id, |&(id, _)| id).ok()?;
+        Some(self.by_id[place].1)
     }
 
-    fn acknowledge(&mut self, now: Time, path: PathIndex, sent: u64, out: &mut Effects) {
-        let state = &mut self.peers[path.peer].paths[path.path];
-        let sequence = state.next_acknowledgement;
-        state.next_acknowledgement += 1;
-        let header = Header { sequence, ..self.header(now, path, Kind::Acknowledgement, sent) };
-        let votes = self.votes(now, path.peer, sent);
-        let bytes = wire::emit(&mut out.bytes, &header, [], votes, &[], &self.keys[0]);
-        out.list.push(Effect::Send { path, bytes });
+    /// Says on the path a heartbeat came on what is promised to its sender. Of one that is not all there yet, for the
+    /// groups that this part names.
+    fn acknowledge(&mut self, now: Time, path: PathIndex, message: &Message<'_>, out: &mut Effects) {
+        let sent = message.header.sent;
+        let mut header = self.header(now, path, Kind::Acknowledgement, sent);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        let peer = &self.peers[path.peer];
+        if peer.whole && peer.newest_sent == sent {
+            header.held = self.votes(now, path.peer, sent, true, &mut scratch.votes);
+        } else {
+            for claim in message.claims() {
+                let index = self.group_index(claim.group);
+                scratch.votes.extend(index.and_then(|index| self.vote(now, path.peer, sent, index)));
+            }
+        }
+        let content = Content { votes: &scratch.votes, ..Content::default() };
+        self.send_parts(path, &header, content, out);
+        self.scratch = scratch;
+    }
+
+    /// Sends acknowledgements, or introductions: as many datagrams as it takes, each complete in itself.
+    fn send_parts(&mut self, path: PathIndex, header: &Header, content: Content<'_>, out: &mut Effects) {
+        for part in content.parts() {
+            let sequence = self.peers[path.peer].number_acknowledgement();
+            let header = Header { sequence, ..*header };
+            let bytes = wire::emit(&mut out.bytes, &header, part, &self.keys[0]);
+            out.list.push(Effect::Send { path, bytes });
+        }
     }
 
     /// Sends a heartbeat to every peer on every path. Its time is that of the input being worked off, so it was taken
     /// before the send.
     pub(super) fn send_heartbeats(&mut self, now: Time, out: &mut Effects) {
         self.news = false;
-        self.sequence += 1;
         self.last_sent = now;
         if now >= self.next_heartbeat {
             let interval = self.settings.timing.heartbeat;
             let next = self.next_heartbeat + interval;
             self.next_heartbeat = if next > now { next } else { now + interval };
         }
-        let holder = self.groups.iter().any(|group| group.holds(now));
+        self.number_claims(now);
+        let mut scratch = std::mem::take(&mut self.scratch);
         for peer in 0..self.peers.len() {
-            let newest = self.peers[peer].newest_sent;
-            for path in 0..self.peers[peer].paths.len() {
-                let path = PathIndex { peer, path };
-                let header =
-                    Header { sequence: self.sequence, ..self.header(now, path, Kind::Heartbeat, newest) };
-                let claims = (0..self.groups.len()).map(|index| self.own_claim(now, index));
-                let served = if holder { self.service.targets() } else { &[] };
-                let votes = self.votes(now, peer, newest);
-                let bytes = wire::emit(&mut out.bytes, &header, claims, votes, served, &self.keys[0]);
+            self.send_heartbeat(now, peer, &mut scratch, out);
+        }
+        self.scratch = scratch;
+    }
+
+    /// Takes note of which claims are others than in the last heartbeat.
+    fn number_claims(&mut self, now: Time) {
+        let mut changed = false;
+        for index in 0..self.groups.len() {
+            let claim = Some(self.own_claim(now, index));
+            let group = &mut self.groups[index];
+            if group.told != claim {
+                group.told = claim;
+                group.told_in = self.state + 1;
+                changed = true;
+            }
+        }
+        self.state += u64::from(changed);
+    }
+
+    fn send_heartbeat(&mut self, now: Time, peer: usize, scratch: &mut Scratch, out: &mut Effects) {
+        scratch.clear();
+        let state = &self.peers[peer];
+        let (newest, whole) = (state.newest_sent, state.whole);
+        let base = if (self.told_anew..=self.state).contains(&state.confirmed) { state.confirmed } else { 0 };
+        let changed = self.groups.iter().filter(|group| group.told_in > base);
+        scratch.claims.extend(changed.filter_map(|group| group.told));
+        let held = self.votes(now, peer, newest, whole, &mut scratch.votes);
+        let holder = self.groups.iter().any(|group| group.holds(now));
+        let served = if holder { self.service.targets() } else { &[] };
+        let content = Content { claims: &scratch.claims, votes: &scratch.votes, served };
+        let parts = content.parts();
+        let count = u8::try_from(parts.clone().count()).unwrap_or(u8::MAX);
+        let first = self.peers[peer].next_heartbeat;
+        self.peers[peer].next_heartbeat += u64::from(count);
+        for path in 0..self.peers[peer].paths.len() {
+            let path = PathIndex { peer, path };
+            let whole = self.header(now, path, Kind::Heartbeat, newest);
+            for (part, content) in (0..count).zip(parts.clone()) {
+                let sequence = first + u64::from(part);
+                let header = Header { sequence, state: self.state, base, part, parts: count, held, ..whole };
+                let bytes = wire::emit(&mut out.bytes, &header, content, &self.keys[0]);
                 out.list.push(Effect::Send { path, bytes });
             }
         }
@@ -460,16 +587,29 @@ impl Core {
         Claim { group: self.settings.groups[index].id, stand, by_hand, epoch }
     }
 
-    /// Promises to a peer that rest on its message sent then. One of two nodes gives its to a holder at once after its
-    /// start: it keeps nobody waiting but itself.
-    fn votes(&self, now: Time, peer: usize, sent: u64) -> impl Iterator<Item = Vote> {
+    /// Collects the promises to a peer that rest on its heartbeat sent then. If all claims of that heartbeat are known
+    /// and every lease among them has this node's promise, those are left out and `true` stands for them.
+    fn votes(&self, now: Time, peer: usize, sent: u64, whole: bool, votes: &mut Vec<Vote>) -> bool {
+        let holds = |index: usize| {
+            let claim = self.peers[peer].claims[index];
+            claim.is_some_and(|claim| matches!(claim.stand, Stand::Holds { .. }))
+        };
+        let mut held = (0..self.groups.len()).filter(|&index| holds(index)).peekable();
+        let all_held =
+            whole && held.peek().is_some() && held.all(|index| self.vote(now, peer, sent, index).is_some());
+        let listed = (0..self.groups.len()).filter(|&index| !(all_held && holds(index)));
+        votes.extend(listed.filter_map(|index| self.vote(now, peer, sent, index)));
+        all_held
+    }
+
+    /// The promise to a peer that rests on its heartbeat sent then. One of two nodes gives its to a holder at once after
+    /// its start: it keeps nobody waiting but itself.
+    fn vote(&self, now: Time, peer: usize, sent: u64, index: usize) -> Option<Vote> {
+        let promise = self.groups[index].binding_promise(now)?;
         let voting = self.settings.voter && self.voting(now);
-        let pair = self.is_pair();
-        self.groups.iter().zip(&self.settings.groups).filter_map(move |(group, settings)| {
-            let promise = group.binding_promise(now)?;
-            let counts = (voting || (pair && promise.holds)) && promise.peer == peer && promise.basis == sent;
-            counts.then_some(Vote { group: settings.id, epoch: promise.epoch })
-        })
+        let counts =
+            (voting || (self.is_pair() && promise.holds)) && promise.peer == peer && promise.basis == sent;
+        counts.then_some(Vote { group: self.settings.groups[index].id, epoch: promise.epoch })
     }
 
     fn header(&self, now: Time, path: PathIndex, kind: Kind, echo_sent: u64) -> Header {
@@ -496,7 +636,32 @@ impl Core {
             path: u8::try_from(path.path).unwrap_or(u8::MAX),
             voting: self.voting(now),
             service: self.service.health(),
+            state: 0,
+            base: 0,
+            known: state.known,
+            part: 0,
+            parts: 1,
+            held: false,
+            membership: Membership { voters: 0, former: None },
         }
+    }
+}
+
+/// Room for one message's content, used again and again.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Scratch {
+    claims: Vec<Claim>,
+    votes: Vec<Vote>,
+}
+
+impl Scratch {
+    pub(super) fn for_groups(count: usize) -> Self {
+        Self { claims: Vec::with_capacity(count), votes: Vec::with_capacity(2 * count) }
+    }
+
+    fn clear(&mut self) {
+        self.claims.clear();
+        self.votes.clear();
     }
 }
 

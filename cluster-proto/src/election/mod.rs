@@ -33,7 +33,7 @@ mod view;
 
 use std::time::Duration;
 
-use crate::identity::{GroupIndex, Incarnation, Mac, PathIndex};
+use crate::identity::{GroupId, GroupIndex, Incarnation, Mac, PathIndex};
 use crate::interface::{
     Cause, Dropped, Effect, Effects, Event, EventKind, Input, Link, Role, ServiceHealth, Start, Timeline,
 };
@@ -44,7 +44,8 @@ use crate::wire::Authenticator;
 use commands::Retreat;
 use epochs::EpochCounter;
 use gateway::Gateway;
-use group::{Announcing, Fault, GroupState, Probe, Stage, Tenure};
+use group::{Announcing, Fault, GroupState, Probe, Ranks, Stage, Tenure};
+use messages::Scratch;
 use peer::PeerState;
 use service::ServiceJudge;
 
@@ -61,7 +62,13 @@ pub struct Core {
     /// The send time of the newest heartbeat.
     last_sent: Time,
     next_heartbeat: Time,
-    sequence: u64,
+    /// The number of the claims as they were last sent; grows with each change.
+    state: u64,
+    /// Who knows only an earlier state is told all claims, since groups may have gone.
+    told_anew: u64,
+    /// The groups' places by their ids, in the order of these.
+    by_id: Vec<(GroupId, usize)>,
+    scratch: Scratch,
     link: Link,
     drained: bool,
     stopping: bool,
@@ -88,7 +95,8 @@ impl Core {
     pub fn new(settings: Settings, start: &Start) -> Self {
         let now = start.now;
         assert!(!settings.keys.is_empty(), "the configuration always has a key");
-        let mut groups = vec![GroupState::new(now, settings.peers.len()); settings.groups.len()];
+        let ranks = (0..settings.groups.len()).map(|index| Ranks::of(&settings, index));
+        let mut groups: Vec<_> = ranks.map(|ranks| GroupState::new(now, ranks)).collect();
         let mut epochs = EpochCounter::new(settings.me, start.reserved_epochs);
         for &(GroupIndex(index), epoch, until) in &start.adopted {
             epochs.observe(epoch);
@@ -114,7 +122,10 @@ impl Core {
             latest: now,
             last_sent: now,
             next_heartbeat: now,
-            sequence: 0,
+            state: 0,
+            told_anew: 1,
+            by_id: group_places(&settings),
+            scratch: Scratch::for_groups(settings.groups.len()),
             link: start.link,
             drained: false,
             stopping: false,
@@ -408,6 +419,13 @@ impl Core {
 /// How long a promise lasts: D, or what the lease of the one who is promised demands (design, section 6).
 fn promise_term(dead_after: Duration, lease: Duration) -> Duration {
     dead_after.max(lease * 11 / 10)
+}
+
+fn group_places(settings: &Settings) -> Vec<(GroupId, usize)> {
+    let mut places: Vec<_> =
+        settings.groups.iter().zip(0..).map(|(group, index)| (group.id, index)).collect();
+    places.sort_unstable();
+    places
 }
 
 fn event(out: &mut Effects, at: Time, kind: EventKind) {

@@ -18,8 +18,23 @@ pub(super) struct PeerState {
     /// The run that is believed: it has echoed ours.
     pub(super) incarnation: Option<Incarnation>,
     retired: Vec<Incarnation>,
-    /// Number of its newest heartbeat.
+    /// Number of its newest heartbeat, that of its first part.
     newest: Option<u64>,
+    /// Bit i: part i of that heartbeat was heard.
+    parts_heard: u64,
+    /// Whether all of it was, and with it every claim that the peer makes.
+    pub(super) whole: bool,
+    /// Its newest state whose claims are all known here; 0 if none.
+    pub(super) known: u64,
+    /// By group: the number of the heartbeat that last named it.
+    named_by: Vec<u64>,
+    /// Our newest state whose claims it knows all; 0 if none.
+    pub(super) confirmed: u64,
+    /// The number of the next heartbeat to it. Numbers begin with the clock, so that a peer that is removed and added
+    /// again does not take ours for copies.
+    pub(super) next_heartbeat: u64,
+    /// The number of the next acknowledgement, or introduction, to it.
+    next_acknowledgement: u64,
     /// `sent` of the newest message whose header was taken in, by its own clock: copies on slower paths and what was
     /// overtaken do not bring back what it said before.
     told: u64,
@@ -54,8 +69,6 @@ pub(super) struct PathState {
     pub(super) up: bool,
     pub(super) round_trip: Option<Duration>,
     pub(super) lost: u64,
-    /// The number of the next acknowledgement.
-    pub(super) next_acknowledgement: u64,
     /// When a sender that is not believed yet was last answered.
     pub(super) last_introduction: Option<Time>,
 }
@@ -73,12 +86,30 @@ pub(super) enum Belief {
     OldRun,
 }
 
+/// Where a heartbeat stands among those of its sender.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// A part, not heard before, of the newest.
+    News,
+    /// A part of the newest that was heard before, on another path.
+    Copy,
+    /// Older than one heard before.
+    Overtaken,
+}
+
 impl PeerState {
     pub(super) fn new(now: Time, paths: &[crate::settings::Path], groups: usize) -> Self {
         Self {
             incarnation: None,
             retired: Vec::with_capacity(RETIRED_RUNS),
             newest: None,
+            parts_heard: 0,
+            whole: false,
+            known: 0,
+            named_by: vec![0; groups],
+            confirmed: 0,
+            next_heartbeat: now.as_nanos(),
+            next_acknowledgement: now.as_nanos(),
             told: 0,
             newest_sent: 0,
             last_heard: None,
@@ -122,6 +153,9 @@ impl PeerState {
             self.retired.push(old);
         }
         self.newest = None;
+        self.whole = false;
+        self.known = 0;
+        self.confirmed = 0;
         self.told = 0;
         self.newest_sent = 0;
         self.voting = false;
@@ -146,7 +180,7 @@ impl PeerState {
                 }
                 None => false,
             },
-            Kind::Acknowledgement => path.acknowledgements.accept(sequence).is_some(),
+            Kind::Acknowledgement | Kind::Introduction => path.acknowledgements.accept(sequence).is_some(),
         }
     }
 
@@ -170,6 +204,9 @@ impl PeerState {
         self.service = header.service;
         self.lease = header.lease;
         self.heard_paths = header.heard_paths;
+        if header.kind != Kind::Introduction {
+            self.confirmed = header.known;
+        }
         if header.service_mac != Mac::default() {
             self.mac = Some(header.service_mac);
         }
@@ -181,23 +218,55 @@ impl PeerState {
         self.alive && self.heard_paths != 0
     }
 
-    /// Whether a heartbeat is newer than all before it, or a copy of the newest on another path.
-    pub(super) fn is_newest(&mut self, sequence: u64, sent: u64) -> bool {
-        if self.newest.is_some_and(|newest| sequence < newest) {
-            return false;
+    /// Takes note of a part of a heartbeat, and of the claims in it when it is the last one missing.
+    pub(super) fn place(&mut self, header: &Header) -> Place {
+        let number = header.sequence.saturating_sub(u64::from(header.part));
+        if self.newest.is_some_and(|newest| number < newest) {
+            return Place::Overtaken;
         }
-        self.newest = Some(sequence);
-        self.newest_sent = sent;
-        true
+        if self.newest != Some(number) {
+            self.newest = Some(number);
+            self.newest_sent = header.sent;
+            self.parts_heard = 0;
+            self.whole = false;
+        }
+        let part = 1 << header.part.min(63);
+        if self.parts_heard & part != 0 {
+            return Place::Copy;
+        }
+        self.parts_heard |= part;
+        if self.parts_heard == (1 << header.parts.min(63)) - 1 && header.base <= self.known {
+            self.known = header.state;
+            self.whole = true;
+        }
+        Place::News
     }
 
-    /// Whether an acknowledgement speaks for its sender: only before the first heartbeat of its run.
+    /// Whether an introduction speaks for its sender: only before the first heartbeat of its run.
     pub(super) fn is_introduction(&mut self, sent: u64) -> bool {
         let first = self.newest.is_none() && sent >= self.newest_sent;
         if first {
             self.newest_sent = sent;
         }
         first
+    }
+
+    /// Takes note of what it says of a group in its newest heartbeat.
+    pub(super) fn name(&mut self, group: usize, claim: Claim) {
+        self.claims[group] = Some(claim);
+        self.named_by[group] = self.newest.unwrap_or(0);
+    }
+
+    /// Whether its newest heartbeat named the group.
+    pub(super) fn names(&self, group: usize) -> bool {
+        self.newest == Some(self.named_by[group])
+    }
+
+    /// The number of an acknowledgement to it.
+    pub(super) fn number_acknowledgement(&mut self) -> u64 {
+        let number = self.next_acknowledgement;
+        self.next_acknowledgement += 1;
+        number
     }
 
     /// How long nothing was heard although it could have been.

@@ -294,10 +294,10 @@ impl Core {
             let state = &self.peers[*peer];
             let willing = state.claims[index]
                 .is_some_and(|claim| matches!(claim.stand, Stand::Idle | Stand::Wants(_) | Stand::Ready));
-            state.alive && willing && self.rank(index, self.settings.peers[*peer].id) != usize::MAX
+            state.alive && willing && self.peer_rank(index, *peer) != usize::MAX
         };
         let candidates = (0..self.peers.len()).filter(able).filter(|&peer| among(peer));
-        candidates.min_by_key(|&peer| self.rank(index, self.settings.peers[peer].id))
+        candidates.min_by_key(|&peer| self.peer_rank(index, peer))
     }
 
     /// Leaves whatever this node was in the group. Dark first, if it could have been anything else.

@@ -23,7 +23,7 @@ const FRAMES_A_TURN: usize = 32;
 const HURRIED_TICKS: u32 = 4;
 
 /// The numbers of acknowledgements that nobody sent begin here.
-const FORGED: u64 = 1 << 40;
+const FORGED: u64 = 1 << 62;
 
 fn is_forged(bytes: &[u8]) -> bool {
     wire::Message::parse(bytes).is_ok_and(|message| message.header.sequence >= FORGED)
@@ -436,7 +436,10 @@ impl World<'_> {
         }
         let mut without = Vec::new();
         let key = wire::Authenticator::new(&self.plan.settings(node).keys[0]);
-        wire::emit(&mut without, &message.header, message.claims(), [], &[], &key);
+        let claims: Vec<_> = message.claims().collect();
+        let header = wire::Header { held: false, ..message.header };
+        let content = wire::Content { claims: &claims, ..wire::Content::default() };
+        wire::emit(&mut without, &header, content, &key);
         without.into()
     }
 
@@ -446,9 +449,12 @@ impl World<'_> {
         let Some(daemon) = self.hosts[node].daemon.as_mut() else { return Rc::clone(&bytes) };
         match (self.options.planted, message.header.kind) {
             (Some(Planted::VotesForAll), Kind::Heartbeat) => {
-                let votes = message.claims().map(|claim| Vote { group: claim.group, epoch: claim.epoch });
                 daemon.asked.resize(daemon.asked.len().max(path.peer + 1), Vec::new());
-                daemon.asked[path.peer] = votes.collect();
+                let asked = &mut daemon.asked[path.peer];
+                for claim in message.claims() {
+                    asked.retain(|vote| vote.group != claim.group);
+                    asked.push(Vote { group: claim.group, epoch: claim.epoch });
+                }
                 bytes
             }
             (Some(Planted::StaleCounted), Kind::Acknowledgement) => {
@@ -473,7 +479,7 @@ impl World<'_> {
     fn emit(&self, node: usize, header: &wire::Header, votes: &[Vote]) -> Rc<[u8]> {
         let mut bytes = Vec::new();
         let key = wire::Authenticator::new(&self.plan.settings(node).keys[0]);
-        wire::emit(&mut bytes, header, [], votes.iter().copied(), &[], &key);
+        wire::emit(&mut bytes, header, wire::Content { votes, ..wire::Content::default() }, &key);
         bytes.into()
     }
 
@@ -482,7 +488,8 @@ impl World<'_> {
         let Ok(message) = wire::Message::parse(heartbeat) else { return };
         let header = message.header;
         let (Kind::Heartbeat, Some(incarnation)) = (header.kind, header.echo) else { return };
-        let votes = message.claims().map(|claim| Vote { group: claim.group, epoch: claim.epoch });
+        let votes: Vec<_> =
+            message.claims().map(|claim| Vote { group: claim.group, epoch: claim.epoch }).collect();
         let forged = wire::Header {
             kind: Kind::Acknowledgement,
             node: node_id(node_of_peer(node, path.peer)),
@@ -491,11 +498,14 @@ impl World<'_> {
             sequence: FORGED + header.sequence,
             echo_sent: header.sent,
             voting: true,
+            known: header.state,
+            held: true,
             ..header
         };
         let mut bytes = Vec::new();
         let key = wire::Authenticator::new(&self.plan.settings(node).keys[0]);
-        wire::emit(&mut bytes, &forged, [], votes, &[], &key);
+        let content = wire::Content { votes: &votes, ..wire::Content::default() };
+        wire::emit(&mut bytes, &forged, content, &key);
         let socket = path.peer * self.network.paths() + path.path;
         if let Some(daemon) = &mut self.hosts[node].daemon {
             daemon.sockets[socket].queue.push_back(bytes.into());

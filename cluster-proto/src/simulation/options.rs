@@ -21,6 +21,8 @@ pub struct Options {
     pub witnesses: usize,
     /// How many of the nodes, the last ones, have no vote. There are never more than nine voters.
     pub non_voters: usize,
+    /// How many groups there are, at most [`crate::wire::MAX_GROUPS`]. `None`: the seed decides, from one to three.
+    pub groups: Option<usize>,
     /// How many votes a lease takes. `None`: the seed decides for a pair, and it is the majority for more.
     pub quorum: Option<Quorum>,
     /// How long things go wrong, in heartbeat intervals; the quiet time after it is added.
@@ -41,6 +43,7 @@ impl Options {
             nodes: 2,
             witnesses: 0,
             non_voters: 0,
+            groups: None,
             quorum: Some(Quorum::Off),
             heartbeats: 120,
             planted: None,
@@ -89,9 +92,10 @@ impl Options {
             Some(Quorum::Majority) => "majority",
             None => "drawn",
         };
+        let groups = self.groups.map(|groups| format!(" --groups {groups}")).unwrap_or_default();
         format!(
             "--replay {seed} --profile {profile} --nodes {nodes} --witnesses {witnesses} --non-voters {non_voters} \
-             --quorum {quorum} --heartbeats {heartbeats}"
+             --quorum {quorum} --heartbeats {heartbeats}{groups}"
         )
     }
 
@@ -103,6 +107,9 @@ impl Options {
         }
         if self.non_voters > 0 {
             words += &format!(" CLUSTER_SIM_NON_VOTERS={}", self.non_voters);
+        }
+        if let Some(groups) = self.groups {
+            words += &format!(" CLUSTER_SIM_GROUPS={groups}");
         }
         match self.quorum {
             Some(Quorum::Off) => {}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::identity::{ClusterId, GroupId, Mac, NodeId};
 use crate::interface::Command;
 use crate::settings::{AnnounceSchedule, Failback, Group, Key, Path, Peer, Quorum, Settings, Timing};
+use crate::wire::MAX_GROUPS;
 
 use super::clock::{MICROSECOND, MILLISECOND, SECOND, TrueTime};
 use super::drawing::draw_troubles;
@@ -192,7 +193,8 @@ pub(super) enum Loss {
 }
 
 pub(super) fn address_of_group(group: usize) -> Ipv4Addr {
-    Ipv4Addr::new(10, 77, 0, 100 + u8::try_from(group).unwrap_or(0))
+    let [high, low] = u16::try_from(group).unwrap_or(0).to_be_bytes();
+    Ipv4Addr::new(10, 78, high, low)
 }
 
 /// Clients on the service link that answer ARP.
@@ -396,9 +398,10 @@ fn draw_hosts(random: &mut Random, profile: Profile, nodes: usize, beat: u64) ->
 }
 
 fn draw_groups(random: &mut Random, options: &Options) -> Vec<Group> {
-    let count = match options.profile {
-        Profile::HolderLost => 1,
-        _ => random.one_of(&[1, 1, 1, 2, 3]),
+    let count = match (options.groups, options.profile) {
+        (Some(count), _) => count.clamp(1, MAX_GROUPS),
+        (None, Profile::HolderLost) => 1,
+        (None, _) => random.one_of(&[1, 1, 1, 2, 3]),
     };
     let failback_allowed =
         !matches!(options.profile, Profile::Calm | Profile::PassiveRestarts | Profile::HolderLost);

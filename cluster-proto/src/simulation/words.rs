@@ -12,13 +12,23 @@ use super::plan::What;
 pub(super) fn describe(bytes: &[u8]) -> String {
     let Ok(message) = Message::parse(bytes) else { return format!("{} broken bytes", bytes.len()) };
     let header = message.header;
-    let kind = if header.kind == Kind::Heartbeat { "heartbeat" } else { "ack" };
+    let kind = match header.kind {
+        Kind::Heartbeat => "heartbeat",
+        Kind::Acknowledgement => "ack",
+        Kind::Introduction => "introduction",
+    };
     let mut words = format!("{kind} #{} of {}", header.sequence, header.node.0);
     if !header.voting {
         words += " (not voting)";
     }
     for claim in message.claims() {
         words += &format!(", {:?} {}", claim.stand, claim.epoch);
+    }
+    if header.parts > 1 {
+        words += &format!(" part {} of {}", header.part + 1, header.parts);
+    }
+    if header.held {
+        words += &format!(", votes for all held in state {}", header.known);
     }
     for vote in message.votes() {
         words += &format!(", votes for {}", vote.epoch);

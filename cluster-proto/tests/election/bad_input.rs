@@ -1,6 +1,6 @@
 //! What does not come from the peer's present run: counted by kind, without effect.
 
-use cluster_proto::wire::{self, Authenticator, Header, Kind, Message};
+use cluster_proto::wire::{self, Authenticator, Content, Header, Kind, Message};
 use cluster_proto::{ClusterId, Dropped, Input, Key, NodeId, PathIndex, Snapshot};
 
 use crate::pair::{A, B, Pair, at};
@@ -27,7 +27,9 @@ fn heartbeat(pair: &Pair, change: impl FnOnce(&mut Header), key: Key) -> Vec<u8>
     let mut header = Header { kind: Kind::Heartbeat, sequence: 1 << 30, ..message.header };
     change(&mut header);
     let mut bytes = Vec::new();
-    wire::emit(&mut bytes, &header, message.claims(), message.votes(), &[], &Authenticator::new(&key));
+    let (claims, votes): (Vec<_>, Vec<_>) = (message.claims().collect(), message.votes().collect());
+    let content = Content { claims: &claims, votes: &votes, served: &[] };
+    wire::emit(&mut bytes, &header, content, &Authenticator::new(&key));
     bytes
 }
 

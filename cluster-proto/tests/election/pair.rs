@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use cluster_proto::wire::{Kind, Message, Stand};
+use cluster_proto::wire::{Claim, Kind, Message, Stand, Vote};
 use cluster_proto::{
     AnnounceSchedule, ClusterId, Command, CommandId, Core, Effect, Effects, Epoch, EventKind, Failback,
     Group, GroupId, GroupIndex, Incarnation, Input, Key, Link, Mac, NodeId, Path, PathIndex, Peer, Quorum,
@@ -44,6 +44,8 @@ pub(crate) struct Pair {
     /// Leases in the maps, which outlive the daemons.
     pub(crate) maps: [Option<(Epoch, Time)>; 2],
     pub(crate) disks: [u64; 2],
+    /// What a node last said of the group.
+    told: [Option<Claim>; 2],
     coming: Vec<(u64, u64, usize, Coming)>,
     scheduled: u64,
     runs: u64,
@@ -117,6 +119,7 @@ impl Pair {
             sent: Vec::new(),
             maps: [None, None],
             disks: [0; 2],
+            told: [None; 2],
             coming: Vec::new(),
             scheduled: 0,
             runs: 0,
@@ -238,7 +241,7 @@ impl Pair {
         effects.clear();
         state.core.handle(at(self.now), input, &mut effects);
         for effect in effects.list.drain(..) {
-            let line = self.describe(&effect, &effects.bytes);
+            let line = self.describe(node, &effect, &effects.bytes);
             self.log.push((self.now, node, line));
             self.carry_out(node, effect, &effects.bytes);
         }
@@ -362,9 +365,13 @@ impl Pair {
         self.log.iter().filter(|(_, by, _)| *by == node).map(|(_, _, what)| what.as_str()).collect()
     }
 
-    fn describe(&self, effect: &Effect, bytes: &[u8]) -> String {
+    fn describe(&mut self, node: usize, effect: &Effect, bytes: &[u8]) -> String {
         match effect {
-            Effect::Send { path, bytes: range } => describe_message(path.path, &bytes[range.clone()]),
+            Effect::Send { path, bytes: range } => {
+                let message = Message::parse(&bytes[range.clone()]).expect("a core sends only what parses");
+                self.told[node] = message.claims().last().or(self.told[node]);
+                describe_message(path.path, &message, self.told[node], self.told[1 - node])
+            }
             Effect::Lease { epoch, .. } => format!("lease {epoch}"),
             Effect::Dark { .. } => "dark".into(),
             Effect::AddAddress { .. } => "add address".into(),
@@ -395,15 +402,15 @@ impl Pair {
     }
 }
 
-/// A message in a few words: kind and path, claim, vote.
-pub(crate) fn describe_message(path: usize, bytes: &[u8]) -> String {
-    let message = Message::parse(bytes).expect("a core sends only what parses");
+/// A message in a few words: kind and path, claim, vote. The claim of a heartbeat that names none is that of the last
+/// that did.
+fn describe_message(path: usize, message: &Message<'_>, own: Option<Claim>, other: Option<Claim>) -> String {
     let kind = match message.header.kind {
         Kind::Heartbeat => "heartbeat",
-        Kind::Acknowledgement => "ack",
+        Kind::Acknowledgement | Kind::Introduction => "ack",
     };
     let mut words = format!("{kind} {path}");
-    for claim in message.claims() {
+    if let Some(claim) = own.filter(|_| message.header.kind != Kind::Acknowledgement) {
         match claim.stand {
             Stand::Holds { offered_to: Some(to), reason } => {
                 words += &format!(" Holds {} offered to {}: {reason:?}", claim.epoch, to.0);
@@ -416,8 +423,10 @@ pub(crate) fn describe_message(path: usize, bytes: &[u8]) -> String {
             words += " by hand";
         }
     }
-    for vote in message.votes() {
-        words += &format!(" vote {}", vote.epoch);
+    let held = other.filter(|_| message.header.held).map(|claim| claim.epoch);
+    for epoch in message.votes().map(|vote| vote.epoch).chain(held) {
+        words +=
+            &if epoch == Vote::CONSENT { " vote for what is held".into() } else { format!(" vote {epoch}") };
     }
     words
 }

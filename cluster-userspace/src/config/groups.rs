@@ -40,7 +40,7 @@ pub(super) fn read(root: &Section<'_>, nodes: &Nodes, findings: &mut Findings) -
     }
     if let Some(extra) = sections.get(MAX_GROUPS) {
         let given = sections.len();
-        let message = format!("more than {MAX_GROUPS} groups ({given} here) are not supported yet");
+        let message = format!("there are {given} groups; at most {MAX_GROUPS} are allowed");
         findings.report(extra.at, &extra.key, message);
     }
     let mut seen = Seen::default();

@@ -46,8 +46,8 @@ pub const DEFAULT_SOCKET: &str = "/run/cluster/control.sock";
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/cluster";
 /// The UDP port of the heartbeats when a node does not say so.
 pub const DEFAULT_PORT: u16 = 4780;
-/// As many groups as fit into one heartbeat and into the data plane's tables.
-pub const MAX_GROUPS: usize = 24;
+/// As many groups as fit into the data plane's tables, and into the parts of one heartbeat.
+pub const MAX_GROUPS: usize = cluster_proto::wire::MAX_GROUPS;
 /// As many nodes as a cluster has.
 pub const MAX_NODES: usize = 32;
 /// As many nodes and witnesses as vote.

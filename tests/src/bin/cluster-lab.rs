@@ -43,6 +43,9 @@ enum Command {
         /// So many of the nodes have no vote.
         #[arg(long, default_value_t = 0)]
         non_voters: u8,
+        /// How many groups, 1 to 256; otherwise the seed decides, from one to three
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+        groups: Option<u16>,
         /// How many votes a lease takes; drawn for pairs and the majority for others unless given.
         #[arg(long)]
         quorum: Option<Quorum>,
@@ -98,6 +101,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             nodes,
             witnesses,
             non_voters,
+            groups,
             quorum,
             heartbeats,
             seconds,
@@ -123,6 +127,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 nodes: nodes.map(usize::from),
                 witnesses: witnesses.map(usize::from),
                 non_voters: usize::from(non_voters),
+                groups: groups.map(usize::from),
                 quorum,
                 heartbeats,
                 time: seconds.map(Duration::from_secs),

@@ -2,7 +2,7 @@
 //! that the other checks hold by themselves.
 
 use anyhow::Context as _;
-use cluster_proto::wire::{Authenticator, Header, Message, emit};
+use cluster_proto::wire::{Authenticator, Content, Header, Message, emit};
 use cluster_proto::{Key, NodeId};
 
 /// The lab's key, as `tests/src/lab/cluster.rs` writes it.
@@ -55,7 +55,9 @@ fn resigned_with(template: &[u8], key: &Key, change: impl FnOnce(&mut Header)) -
     let mut header = message.header;
     change(&mut header);
     let served: Vec<_> = message.served().collect();
+    let (claims, votes): (Vec<_>, Vec<_>) = (message.claims().collect(), message.votes().collect());
+    let content = Content { claims: &claims, votes: &votes, served: &served };
     let mut out = Vec::new();
-    emit(&mut out, &header, message.claims(), message.votes(), &served, &Authenticator::new(key));
+    emit(&mut out, &header, content, &Authenticator::new(key));
     Ok(out)
 }
