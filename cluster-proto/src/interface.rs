@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::identity::{Epoch, GroupIndex, Incarnation, Mac, NodeId, PathIndex};
+use crate::settings::Settings;
 use crate::time::Time;
+use crate::wire::VoterList;
 
 /// What a starting core is given besides its settings.
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub struct Start {
     pub incarnation: Incarnation,
     /// No epoch counter below this may be used any more: what the last run had reserved on disk, or 0.
     pub reserved_epochs: u64,
+    /// What the last run had written by [`Effect::Remember`]; `None` on a node that never ran.
+    pub memory: Option<Memory>,
     /// Groups whose lease the data plane still holds from a daemon that died: group, epoch, valid until.
     pub adopted: Vec<(GroupIndex, Epoch, Time)>,
     /// The service interface as it is now.
@@ -55,10 +59,64 @@ pub enum Input<'a> {
     EpochsReserved(u64),
     /// The reservation could not be written.
     ReservationFailed,
+    /// What [`Effect::Remember`] asked for is on disk.
+    Remembered,
+    /// It could not be written.
+    NotRemembered,
     /// On-link addresses that were served lately, newest first.
     Served(&'a [Ipv4Addr]),
+    /// The configuration was read again. Answered by [`Effect::Reply`] with this id; if it is accepted, effects after
+    /// [`Effect::Reconfigured`] and all later inputs mean the new settings' groups, peers and paths. The cluster's and this
+    /// node's identity stay.
+    Reconfigure(CommandId, Box<Settings>),
     /// An operator's wish; answered by [`Effect::Reply`] with the same id.
     Command(CommandId, Command),
+}
+
+/// A set of voters, and whether a lease takes more than half of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VoterSet {
+    /// Who.
+    pub voters: VoterList,
+    /// Whether a lease takes the votes of more than half of them ([`crate::Quorum::Majority`]).
+    pub majority: bool,
+}
+
+/// How far a change of voters is, as seen by one node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// A lease takes the former voters and the new ones; the former ones may still elect somebody who does not.
+    Open,
+    /// This node votes for nobody any more who takes only the former voters.
+    Closed,
+}
+
+/// What a node must not forget over a restart, besides its epochs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Memory {
+    /// The voters of its configuration.
+    pub current: VoterSet,
+    /// The voters before a change that is not through yet.
+    pub former: Option<(VoterSet, Phase)>,
+    /// No promise it gave lasts longer than this, from when it was given.
+    pub longest_promise: Duration,
+}
+
+/// Why the voters of a configuration cannot take the place of those before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MembershipRefusal {
+    /// A change is under way.
+    #[error(
+        "an earlier change of the voters is not through yet; wait until `clusterctl status` shows no change under way on \
+         any node, or go back to the file before it"
+    )]
+    Unsettled,
+    /// Less than a majority of the voters stays.
+    #[error("no majority of the present voters would be left; remove them in several steps")]
+    TooFewStay,
+    /// The new voters could decide alone.
+    #[error("the voters that are new would be a majority by themselves; add them in several steps")]
+    TooManyNew,
 }
 
 /// Links a command with its reply.
@@ -157,6 +215,10 @@ pub enum Effect {
         /// The first counter that is not reserved.
         below: u64,
     },
+    /// Write this to disk; answered by [`Input::Remembered`] or [`Input::NotRemembered`].
+    Remember(Memory),
+    /// From here on groups, peers and paths are those of the new settings.
+    Reconfigured,
     /// The answer to a command.
     Reply(CommandId, Result<(), Refusal>),
     /// Tell the operator.
@@ -213,6 +275,9 @@ pub enum Refusal {
     /// Another command for the same group is under way.
     #[error("another command for this group is under way")]
     Busy,
+    /// The voters of the new configuration cannot take the place of the present ones.
+    #[error(transparent)]
+    Membership(MembershipRefusal),
     /// A newer command or a stop took its place.
     #[error("superseded by a newer command or by a stop")]
     Superseded,
@@ -262,6 +327,8 @@ pub enum Cause {
     Lapse,
     /// Another node holds the group in a higher epoch.
     OtherHolder,
+    /// The configuration was changed.
+    Reload,
 }
 
 /// When the steps of a takeover happened; `None` where there was no such step.
@@ -403,6 +470,10 @@ pub enum EventKind {
     },
     /// A peer runs with other nodes or timings.
     SettingsDiffer(NodeId),
+    /// A peer that did so runs with this node's nodes and timings now.
+    SettingsAgree(NodeId),
+    /// A change of the voters began, went on, or (`None`) is through.
+    Voters(Option<Phase>),
 }
 
 /// What a node knows of its service link beyond its carrier.
@@ -454,6 +525,10 @@ pub struct Snapshot {
     pub alone: bool,
     /// The service link.
     pub service: Option<ServiceHealth>,
+    /// A change of voters that is under way: the former ones, and how far it is.
+    pub change: Option<(VoterSet, Phase)>,
+    /// The term of leases now: shorter than configured while a peer's promises are.
+    pub lease: Duration,
     /// Datagrams dropped, by kind.
     pub dropped: Dropped,
 }

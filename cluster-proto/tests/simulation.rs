@@ -262,6 +262,33 @@ fn thirty_two_nodes() {
     }
 }
 
+/// Voters and timings change, one file after the other, while hosts crash and the network falls apart.
+#[test]
+fn reloads() {
+    let mut sum = Report::default();
+    for seed in 0..number("CLUSTER_SIM_SEEDS").unwrap_or(150) {
+        let (nodes, witnesses) = [(3, 0), (4, 0), (5, 0), (2, 1), (3, 2), (7, 0)][(seed % 6) as usize];
+        match simulation::run(&Options::majority(seed, Profile::Reloads, nodes, witnesses)) {
+            Ok(report) => sum.add(&report),
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+    assert!(sum.reloads > 500 && sum.tenures > 300, "{sum:?}");
+}
+
+/// Voters that change without regard to those before elect two.
+#[test]
+fn a_naive_change_of_voters_is_caught() {
+    let found = (0..600).find_map(|seed| {
+        let options = Options {
+            planted: Some(Planted::NaiveReload),
+            ..Options::majority(seed, Profile::Reloads, 5, 0)
+        };
+        simulation::run(&options).err().map(|violation| violation.rule)
+    });
+    assert_eq!(found, Some(Rule::OneHolder));
+}
+
 /// Claims and votes for so many groups fit no datagram: heartbeats are split, parts get lost, and differences suffice.
 #[test]
 fn many_groups() {

@@ -67,7 +67,7 @@ impl Core {
 
     /// Whether this node could serve the group now, and hope for the votes it takes.
     pub(super) fn fit(&self, index: usize) -> bool {
-        self.able(index) && (!self.by_majority() || self.hears_majority())
+        self.able(index) && self.hears_majority()
     }
 
     /// Whether it could serve the group, had it the votes.
@@ -137,6 +137,7 @@ impl Core {
         let group = &self.groups[index];
         let all_heard = self.peers.iter().all(|peer| peer.alive);
         let earliest = if all_heard || self.by_majority() { self.voting_from() } else { self.alone_from() };
+        let earliest = earliest.max(group.bound_until);
         match group.promise {
             Some(promise) => promise.until.max(earliest) + self.stagger(index, Some(promise.peer)),
             None => group.vacant_since.max(earliest) + self.stagger(index, None),
@@ -153,8 +154,10 @@ impl Core {
         let better = (0..self.peers.len()).filter(|&peer| {
             let claim = self.peers[peer].claims[index];
             let able = claim.is_some_and(|claim| claim.stand != Stand::Unwilling);
-            let heard =
-                if self.by_majority() { self.peers[peer].is_mutual() } else { self.peers[peer].alive };
+            let state = &self.peers[peer];
+            let heard = if self.needs_majority() { state.is_mutual() } else { state.alive };
+            // One that needs other voters than this node's may wait for them for ever.
+            let heard = heard && self.membership.accepts(&state.membership);
             silent != Some(peer) && heard && able && self.outranks(index, peer)
         });
         let better = u32::try_from(better.count()).unwrap_or(u32::MAX);
@@ -263,7 +266,7 @@ impl Core {
             Address::Absent => self.ask_for_address(now, index, out),
             Address::Pending => {}
             Address::Ready => {
-                let until = sent + self.settings.timing.lease;
+                let until = sent + self.lease;
                 if until > now {
                     let Candidacy { epoch, forced, .. } = candidacy;
                     let forced = forced && alone;

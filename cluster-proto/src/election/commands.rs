@@ -81,7 +81,7 @@ impl Core {
 
     /// Whether those are heard whose votes could be had.
     fn has_voters_in_hearing(&self) -> bool {
-        if self.by_majority() { self.hears_majority() } else { self.peers.iter().any(|peer| peer.alive) }
+        if self.needs_majority() { self.hears_majority() } else { self.peers.iter().any(|peer| peer.alive) }
     }
 
     fn hears_holder(&self, now: Time, index: usize) -> bool {

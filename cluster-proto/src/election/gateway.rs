@@ -72,7 +72,7 @@ impl Core {
         if self.by_majority() {
             return None;
         }
-        let since = self.voters().map(PeerState::silent_since).max()?;
+        let since = self.partners().map(PeerState::silent_since).max()?;
         Some(since + self.settings.timing.heartbeat * 5 / 4)
     }
 

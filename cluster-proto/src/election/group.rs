@@ -21,6 +21,11 @@ pub(super) struct GroupState {
     pub(super) promise: Option<Promise>,
     /// A vote asked for while the word was given to another; answered when it is free.
     pub(super) pending: Option<Pending>,
+    /// Until when a lease can be valid that rests on this node's promise, or is its own, and takes only the voters before
+    /// a change.
+    pub(super) unlike_until: Time,
+    /// Until when a promise lasts whose candidate is no peer any more.
+    pub(super) bound_until: Time,
     /// The highest epoch seen anywhere.
     pub(super) top: Option<Epoch>,
     /// By peer: the send time of our newest heartbeat that it acknowledged with its promise for our present epoch.
@@ -169,6 +174,8 @@ pub(super) struct Promise {
     pub(super) basis: u64,
     /// Whether that heartbeat claimed a valid lease.
     pub(super) holds: bool,
+    /// Whether it is a vote. A holder that needs other voters than this one's is followed all the same.
+    pub(super) counts: bool,
 }
 
 /// A request that came before this node's word was free.
@@ -229,6 +236,8 @@ impl GroupState {
             told_in: 0,
             promise: None,
             pending: None,
+            unlike_until: Time::ZERO,
+            bound_until: Time::ZERO,
             top: None,
             acknowledged: vec![None; peers],
             vacant_since: now,

@@ -14,7 +14,7 @@ impl Core {
             return;
         }
         for (index, group) in self.groups.iter().enumerate() {
-            let term = self.settings.timing.lease;
+            let term = self.longest_lease;
             if let Stage::Active(tenure) = group.stage {
                 debug_assert_eq!(tenure.epoch.node, self.settings.me, "holds only its own epochs");
                 debug_assert!(

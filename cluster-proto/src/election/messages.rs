@@ -6,7 +6,7 @@ use crate::identity::{Epoch, GroupId, PathIndex};
 use crate::interface::{Cause, Effect, Effects, EventKind};
 use crate::settings::Settings;
 use crate::time::Time;
-use crate::wire::{self, Claim, Content, Header, Kind, Membership, Message, Reason, Stand, Vote, WireError};
+use crate::wire::{self, Claim, Content, Header, Kind, Message, Reason, Stand, Vote, WireError};
 
 use super::group::{Pending, Promise, Stage};
 use super::peer::{Belief, Place};
@@ -200,9 +200,12 @@ impl Core {
             event(out, now, EventKind::PathUp(path));
         }
         if peer.settings != Some(header.settings) {
+            let differed = peer.settings.is_some_and(|before| before != self.settings_hash);
             peer.settings = Some(header.settings);
             if header.settings != self.settings_hash {
                 event(out, now, EventKind::SettingsDiffer(id));
+            } else if differed {
+                event(out, now, EventKind::SettingsAgree(id));
             }
         }
     }
@@ -226,7 +229,7 @@ impl Core {
 
     fn count_votes(&mut self, now: Time, peer: usize, message: &Message<'_>) {
         let sent = Time::from_nanos(message.header.echo_sent);
-        if sent == Time::ZERO || sent > now {
+        if sent == Time::ZERO || sent > now || sent < self.membership.since {
             return;
         }
         for vote in message.votes() {
@@ -313,6 +316,7 @@ impl Core {
         if group.promise.is_some_and(|promise| promise.peer == peer) {
             // It says that it has no lease and has given up what it asked for: the word is free again.
             group.promise = None;
+            group.unlike_until = Time::ZERO;
             group.vacant_since = now;
         }
         if group.pending.is_some_and(|pending| pending.path.peer == peer) {
@@ -334,8 +338,13 @@ impl Core {
         sent: u64,
         out: &mut Effects,
     ) {
-        if self.by_majority() && !self.peers[path.peer].is_mutual() {
+        let candidate = &self.peers[path.peer];
+        if self.needs_majority() && !candidate.is_mutual() {
             // It could not make use of the vote, and others may.
+            return;
+        }
+        if !self.membership.accepts(&candidate.membership) {
+            // It needs other voters than this one's.
             return;
         }
         match self.groups[index].stage {
@@ -400,8 +409,15 @@ impl Core {
         sent: u64,
         holds: bool,
     ) -> bool {
-        let term = promise_term(self.settings.timing.dead_after, self.peers[peer].lease);
+        let dead_after = self.membership.dead_after(self.settings.timing.dead_after);
+        let term = promise_term(dead_after, self.peers[peer].lease);
+        let candidate = &self.peers[peer].membership;
+        let counts = self.membership.accepts(candidate) && self.membership.remembers(term);
+        let unlike = counts && !self.membership.is_needed_by(candidate);
         let given = self.groups[index].binding_promise(now);
+        if now < self.groups[index].bound_until || !counts && !holds {
+            return false;
+        }
         if given.is_some_and(|given| given.peer != peer || given.epoch > epoch) {
             return false;
         }
@@ -409,7 +425,10 @@ impl Core {
             return false;
         }
         let group = &mut self.groups[index];
-        group.promise = Some(Promise { epoch, peer, until: now + term, basis: sent, holds });
+        if unlike {
+            group.unlike_until = now + term;
+        }
+        group.promise = Some(Promise { epoch, peer, until: now + term, basis: sent, holds, counts });
         group.probe = super::Probe::Unasked;
         group.answered_said = false;
         true
@@ -606,9 +625,11 @@ impl Core {
     /// its start: it keeps nobody waiting but itself.
     fn vote(&self, now: Time, peer: usize, sent: u64, index: usize) -> Option<Vote> {
         let promise = self.groups[index].binding_promise(now)?;
-        let voting = self.settings.voter && self.voting(now);
-        let counts =
-            (voting || (self.is_pair() && promise.holds)) && promise.peer == peer && promise.basis == sent;
+        let voting = self.is_voter() && self.voting(now);
+        let counts = promise.counts
+            && (voting || (self.is_pair() && promise.holds))
+            && promise.peer == peer
+            && promise.basis == sent;
         counts.then_some(Vote { group: self.settings.groups[index].id, epoch: promise.epoch })
     }
 
@@ -629,8 +650,8 @@ impl Core {
             echo_sent,
             settings: self.settings_hash,
             heartbeat: self.settings.timing.heartbeat,
-            lease: self.settings.timing.lease,
-            dead_after: self.settings.timing.dead_after,
+            lease: self.lease,
+            dead_after: self.membership.dead_after(self.settings.timing.dead_after),
             service_mac: self.service_mac().unwrap_or_default(),
             heard_paths,
             path: u8::try_from(path.path).unwrap_or(u8::MAX),
@@ -642,7 +663,7 @@ impl Core {
             part: 0,
             parts: 1,
             held: false,
-            membership: Membership { voters: 0, former: None },
+            membership: self.membership.on_the_wire(),
         }
     }
 }
@@ -665,11 +686,16 @@ impl Scratch {
     }
 }
 
-/// FNV-1a over the voters and the timings: nodes that differ in it run with different configurations.
+/// FNV-1a over the nodes, the voters and the timings: nodes that differ in it run with different configurations.
 pub(super) fn settings_hash(settings: &Settings) -> u64 {
-    let mut voters: Vec<u16> = settings.peers.iter().map(|peer| peer.id.0).chain([settings.me.0]).collect();
-    voters.sort_unstable();
-    let mut bytes: Vec<u8> = voters.iter().flat_map(|id| id.to_be_bytes()).collect();
+    let me = (settings.me.0, settings.voter);
+    let mut nodes: Vec<_> = settings.peers.iter().map(|peer| (peer.id.0, peer.voter)).chain([me]).collect();
+    nodes.sort_unstable();
+    let mut bytes = vec![u8::from(settings.quorum == crate::settings::Quorum::Majority)];
+    for (id, voter) in nodes {
+        bytes.extend_from_slice(&id.to_be_bytes());
+        bytes.push(u8::from(voter));
+    }
     let timing = &settings.timing;
     for duration in [timing.heartbeat, timing.lease, timing.dead_after] {
         bytes.extend_from_slice(&duration.as_nanos().to_be_bytes());

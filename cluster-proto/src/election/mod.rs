@@ -6,6 +6,8 @@
 //! | `peer.rs` | who is heard and believed |
 //! | `messages.rs` | what a message means, and what ours say |
 //! | `quorum.rs` | how many votes are enough |
+//! | `membership.rs` | whose votes, while voters are being changed; what a restart must not forget |
+//! | `reconfigure.rs` | how the state goes over to a new configuration |
 //! | `candidacy.rs` | when this node may take a group: vacancy, probe, votes, readiness |
 //! | `tenure.rs` | how it keeps and loses one: leases, lapses, hand-over, other holders |
 //! | `service.rs` | whose service link is cut |
@@ -24,20 +26,22 @@ mod epochs;
 mod gateway;
 mod group;
 mod invariants;
+mod membership;
 mod messages;
 mod peer;
 mod quorum;
+mod reconfigure;
 mod service;
 mod tenure;
 mod view;
 
 use std::time::Duration;
 
-use crate::identity::{GroupId, GroupIndex, Incarnation, Mac, PathIndex};
+use crate::identity::{GroupId, GroupIndex, Incarnation, Mac, NodeId, PathIndex};
 use crate::interface::{
     Cause, Dropped, Effect, Effects, Event, EventKind, Input, Link, Role, ServiceHealth, Start, Timeline,
 };
-use crate::settings::{Quorum, Settings};
+use crate::settings::Settings;
 use crate::time::Time;
 use crate::wire::Authenticator;
 
@@ -45,6 +49,7 @@ use commands::Retreat;
 use epochs::EpochCounter;
 use gateway::Gateway;
 use group::{Announcing, Fault, GroupState, Probe, Ranks, Stage, Tenure};
+use membership::Membership;
 use messages::Scratch;
 use peer::PeerState;
 use service::ServiceJudge;
@@ -57,6 +62,8 @@ pub struct Core {
     settings_hash: u64,
     incarnation: Incarnation,
     started: Time,
+    /// How long this node's promises did not count after its start.
+    restart_wait: Duration,
     /// The time of the latest input.
     latest: Time,
     /// The send time of the newest heartbeat.
@@ -76,7 +83,14 @@ pub struct Core {
     alone: bool,
     epochs: EpochCounter,
     reservation_failed_said: bool,
+    membership: Membership,
+    /// L, or less while some peer's promises are shorter than this node's file says.
+    lease: Duration,
+    /// The longest that was.
+    longest_lease: Duration,
     peers: Vec<PeerState>,
+    /// Peers that a configuration has removed, in case another adds them again: what they have sent stays sent.
+    removed: Vec<(NodeId, PeerState)>,
     groups: Vec<GroupState>,
     gateways: Vec<Gateway>,
     service: ServiceJudge,
@@ -97,13 +111,14 @@ impl Core {
         assert!(!settings.keys.is_empty(), "the configuration always has a key");
         let ranks = (0..settings.groups.len()).map(|index| Ranks::of(&settings, index));
         let mut groups: Vec<_> = ranks.map(|ranks| GroupState::new(now, ranks)).collect();
+        let membership = Membership::start(&settings, start.memory, now);
         let mut epochs = EpochCounter::new(settings.me, start.reserved_epochs);
         for &(GroupIndex(index), epoch, until) in &start.adopted {
             epochs.observe(epoch);
             let group = &mut groups[index];
             group.observe(epoch);
             if now < until && epoch.node == settings.me && matches!(start.link, Link::Up { .. }) {
-                let alone = settings.quorum == Quorum::Off;
+                let alone = membership.required.iter().any(|set| !set.majority);
                 let tenure = Tenure { epoch, until, alone, forced: false, lapse: None, giving: None };
                 group.stage = Stage::Active(tenure);
                 group.was_held = true;
@@ -119,6 +134,7 @@ impl Core {
             settings_hash: messages::settings_hash(&settings),
             incarnation: start.incarnation,
             started: now,
+            restart_wait: membership.restart_wait(),
             latest: now,
             last_sent: now,
             next_heartbeat: now,
@@ -133,7 +149,11 @@ impl Core {
             alone: false,
             epochs,
             reservation_failed_said: false,
+            membership,
+            lease: settings.timing.lease,
+            longest_lease: settings.timing.lease,
             peers,
+            removed: Vec::new(),
             groups,
             gateways: Gateway::of(&settings.groups),
             service: ServiceJudge::new(settings.timing.heartbeat, settings.timing.dead_after),
@@ -167,6 +187,9 @@ impl Core {
                     event(out, now, EventKind::ReservationFailed);
                 }
             }
+            Input::Remembered => self.membership.remembered(),
+            Input::NotRemembered => self.membership.not_remembered(now),
+            Input::Reconfigure(id, settings) => self.reconfigure(now, id, *settings, out),
             Input::Served(addresses) => {
                 let vips = &self.settings.groups;
                 let foreign =
@@ -226,6 +249,8 @@ impl Core {
 
     fn tick(&mut self, now: Time, out: &mut Effects) {
         self.judge_peers(now, out);
+        self.judge_lease(now);
+        self.membership_timers(now, out);
         self.judge_service(now, out);
         self.judge_gateways(now, out);
         for group in 0..self.groups.len() {
@@ -358,6 +383,23 @@ impl Core {
         }
     }
 
+    /// A lease lasts no longer than what the shortest of the peers' promises allows: they may have other files.
+    fn judge_lease(&mut self, now: Time) {
+        let heard = self.peers.iter().filter(|peer| peer.alive && peer.dead_after > Duration::ZERO);
+        let shortest = heard.map(|peer| peer.dead_after * 10 / 11).min().unwrap_or(Duration::MAX);
+        let lease = self.settings.timing.lease.min(shortest.max(Duration::from_micros(1)));
+        if lease == self.lease {
+            return;
+        }
+        let longer = lease > self.lease;
+        self.lease = lease;
+        self.longest_lease = self.longest_lease.max(lease);
+        if longer {
+            // What was acknowledged so far was promised for less.
+            self.requirements_changed(now);
+        }
+    }
+
     /// Whether this node is still in the listening time after its start.
     fn listening(&self, now: Time) -> bool {
         now < self.started + self.settings.timing.startup_wait && !self.peers.iter().all(|peer| peer.alive)
@@ -369,7 +411,7 @@ impl Core {
     }
 
     fn voting_from(&self) -> Time {
-        self.started + self.settings.timing.dead_after
+        self.started + self.restart_wait
     }
 
     /// Before this nothing is taken on silence alone: to a holder that this node, just started, does not believe yet it

@@ -6,7 +6,7 @@ use crate::identity::{Incarnation, Mac};
 use crate::interface::ServiceHealth;
 use crate::replay::ReplayWindow;
 use crate::time::Time;
-use crate::wire::{Claim, Header, Kind};
+use crate::wire::{Claim, Header, Kind, Membership};
 
 /// Runs of a peer that are over and must not be believed again. A daemon that crashes every second takes a quarter of an
 /// hour to push the oldest out.
@@ -50,6 +50,10 @@ pub(super) struct PeerState {
     pub(super) service: ServiceHealth,
     pub(super) mac: Option<Mac>,
     pub(super) lease: Duration,
+    /// How long its promises last at least; zero until it is heard.
+    pub(super) dead_after: Duration,
+    /// Whose votes its leases take.
+    pub(super) membership: Membership,
     pub(super) settings: Option<u64>,
     pub(super) heard_paths: u16,
     pub(super) paths: Vec<PathState>,
@@ -119,6 +123,8 @@ impl PeerState {
             service: ServiceHealth::Unjudged,
             mac: None,
             lease: Duration::ZERO,
+            dead_after: Duration::ZERO,
+            membership: Membership { voters: 0, former: None },
             settings: None,
             heard_paths: 0,
             paths: paths
@@ -203,6 +209,8 @@ impl PeerState {
         self.voting = header.voting;
         self.service = header.service;
         self.lease = header.lease;
+        self.dead_after = header.dead_after;
+        self.membership = header.membership;
         self.heard_paths = header.heard_paths;
         if header.kind != Kind::Introduction {
             self.confirmed = header.known;
@@ -249,6 +257,41 @@ impl PeerState {
             self.newest_sent = sent;
         }
         first
+    }
+
+    /// It is no peer any more. What was heard of it is remembered, so that it does not count twice if it becomes one again.
+    pub(super) fn part(&mut self) {
+        self.alive = false;
+        self.claims.clear();
+        self.named_by.clear();
+        self.known = 0;
+        self.whole = false;
+    }
+
+    /// Its paths may be others, and our groups have other places now: for each the one it had. What it says of those that
+    /// are new must be asked for.
+    pub(super) fn reconfigure(
+        &mut self,
+        now: Time,
+        paths: &[crate::settings::Path],
+        groups: &[Option<usize>],
+    ) {
+        self.paths.resize_with(paths.len(), PathState::default);
+        for (path, settings) in self.paths.iter_mut().zip(paths) {
+            path.service = settings.service;
+        }
+        if !self.alive {
+            self.was_deaf(now);
+        }
+        let claims = groups.iter().map(|from| self.claims.get((*from)?).copied().flatten());
+        let claims = claims.collect();
+        let named_by = groups.iter().map(|from| self.named_by.get((*from)?).copied());
+        self.named_by = named_by.map(Option::unwrap_or_default).collect();
+        self.claims = claims;
+        if groups.contains(&None) {
+            self.known = 0;
+            self.whole = false;
+        }
     }
 
     /// Takes note of what it says of a group in its newest heartbeat.

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use crate::settings::Quorum;
 use crate::time::Time;
+use crate::wire::MAX_VOTERS;
 
 use super::Core;
 use super::group::Stage;
+use super::membership::Counted;
 use super::peer::PeerState;
-
-/// Voters in a cluster, at most.
-const MAX_VOTERS: usize = 9;
 
 /// What a lease can rest on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,71 +22,103 @@ pub(super) enum Basis {
 }
 
 impl Core {
-    /// Whether a lease takes the votes of more than half of the voters.
+    /// Whether a lease takes a majority, of every set of voters that counts: there are two while voters are being changed.
     pub(super) fn by_majority(&self) -> bool {
-        self.settings.quorum == Quorum::Majority
+        self.membership.required.iter().all(|set| set.majority)
+    }
+
+    /// Whether a lease takes the majority of some set of voters.
+    pub(super) fn needs_majority(&self) -> bool {
+        self.membership.required.iter().any(|set| set.majority)
     }
 
     /// Whether this is one of two nodes without quorum, so that no vote but the other's can be concerned.
     pub(super) fn is_pair(&self) -> bool {
-        !self.by_majority() && self.settings.peers.len() == 1
+        let [set] = &self.membership.required[..] else { return false };
+        !set.majority && self.settings.peers.len() == 1
+    }
+
+    /// Whether this node's promises count for anybody.
+    pub(super) fn is_voter(&self) -> bool {
+        self.membership.required.iter().any(|set| set.own)
     }
 
     /// The peers whose promises count.
     pub(super) fn voters(&self) -> impl Iterator<Item = &PeerState> {
-        self.peers.iter().zip(&self.settings.peers).filter(|(_, peer)| peer.voter).map(|(state, _)| state)
+        let votes = |place: usize| self.membership.required.iter().any(|set| set.peers[place]);
+        self.peers.iter().enumerate().filter(move |(place, _)| votes(*place)).map(|(_, peer)| peer)
     }
 
-    /// How many votes besides this node's own make a majority.
-    fn votes_needed(&self, own: bool) -> usize {
-        let voters = self.settings.peers.iter().filter(|peer| peer.voter).count();
-        let majority = (voters + usize::from(self.settings.voter)) / 2 + 1;
-        majority - usize::from(own)
+    /// The peers without whose vote, while they are heard, there is no lease, since no majority decides.
+    pub(super) fn partners(&self) -> impl Iterator<Item = &PeerState> {
+        let sets = || self.membership.required.iter().filter(|set| !set.majority);
+        let votes = move |place: usize| sets().any(|set| set.peers[place]);
+        self.peers.iter().enumerate().filter(move |(place, _)| votes(*place)).map(|(_, peer)| peer)
+    }
+
+    /// Whether such peers are a majority, with this node, of each set of voters that decides by one.
+    fn are_majorities(&self, such: impl Fn(&PeerState) -> bool) -> bool {
+        let enough = |set: &Counted| {
+            let members = self.peers.iter().zip(&set.peers).filter(|(_, member)| **member);
+            members.filter(|(peer, _)| such(peer)).count() >= set.needed(set.own)
+        };
+        self.membership.required.iter().all(|set| !set.majority || enough(set))
     }
 
     /// Whether this node and enough voters hear each other, so that it can hope for a majority.
     pub(super) fn hears_majority(&self) -> bool {
-        let mutual = self.voters().filter(|peer| peer.is_mutual()).count();
-        mutual >= self.votes_needed(self.settings.voter)
+        self.are_majorities(PeerState::is_mutual)
     }
 
     /// Whether enough voters were heard within `limit`.
     pub(super) fn hears_majority_within(&self, limit: Duration, now: Time) -> bool {
-        let heard = self.voters().filter(|peer| peer.silence(now) < limit).count();
-        heard >= self.votes_needed(self.settings.voter)
+        self.are_majorities(|peer| peer.silence(now) < limit)
     }
 
     /// What a holder's lease may rest on. Without quorum a peer that is silent for U is not needed.
     pub(super) fn holder_basis(&self, now: Time, index: usize) -> Basis {
-        if self.by_majority() {
-            return self.majority_basis(now, index);
-        }
         let silence = self.going_alone_after();
-        let basis = self.basis_of_all(index, |peer| self.peers[peer].silence(now) < silence);
-        self.proven_by_gateway(index, basis)
+        self.basis(now, index, |peer| peer.silence(now) < silence)
     }
 
     /// What a candidate's first lease may rest on. Without quorum: the votes of all peers that are alive.
     pub(super) fn candidate_basis(&self, now: Time, index: usize) -> Basis {
-        if self.by_majority() {
-            return self.majority_basis(now, index);
+        self.basis(now, index, |peer| peer.alive)
+    }
+
+    /// What all sets of voters that count allow.
+    fn basis(&self, now: Time, index: usize, concerned: impl Fn(&PeerState) -> bool) -> Basis {
+        let mut all = None;
+        for set in &self.membership.required {
+            let basis = if set.majority {
+                self.majority_basis(now, index, set)
+            } else {
+                self.proven_by_gateway(index, self.basis_of_all(index, set, &concerned))
+            };
+            all = Some(match all {
+                None => basis,
+                Some(all) => both(all, basis),
+            });
         }
-        self.proven_by_gateway(index, self.basis_of_all(index, |peer| self.peers[peer].alive))
+        all.unwrap_or(Basis::Nothing)
     }
 
     /// What a tenure, or a candidacy, that an operator has forced may rest on: without enough voters in hearing, on
     /// nobody's vote.
     pub(super) fn forced_basis(&self, forced: bool, basis: Basis) -> Basis {
-        let missing =
-            if self.by_majority() { !self.hears_majority() } else { self.voters().all(|peer| !peer.alive) };
+        let missing = if self.needs_majority() {
+            !self.hears_majority()
+        } else {
+            self.voters().all(|peer| !peer.alive)
+        };
         if forced && missing { Basis::Alone(self.last_sent) } else { basis }
     }
 
     /// The oldest of what the voters concerned have acknowledged.
-    fn basis_of_all(&self, index: usize, concerned: impl Fn(usize) -> bool) -> Basis {
+    fn basis_of_all(&self, index: usize, set: &Counted, concerned: impl Fn(&PeerState) -> bool) -> Basis {
         let mut oldest = None;
         for (peer, acknowledged) in self.groups[index].acknowledged.iter().enumerate() {
-            if !self.settings.peers[peer].voter || !concerned(peer) {
+            if !set.peers[peer] || !concerned(&self.peers[peer]) {
                 continue;
             }
             let Some(sent) = *acknowledged else { return Basis::Nothing };
@@ -98,12 +128,12 @@ impl Core {
     }
 
     /// The newest heartbeat that more than half of the voters have acknowledged, this node's own vote included.
-    fn majority_basis(&self, now: Time, index: usize) -> Basis {
-        let needed = self.votes_needed(self.votes_for_itself(now, index));
+    fn majority_basis(&self, now: Time, index: usize, set: &Counted) -> Basis {
+        let needed = set.needed(set.own && self.votes_for_itself(now, index));
         let Some(last) = needed.checked_sub(1) else { return Basis::Alone(self.last_sent) };
         let mut newest_first = [None; MAX_VOTERS];
-        let voters = self.groups[index].acknowledged.iter().zip(&self.settings.peers);
-        let votes = voters.filter(|(_, peer)| peer.voter).map(|(acknowledged, _)| *acknowledged);
+        let voters = self.groups[index].acknowledged.iter().zip(&set.peers);
+        let votes = voters.filter(|(_, votes)| **votes).map(|(acknowledged, _)| *acknowledged);
         for (place, vote) in newest_first.iter_mut().zip(votes) {
             *place = vote;
         }
@@ -116,12 +146,22 @@ impl Core {
     /// given to another, nor before the wait after a restart, since it may have been.
     fn votes_for_itself(&self, now: Time, index: usize) -> bool {
         let group = &self.groups[index];
-        self.settings.voter
-            && match group.stage {
-                Stage::Active(_) => true,
-                Stage::Init | Stage::Passive | Stage::Standing(_) | Stage::Ready(_) | Stage::Fault(_) => {
-                    self.voting(now) && group.binding_promise(now).is_none()
-                }
+        match group.stage {
+            Stage::Active(_) => true,
+            Stage::Init | Stage::Passive | Stage::Standing(_) | Stage::Ready(_) | Stage::Fault(_) => {
+                self.voting(now) && group.binding_promise(now).is_none() && now >= group.bound_until
             }
+        }
+    }
+}
+
+/// What both allow.
+fn both(one: Basis, other: Basis) -> Basis {
+    match (one, other) {
+        (Basis::Nothing, _) | (_, Basis::Nothing) => Basis::Nothing,
+        (Basis::Acknowledged(one), Basis::Acknowledged(other)) => Basis::Acknowledged(one.min(other)),
+        (Basis::Alone(one) | Basis::Acknowledged(one), Basis::Alone(other) | Basis::Acknowledged(other)) => {
+            Basis::Alone(one.min(other))
+        }
     }
 }

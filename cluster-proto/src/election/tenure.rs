@@ -53,7 +53,7 @@ impl Core {
             Basis::Alone(sent) if valid => (sent, true),
             Basis::Alone(_) | Basis::Nothing => return,
         };
-        let until = sent + self.settings.timing.lease;
+        let until = sent + self.lease;
         if until <= tenure.until || until <= now {
             return;
         }
@@ -78,13 +78,13 @@ impl Core {
     pub(super) fn going_alone_after(&self) -> Duration {
         let timing = &self.settings.timing;
         let used_up = timing.heartbeat * 3 / 2 + self.longest_round_trip();
-        timing.lease.saturating_sub(used_up).max(timing.heartbeat * 5 / 4)
+        self.lease.saturating_sub(used_up).max(timing.heartbeat * 5 / 4)
     }
 
     /// Whether no peer's acknowledgement is needed, since there is no quorum and none is heard.
     pub(super) fn alone(&self, now: Time) -> bool {
         let silence = self.going_alone_after();
-        !self.by_majority() && self.voters().all(|peer| peer.silence(now) >= silence)
+        !self.by_majority() && self.partners().all(|peer| peer.silence(now) >= silence)
     }
 
     /// When a holder whose peers have fallen silent must send and renew at the latest, or never if that is done.
@@ -93,7 +93,7 @@ impl Core {
             .groups
             .iter()
             .any(|group| matches!(group.stage, Stage::Active(tenure) if tenure.lapse.is_none()));
-        let silent_since = self.voters().map(super::PeerState::silent_since).max();
+        let silent_since = self.partners().map(super::PeerState::silent_since).max();
         match silent_since {
             Some(since) if holds && !self.by_majority() => {
                 let at = since + self.going_alone_after();
@@ -115,7 +115,7 @@ impl Core {
                 continue;
             }
             let until = match self.holder_basis(now, index) {
-                Basis::Acknowledged(sent) | Basis::Alone(sent) => sent + self.settings.timing.lease,
+                Basis::Acknowledged(sent) | Basis::Alone(sent) => sent + self.lease,
                 Basis::Nothing => Time::ZERO,
             };
             if until <= now {
@@ -136,7 +136,7 @@ impl Core {
         let patience =
             if dual { timing.dead_after } else { timing.heartbeat * 2 + self.longest_round_trip() * 2 };
         // Whoever does not hear its voters has nobody to regain it from.
-        let give_up = self.by_majority() && !self.hears_majority_within(timing.heartbeat * 3, now);
+        let give_up = !self.hears_majority_within(timing.heartbeat * 3, now);
         let group = &mut self.groups[index];
         let Some(tenure) = group.tenure() else { return };
         if give_up {

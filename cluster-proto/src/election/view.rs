@@ -33,6 +33,8 @@ impl Core {
         }
         snapshot.drained = self.drained;
         snapshot.alone = self.alone;
+        snapshot.change = self.membership.change();
+        snapshot.lease = self.lease;
         snapshot.service = Some(self.service.health());
         snapshot.dropped = self.dropped;
     }

@@ -23,6 +23,7 @@ pub(super) fn draw_troubles(
         Profile::Partitions => random.between(1, 5),
         _ => random.between(1, 10),
     };
+    let count = if options.profile == Profile::Reloads { count + 3 } else { count };
     let mut troubles: Vec<Trouble> = (0..count)
         .map(|_| {
             let what = draw_what(random, options, paths, dead, beat);
@@ -54,6 +55,9 @@ pub(super) fn draw_troubles(
     if options.hosts() > 2 && matches!(options.profile, Profile::Crashes | Profile::Edges | Profile::Mixed) {
         troubles.extend(draw_torn_between(random, options, (from, until), dead, beat).into_iter().flatten());
     }
+    if options.profile == Profile::Reloads {
+        troubles.extend(draw_reloads(random, options, (from, until), beat));
+    }
     troubles.sort_by_key(|trouble| trouble.at);
     troubles
 }
@@ -84,6 +88,7 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
         Profile::Hosts => [0, 1, 1, 1, 2, 1, 0, 0, 2, 1, 7, 3, 3, 1, 0],
         Profile::Commands => [0, 2, 1, 2, 1, 0, 0, 1, 1, 0, 0, 0, 0, 16, 0],
         Profile::Mixed => [2, 3, 2, 3, 2, 1, 2, 4, 3, 2, 3, 1, 1, 5, 1],
+        Profile::Reloads => [2, 3, 2, 3, 1, 1, 2, 4, 5, 3, 1, 0, 1, 2, 1],
     };
     let hosts = options.hosts() as u64;
     if hosts > 2
@@ -96,7 +101,8 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
     let other =
         if hosts == 1 { node } else { (node + random.between(1, hosts - 1) as usize) % options.hosts() };
     let path = random.between(0, paths.len() as u64 - 1) as usize;
-    let disk_lost = random.per_million(250_000);
+    // Who forgets in the middle of a change who voted before is not safe, and the documentation says so.
+    let disk_lost = random.per_million(250_000) && options.profile != Profile::Reloads;
     match random.weighted(&weights) {
         0 => What::PathCut { from: node, to: other, path },
         1 => What::DirectionCut { from: node, to: other },
@@ -118,6 +124,32 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
         13 => What::Command { node, command: draw_command(random) },
         _ => What::Garbage { node },
     }
+}
+
+/// Every node reads each new file at some time, or tries to; and once more when all is well.
+fn draw_reloads(
+    random: &mut Random,
+    options: &Options,
+    (from, until): (TrueTime, TrueTime),
+    beat: u64,
+) -> Vec<Trouble> {
+    let mut reloads = Vec::new();
+    let mut begin = from;
+    for _ in 0..4 {
+        for node in 0..options.hosts() {
+            let at = begin + random.between(0, (until - from) / 2);
+            let back = random.per_million(150_000);
+            reloads.push(Trouble { at: at.min(until), lasts: 1, what: What::Reload { node, back } });
+        }
+        begin += (until - from) / 4;
+    }
+    for turn in 1..8 {
+        for node in 0..options.hosts() {
+            let at = until + turn * 8 * beat + random.between(0, 4 * beat);
+            reloads.push(Trouble { at, lasts: 1, what: What::Reload { node, back: false } });
+        }
+    }
+    reloads
 }
 
 /// A voter is killed and comes back at once, while two that do not hear each other both want its vote.

@@ -14,7 +14,7 @@ use super::host::{Action, MapEntry, Phase, Processed, Processing, node_of_peer};
 use super::options::{Planted, Rule};
 use super::plan::{mac_of, node_id};
 use super::words::{describe, event_in_words};
-use super::world::{World, input_of, tell};
+use super::world::{World, Written, input_of, tell};
 
 /// Datagrams read from one socket in a turn, as the real driver does.
 const DATAGRAMS_A_TURN: usize = 64;
@@ -291,7 +291,12 @@ impl World<'_> {
                 tell!(self, "node {node}: probes {address}");
                 self.ask(node, address);
             }
-            Effect::ReserveEpochs { below } => self.reserve(node, below),
+            Effect::ReserveEpochs { below } => self.write_disk(node, Written::Epochs(below)),
+            Effect::Remember(memory) => self.write_disk(node, Written::Memory(memory)),
+            Effect::Reconfigured => {
+                self.report.reloads += 1;
+                self.hosts[node].file = self.hosts[node].next_file;
+            }
             Effect::Reply(id, outcome) => {
                 tell!(self, "node {node}: reply {id:?} {outcome:?}");
                 match outcome {
@@ -435,7 +440,7 @@ impl World<'_> {
             return bytes;
         }
         let mut without = Vec::new();
-        let key = wire::Authenticator::new(&self.plan.settings(node).keys[0]);
+        let key = wire::Authenticator::new(&self.plan.settings(node, 0).keys[0]);
         let claims: Vec<_> = message.claims().collect();
         let header = wire::Header { held: false, ..message.header };
         let content = wire::Content { claims: &claims, ..wire::Content::default() };
@@ -478,7 +483,7 @@ impl World<'_> {
 
     fn emit(&self, node: usize, header: &wire::Header, votes: &[Vote]) -> Rc<[u8]> {
         let mut bytes = Vec::new();
-        let key = wire::Authenticator::new(&self.plan.settings(node).keys[0]);
+        let key = wire::Authenticator::new(&self.plan.settings(node, 0).keys[0]);
         wire::emit(&mut bytes, header, wire::Content { votes, ..wire::Content::default() }, &key);
         bytes.into()
     }
@@ -503,7 +508,7 @@ impl World<'_> {
             ..header
         };
         let mut bytes = Vec::new();
-        let key = wire::Authenticator::new(&self.plan.settings(node).keys[0]);
+        let key = wire::Authenticator::new(&self.plan.settings(node, 0).keys[0]);
         let content = wire::Content { votes: &votes, ..wire::Content::default() };
         wire::emit(&mut bytes, &forged, content, &key);
         let socket = path.peer * self.network.paths() + path.path;

@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use crate::Core;
 use crate::identity::{Epoch, GroupIndex, Mac, PathIndex};
-use crate::interface::{Command, CommandId, Effect, Link, Snapshot};
+use crate::interface::{Command, CommandId, Effect, Link, Memory, Snapshot};
+use crate::settings::Settings;
 use crate::time::Time;
 
 use super::clock::{BootClock, TrueTime};
@@ -25,6 +26,12 @@ pub(super) struct Host {
     pub(super) addresses: Vec<bool>,
     /// Epoch counters below this are reserved on disk.
     pub(super) disk: u64,
+    /// What its core must not forget.
+    pub(super) memory: Option<Memory>,
+    /// Which of the plan's files it has.
+    pub(super) file: usize,
+    /// The one its daemon has been told to read.
+    pub(super) next_file: usize,
     pub(super) link: Link,
     pub(super) daemon: Option<Daemon>,
     /// How many daemons have run.
@@ -96,6 +103,9 @@ pub(super) enum Note {
     AddressFailed(GroupIndex),
     EpochsReserved(u64),
     ReservationFailed,
+    Remembered,
+    NotRemembered,
+    Reconfigure(Box<Settings>),
     Served(Vec<Ipv4Addr>),
     Command(CommandId, Command),
 }
@@ -144,6 +154,9 @@ impl Host {
             lit_until: vec![0; groups],
             addresses: vec![false; groups],
             disk: 0,
+            memory: None,
+            file: 0,
+            next_file: 0,
             link: if witness { Link::Gone } else { Link::Up { mac: mac_of(node) } },
             daemon: None,
             runs: 0,

@@ -153,11 +153,13 @@ pub enum Profile {
     Edges,
     /// All of it.
     Mixed,
+    /// Nodes read new files one after the other, with other voters and timings in them, while things go wrong.
+    Reloads,
 }
 
 impl Profile {
     /// All profiles.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Calm,
         Self::PassiveRestarts,
         Self::Loss,
@@ -170,6 +172,7 @@ impl Profile {
         Self::HolderLost,
         Self::Edges,
         Self::Mixed,
+        Self::Reloads,
     ];
 
     /// The profile of that name, as [`fmt::Display`] writes it.
@@ -194,6 +197,7 @@ impl fmt::Display for Profile {
             Self::HolderLost => "holder-lost",
             Self::Edges => "edges",
             Self::Mixed => "mixed",
+            Self::Reloads => "reloads",
         })
     }
 }
@@ -223,6 +227,8 @@ pub enum Planted {
     LeaseAsLongAsPromise,
     /// Acknowledgements count for the newest heartbeat, whichever they answer.
     StaleCounted,
+    /// A node that reads a new file forgets that there were other voters before.
+    NaiveReload,
 }
 
 /// One of the rules that are checked after every step.
@@ -281,6 +287,8 @@ pub struct Report {
     pub overslept: u64,
     /// Datagrams that were dropped as replayed, forged or old.
     pub rejected: u64,
+    /// New files gone over to.
+    pub reloads: u64,
     /// Verdicts on a cut service link.
     pub service_cuts: u64,
     /// Times that nothing had changed for so long, while something was wrong, that somebody had to serve.
@@ -314,6 +322,7 @@ impl Report {
         self.adopted += other.adopted;
         self.overslept += other.overslept;
         self.rejected += other.rejected;
+        self.reloads += other.reloads;
         self.service_cuts += other.service_cuts;
         self.quiet += other.quiet;
         self.done += other.done;

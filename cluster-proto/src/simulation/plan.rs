@@ -19,6 +19,8 @@ use super::random::Random;
 pub(super) struct Plan {
     pub(super) timing: Timing,
     pub(super) quorum: Quorum,
+    /// The files that nodes read one after the other; there is only one if they never reload.
+    pub(super) files: Vec<File>,
     pub(super) options: Options,
     pub(super) groups: Vec<Group>,
     pub(super) hosts: Vec<HostPlan>,
@@ -57,6 +59,15 @@ pub(super) struct Quality {
     pub(super) turns_good: u32,
     pub(super) loss_good: u32,
     pub(super) loss_bad: u32,
+}
+
+/// What differs between one configuration file and the next.
+#[derive(Clone, Debug)]
+pub(super) struct File {
+    /// By host.
+    pub(super) votes: Vec<bool>,
+    /// No longer than the plan's.
+    pub(super) timing: Timing,
 }
 
 /// How well the hosts run.
@@ -176,6 +187,11 @@ pub(super) enum What {
     },
     /// A node that holds nothing loses its daemon.
     PassiveCrash,
+    /// A node's next file (or the one before) is put there and read, if the node allows it.
+    Reload {
+        node: usize,
+        back: bool,
+    },
     /// The holder of the first group is lost.
     HolderLost {
         how: Loss,
@@ -230,6 +246,7 @@ impl Plan {
         // Witnesses are reached on the private path alone.
         let paths = if options.witnesses > 0 && paths == [true] { vec![false, true] } else { paths };
         let quorum = draw_quorum(options);
+        let files = draw_files(options, timing);
         let quality = draw_quality(&mut random, profile, beat, dead);
         let driver = draw_driver(&mut random, profile, dead);
         let startup = nanos(timing.startup_wait);
@@ -268,6 +285,7 @@ impl Plan {
         Self {
             timing,
             quorum,
+            files,
             options,
             groups,
             hosts,
@@ -307,18 +325,19 @@ impl Plan {
         self.quorum == Quorum::Majority
     }
 
-    /// The settings of one node.
-    pub(super) fn settings(&self, me: usize) -> Settings {
+    /// The settings of one node with that file.
+    pub(super) fn settings(&self, me: usize, file: usize) -> Settings {
+        let File { votes, timing } = &self.files[file];
         let others = (0..self.hosts.len()).filter(|&node| node != me);
         Settings {
             cluster: ClusterId::from_name("simulated"),
             me: node_id(me),
-            voter: self.options.votes(me),
+            voter: votes[me],
             quorum: self.quorum,
             peers: others
                 .map(|node| Peer {
                     id: node_id(node),
-                    voter: self.options.votes(node),
+                    voter: votes[node],
                     paths: self.paths[..self.paths_between(me, node)]
                         .iter()
                         .map(|&service| Path { service })
@@ -326,10 +345,48 @@ impl Plan {
                 })
                 .collect(),
             groups: self.groups.clone(),
-            timing: self.timing,
+            timing: *timing,
             keys: vec![Key([7; 32])],
         }
     }
+}
+
+/// Files whose voters can follow one another: those that are new are no majority. All hosts stay in the file.
+fn draw_files(options: &Options, timing: Timing) -> Vec<File> {
+    let votes: Vec<bool> = (0..options.hosts()).map(|host| options.votes(host)).collect();
+    let mut files = vec![File { votes, timing }];
+    if options.profile != Profile::Reloads {
+        return files;
+    }
+    // Its own chances, so that a seed's other troubles do not depend on it.
+    let mut random = Random::new(options.seed ^ 0xf11e5);
+    files[0] = File { votes: some_voters(&mut random, options), timing: shorter(&mut random, timing) };
+    while files.len() < 3 {
+        let next = some_voters(&mut random, options);
+        let before = &files[files.len() - 1].votes;
+        let new = before.iter().zip(&next).filter(|(before, next)| **next && !**before).count();
+        if new <= next.iter().filter(|&&votes| votes).count() / 2 {
+            files.push(File { votes: next, timing: shorter(&mut random, timing) });
+        }
+    }
+    files
+}
+
+fn some_voters(random: &mut Random, options: &Options) -> Vec<bool> {
+    loop {
+        let votes: Vec<bool> = (0..options.hosts()).map(|_| random.per_million(600_000)).collect();
+        if (1..=9).contains(&votes.iter().filter(|&&votes| votes).count()) {
+            return votes;
+        }
+    }
+}
+
+/// The same timing, or one with shorter leases and promises.
+fn shorter(random: &mut Random, timing: Timing) -> Timing {
+    let percent = random.one_of(&[100, 100, 70, 50]);
+    let lease = (timing.lease * percent / 100).max(timing.heartbeat * 3);
+    let dead_after = (timing.dead_after * percent / 100).max(lease * 11 / 10 + Duration::from_nanos(1));
+    Timing { lease, dead_after: dead_after.min(timing.dead_after), ..timing }
 }
 
 fn draw_quorum(options: &Options) -> Quorum {
@@ -462,7 +519,8 @@ fn draw_quality(random: &mut Random, profile: Profile, beat: u64, dead: u64) -> 
         | Profile::Hosts
         | Profile::Commands
         | Profile::Partitions
-        | Profile::Mixed => {
+        | Profile::Mixed
+        | Profile::Reloads => {
             if random.per_million(400_000) {
                 disturbed(random)
             } else {

@@ -157,6 +157,10 @@ impl World<'_> {
 
     /// Nothing has changed for so long that somebody must serve whom a majority can hear.
     pub(super) fn quiet(&mut self, change: u64) -> Result<(), Broken> {
+        if self.options.profile == Profile::Reloads {
+            // Who is enough changes from moment to moment; the end shows whether somebody serves.
+            return Ok(());
+        }
         if change != self.calm.change || self.now >= self.plan.heal_at || !self.plan.is_undisturbed() {
             return Ok(());
         }

@@ -84,6 +84,8 @@ impl World<'_> {
             }
             What::HolderLost { how } if begins => self.lose_holder(how)?,
             What::HolderLost { .. } => {}
+            What::Reload { node, back } if begins => self.reload(node, back),
+            What::Reload { .. } => {}
         }
         Ok(())
     }
@@ -181,6 +183,7 @@ impl World<'_> {
     fn lose_disk(&mut self, node: usize, lost: bool) {
         if lost {
             self.hosts[node].disk = 0;
+            self.hosts[node].memory = None;
             self.checks.loses_disk(node);
         }
     }
@@ -227,6 +230,30 @@ impl World<'_> {
         self.commands += 1;
         let run = self.hosts[node].runs;
         self.note(node, run, Note::Command(CommandId(self.commands), command));
+    }
+
+    /// A node goes over to its next file, or to the one before, if it may.
+    fn reload(&mut self, node: usize, back: bool) {
+        let host = &mut self.hosts[node];
+        let naive = self.options.planted == Some(super::options::Planted::NaiveReload);
+        let file = if back { host.file.checked_sub(1) } else { Some(host.file + 1) };
+        let Some(file) = file.filter(|&file| file < self.plan.files.len()) else { return };
+        let settings = self.plan.settings(node, file);
+        let run = host.runs;
+        if naive {
+            host.file = file;
+            host.memory = None;
+            self.kill_daemon(node);
+            self.start_daemon(node);
+        } else if host.daemon.is_some() {
+            host.next_file = file;
+            self.note(node, run, Note::Reconfigure(Box::new(settings)));
+        } else if host.memory.is_none_or(|memory| memory.admits(&settings).is_ok()) {
+            // Without a disk the file is as good as any.
+            host.file = file;
+        } else {
+            tell!(self, "node {node} would not start with file {file}");
+        }
     }
 
     /// What was sent before arrives again, whole, broken, on other paths and back at its sender.

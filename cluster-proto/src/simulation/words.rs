@@ -102,6 +102,9 @@ impl fmt::Display for What {
             ),
             Self::PassiveCrash => f.write_str("a node that holds nothing loses its daemon"),
             Self::HolderLost { how } => write!(f, "the holder is lost: {how:?}"),
+            Self::Reload { node, back } => {
+                write!(f, "node {node} reads {}", if back { "the file before" } else { "its next file" })
+            }
         }
     }
 }

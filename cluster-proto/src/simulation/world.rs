@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::identity::{GroupIndex, Incarnation, Mac, PathIndex};
-use crate::interface::{Effects, Input, Link, Snapshot, Start};
+use crate::interface::{CommandId, Effects, Input, Link, Memory, Snapshot, Start};
 use crate::{Core, Time};
 
 use super::check::{Broken, Checks};
@@ -77,7 +77,7 @@ pub(super) enum Happening {
     DiskDone {
         node: usize,
         run: u64,
-        below: u64,
+        what: Written,
     },
     Noted {
         node: usize,
@@ -134,6 +134,13 @@ macro_rules! tell {
     };
 }
 pub(super) use tell;
+
+/// What is being written to a disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Written {
+    Epochs(u64),
+    Memory(Memory),
+}
 
 impl<'a> World<'a> {
     /// A world in which nothing has happened yet. `told`: how many lines of the timeline to keep.
@@ -237,7 +244,7 @@ impl<'a> World<'a> {
                 }
             }
             Happening::AddressDone { node, run } => self.address_done(node, run),
-            Happening::DiskDone { node, run, below } => self.disk_done(node, run, below),
+            Happening::DiskDone { node, run, what } => self.disk_done(node, run, what),
             Happening::Noted { node, run, link } => self.note(node, run, Note::Link(link)),
             Happening::Serves => self.tell_served(),
             Happening::Begins(place) => self.trouble(place, true)?,
@@ -284,13 +291,14 @@ impl<'a> World<'a> {
             now: started,
             incarnation,
             reserved_epochs: host.disk,
+            memory: host.memory,
             adopted: adopted.clone(),
             link: host.link,
         };
         let sockets = (self.options.hosts() - 1) * self.network.paths();
         host.daemon = Some(Daemon {
             run: host.runs,
-            core: Core::new(self.plan.settings(node), &start),
+            core: Core::new(self.plan.settings(node, host.file), &start),
             sockets: vec![Socket::default(); sockets],
             arp: VecDeque::new(),
             notes: VecDeque::new(),
@@ -503,25 +511,33 @@ impl<'a> World<'a> {
         }
     }
 
-    pub(super) fn reserve(&mut self, node: usize, below: u64) {
+    pub(super) fn write_disk(&mut self, node: usize, what: Written) {
         let run = self.hosts[node].runs;
         let took = self.random.between(self.plan.driver.disk / 4, self.plan.driver.disk);
-        self.schedule(self.now + took, Happening::DiskDone { node, run, below });
+        self.schedule(self.now + took, Happening::DiskDone { node, run, what });
     }
 
-    fn disk_done(&mut self, node: usize, run: u64, below: u64) {
+    fn disk_done(&mut self, node: usize, run: u64, what: Written) {
         let host = &mut self.hosts[node];
         if !host.powered || host.runs != run {
             return;
         }
-        if host.disk_fails > 0 {
-            self.note(node, run, Note::ReservationFailed);
-            return;
-        }
-        if self.options.planted != Some(Planted::DiskLies) {
-            host.disk = host.disk.max(below);
-        }
-        self.note(node, run, Note::EpochsReserved(below));
+        let fails = host.disk_fails > 0;
+        let note = match what {
+            Written::Epochs(_) if fails => Note::ReservationFailed,
+            Written::Memory(_) if fails => Note::NotRemembered,
+            Written::Epochs(below) => {
+                if self.options.planted != Some(Planted::DiskLies) {
+                    host.disk = host.disk.max(below);
+                }
+                Note::EpochsReserved(below)
+            }
+            Written::Memory(memory) => {
+                host.memory = Some(memory);
+                Note::Remembered
+            }
+        };
+        self.note(node, run, note);
     }
 
     /// What the core's clock shows on that host.
@@ -530,7 +546,6 @@ impl<'a> World<'a> {
     }
 }
 
-/// Uses what the driver's file needs of this one's imports.
 pub(super) fn input_of(note: &Note) -> Input<'_> {
     match note {
         Note::Link(link) => Input::Link(*link),
@@ -538,6 +553,9 @@ pub(super) fn input_of(note: &Note) -> Input<'_> {
         Note::AddressFailed(group) => Input::AddressFailed(*group),
         Note::EpochsReserved(below) => Input::EpochsReserved(*below),
         Note::ReservationFailed => Input::ReservationFailed,
+        Note::Remembered => Input::Remembered,
+        Note::NotRemembered => Input::NotRemembered,
+        Note::Reconfigure(settings) => Input::Reconfigure(CommandId(0), settings.clone()),
         Note::Served(addresses) => Input::Served(addresses),
         Note::Command(id, command) => Input::Command(*id, *command),
     }

@@ -46,6 +46,7 @@ fn one_node_with_many_groups_is_not_busy() {
         now: at(0),
         incarnation: Incarnation(1),
         reserved_epochs: 0,
+        memory: None,
         adopted: Vec::new(),
         link: Link::Up { mac: mac(A) },
     };
@@ -60,6 +61,7 @@ fn one_node_with_many_groups_is_not_busy() {
             for effect in &out.list {
                 match effect {
                     Effect::AddAddress { group } => inputs.push(Some(Input::AddressReady(*group))),
+                    Effect::Remember(_) => inputs.push(Some(Input::Remembered)),
                     Effect::ReserveEpochs { below } => inputs.push(Some(Input::EpochsReserved(*below))),
                     Effect::Lease { .. } => leases += 1,
                     _ => {}

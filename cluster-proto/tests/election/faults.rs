@@ -89,6 +89,7 @@ fn without_epochs_on_disk_nothing_is_taken() {
         now: at(0),
         incarnation: cluster_proto::Incarnation(1),
         reserved_epochs: 0,
+        memory: None,
         adopted: Vec::new(),
         link: Link::Up { mac: mac(A) },
     };

@@ -7,8 +7,8 @@ use std::time::Duration;
 use cluster_proto::wire::{Claim, Kind, Message, Stand, Vote};
 use cluster_proto::{
     AnnounceSchedule, ClusterId, Command, CommandId, Core, Effect, Effects, Epoch, EventKind, Failback,
-    Group, GroupId, GroupIndex, Incarnation, Input, Key, Link, Mac, NodeId, Path, PathIndex, Peer, Quorum,
-    Settings, Start, Time, Timing,
+    Group, GroupId, GroupIndex, Incarnation, Input, Key, Link, Mac, Memory, NodeId, Path, PathIndex, Peer,
+    Quorum, Settings, Start, Time, Timing,
 };
 
 /// The node that is preferred, with id 1.
@@ -44,6 +44,8 @@ pub(crate) struct Pair {
     /// Leases in the maps, which outlive the daemons.
     pub(crate) maps: [Option<(Epoch, Time)>; 2],
     pub(crate) disks: [u64; 2],
+    /// What their cores must not forget.
+    pub(crate) memories: [Option<Memory>; 2],
     /// What a node last said of the group.
     told: [Option<Claim>; 2],
     coming: Vec<(u64, u64, usize, Coming)>,
@@ -63,6 +65,7 @@ enum Coming {
     Arp(Ipv4Addr, Mac),
     AddressDone(bool),
     Reserved(u64),
+    Remembered(Memory),
 }
 
 pub(crate) fn mac(node: usize) -> Mac {
@@ -119,6 +122,7 @@ impl Pair {
             sent: Vec::new(),
             maps: [None, None],
             disks: [0; 2],
+            memories: [None; 2],
             told: [None; 2],
             coming: Vec::new(),
             scheduled: 0,
@@ -157,6 +161,7 @@ impl Pair {
             now,
             incarnation: Incarnation(self.runs * 100 + node as u64 + 1),
             reserved_epochs: self.disks[node],
+            memory: self.memories[node],
             adopted,
             link,
         };
@@ -242,7 +247,10 @@ impl Pair {
         state.core.handle(at(self.now), input, &mut effects);
         for effect in effects.list.drain(..) {
             let line = self.describe(node, &effect, &effects.bytes);
-            self.log.push((self.now, node, line));
+            // What is remembered matters only to a restart.
+            if !matches!(effect, Effect::Remember(_)) {
+                self.log.push((self.now, node, line));
+            }
             self.carry_out(node, effect, &effects.bytes);
         }
         if let Some(state) = &mut self.nodes[node] {
@@ -279,6 +287,10 @@ impl Pair {
             }
             Coming::AddressDone(true) => self.give(to, Input::AddressReady(GROUP)),
             Coming::AddressDone(false) => self.give(to, Input::AddressFailed(GROUP)),
+            Coming::Remembered(memory) => {
+                self.memories[to] = Some(memory);
+                self.give(to, Input::Remembered);
+            }
             Coming::Reserved(below) => {
                 self.disks[to] = below;
                 self.give(to, Input::EpochsReserved(below));
@@ -322,9 +334,11 @@ impl Pair {
                 }
             }
             Effect::ReserveEpochs { below } => self.schedule(300, node, Coming::Reserved(below)),
+            Effect::Remember(memory) => self.schedule(300, node, Coming::Remembered(memory)),
             Effect::Announce { .. }
             | Effect::Probe { .. }
             | Effect::RemoveAddress { .. }
+            | Effect::Reconfigured
             | Effect::Reply(..)
             | Effect::Event(_) => {}
         }
@@ -379,6 +393,8 @@ impl Pair {
             Effect::Announce { .. } => "announce".into(),
             Effect::Probe { address } => format!("probe {address}"),
             Effect::ReserveEpochs { below } => format!("reserve {below}"),
+            Effect::Remember(memory) => format!("remember {} voters", memory.current.voters.count()),
+            Effect::Reconfigured => "reconfigured".into(),
             Effect::Reply(CommandId(id), Ok(())) => format!("reply {id} done"),
             Effect::Reply(CommandId(id), Err(refusal)) => format!("reply {id} {refusal:?}"),
             Effect::Event(event) => match event.kind {
