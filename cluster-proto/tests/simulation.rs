@@ -276,6 +276,14 @@ fn reloads() {
     assert!(sum.reloads > 500 && sum.tenures > 300, "{sum:?}");
 }
 
+/// The last words of an earlier run arrive after the first of a later one, and must not take its place for good.
+#[test]
+fn late_words_of_an_earlier_run() {
+    if let Err(violation) = simulation::run(&Options::majority(2244, Profile::Reloads, 3, 0)) {
+        panic!("{violation}");
+    }
+}
+
 /// Voters that change without regard to those before elect two.
 #[test]
 fn a_naive_change_of_voters_is_caught() {

@@ -103,17 +103,19 @@ impl Memory {
         if new == self.current {
             return Ok(());
         }
-        match self.former {
+        // While the change is open, nothing rests on it yet: this node is as good as on the file before.
+        let before = match self.former {
             Some((former, Phase::Open)) if former == new => return Ok(()),
-            Some(_) => return Err(MembershipRefusal::Unsettled),
-            None => {}
-        }
+            Some((former, Phase::Open)) => former,
+            Some((_, Phase::Closed)) => return Err(MembershipRefusal::Unsettled),
+            None => self.current,
+        };
         let known = |voter| voter == settings.me || settings.peers.iter().any(|peer| peer.id == voter);
-        let staying = self.current.voters.iter().filter(|&voter| known(voter)).count();
-        if self.current.majority && staying <= self.current.voters.count() / 2 {
+        let staying = before.voters.iter().filter(|&voter| known(voter)).count();
+        if before.majority && staying <= before.voters.count() / 2 {
             return Err(MembershipRefusal::TooFewStay);
         }
-        let added = new.voters.iter().filter(|&voter| !self.current.voters.contains(voter)).count();
+        let added = new.voters.iter().filter(|&voter| !before.voters.contains(voter)).count();
         if new.majority && added > new.voters.count() / 2 {
             return Err(MembershipRefusal::TooManyNew);
         }
@@ -252,6 +254,12 @@ impl Membership {
 }
 
 impl Core {
+    /// What this node must not forget over a restart, whether it is on disk already or not.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.membership.memory()
+    }
+
     /// Takes the steps of a change of voters, and has written what must not be forgotten.
     pub(super) fn membership_timers(&mut self, now: Time, out: &mut Effects) {
         let dead_after = self.settings.timing.dead_after;
@@ -332,6 +340,13 @@ impl Core {
         }
     }
 
+    /// A change that some node may rely on already has to be gone through with.
+    pub(super) fn may_change_its_mind(&self, settings: &Settings) -> Result<(), MembershipRefusal> {
+        let other = self.membership.current != VoterSet::of(settings) && self.membership.former.is_some();
+        let relied_on = self.peers.iter().any(|peer| peer.alive && self.membership.is_past(&peer.membership));
+        if other && relied_on { Err(MembershipRefusal::Unsettled) } else { Ok(()) }
+    }
+
     /// Goes over to the voters of a configuration that was admitted.
     pub(super) fn change_voters(&mut self, now: Time, settings: &Settings, out: &mut Effects) {
         let new = VoterSet::of(settings);
@@ -339,9 +354,9 @@ impl Core {
         if new == membership.current {
             return;
         }
-        let back = membership.former.is_some_and(|former| former.set == new);
-        let before = Before { set: membership.current, hash: membership.current_hash, phase: Phase::Open };
-        membership.former = (!back).then_some(before);
+        let current = Before { set: membership.current, hash: membership.current_hash, phase: Phase::Open };
+        let before = membership.former.unwrap_or(current);
+        membership.former = Some(before).filter(|before| before.set != new);
         membership.current = new;
         membership.current_hash = new.hash();
         membership.fresh = false;

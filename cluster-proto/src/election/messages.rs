@@ -17,7 +17,7 @@ impl Core {
         let Some(message) = self.admit(path, bytes) else { return };
         let header = message.header;
         let echoed = header.echo == Some(self.incarnation);
-        match self.peers[path.peer].weigh(header.incarnation, echoed) {
+        match self.peers[path.peer].weigh(&header, echoed) {
             Belief::OldRun => self.dropped.old_incarnation += 1,
             Belief::Unproven => {
                 self.dropped.unproven += 1;
@@ -26,7 +26,7 @@ impl Core {
                 }
             }
             Belief::NewRun => {
-                self.peers[path.peer].begin_run(header.incarnation);
+                self.peers[path.peer].begin_run(now, header.incarnation);
                 self.news = true;
                 self.believed(now, path, &message, out);
             }

@@ -17,6 +17,8 @@ const RETIRED_RUNS: usize = 1024;
 pub(super) struct PeerState {
     /// The run that is believed: it has echoed ours.
     pub(super) incarnation: Option<Incarnation>,
+    /// When that run was first believed.
+    run_began: Time,
     retired: Vec<Incarnation>,
     /// Number of its newest heartbeat, that of its first part.
     newest: Option<u64>,
@@ -105,6 +107,7 @@ impl PeerState {
     pub(super) fn new(now: Time, paths: &[crate::settings::Path], groups: usize) -> Self {
         Self {
             incarnation: None,
+            run_began: now,
             retired: Vec::with_capacity(RETIRED_RUNS),
             newest: None,
             parts_heard: 0,
@@ -137,8 +140,13 @@ impl PeerState {
         }
     }
 
-    /// Weighs a message of run `incarnation` that may have echoed ours.
-    pub(super) fn weigh(&self, incarnation: Incarnation, echoed: bool) -> Belief {
+    /// Weighs a message that may have echoed our run. A run takes the place of the one that is believed only if it has heard
+    /// what we sent since: the last words of an earlier one may be long on their way.
+    pub(super) fn weigh(&self, header: &Header, echoed: bool) -> Belief {
+        let Header { incarnation, echo_sent, .. } = *header;
+        let echoed = echoed
+            && (self.incarnation.is_none_or(|known| known == incarnation)
+                || echo_sent > self.run_began.as_nanos());
         if echoed && self.incarnation == Some(incarnation) {
             Belief::Known
         } else if self.retired.contains(&incarnation) {
@@ -151,7 +159,8 @@ impl PeerState {
     }
 
     /// Believes a new run and forgets what the last one said.
-    pub(super) fn begin_run(&mut self, incarnation: Incarnation) {
+    pub(super) fn begin_run(&mut self, now: Time, incarnation: Incarnation) {
+        self.run_began = now;
         if let Some(old) = self.incarnation.replace(incarnation) {
             if self.retired.len() == RETIRED_RUNS {
                 self.retired.remove(0);

@@ -25,7 +25,8 @@ struct Moves {
 impl Core {
     /// Goes over to new settings, or refuses them and changes nothing.
     pub(super) fn reconfigure(&mut self, now: Time, id: CommandId, new: Settings, out: &mut Effects) {
-        if let Err(refusal) = self.membership.memory().admits(&new) {
+        let admitted = self.membership.memory().admits(&new).and_then(|()| self.may_change_its_mind(&new));
+        if let Err(refusal) = admitted {
             out.list.push(Effect::Reply(id, Err(Refusal::Membership(refusal))));
             return;
         }

@@ -56,7 +56,7 @@ pub(super) fn draw_troubles(
         troubles.extend(draw_torn_between(random, options, (from, until), dead, beat).into_iter().flatten());
     }
     if options.profile == Profile::Reloads {
-        troubles.extend(draw_reloads(random, options, (from, until), beat));
+        troubles.extend(draw_reloads(random, options, (from, until)));
     }
     troubles.sort_by_key(|trouble| trouble.at);
     troubles
@@ -126,13 +126,8 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
     }
 }
 
-/// Every node reads each new file at some time, or tries to; and once more when all is well.
-fn draw_reloads(
-    random: &mut Random,
-    options: &Options,
-    (from, until): (TrueTime, TrueTime),
-    beat: u64,
-) -> Vec<Trouble> {
+/// Every node reads new files at some time, or tries to.
+fn draw_reloads(random: &mut Random, options: &Options, (from, until): (TrueTime, TrueTime)) -> Vec<Trouble> {
     let mut reloads = Vec::new();
     let mut begin = from;
     for _ in 0..4 {
@@ -142,12 +137,6 @@ fn draw_reloads(
             reloads.push(Trouble { at: at.min(until), lasts: 1, what: What::Reload { node, back } });
         }
         begin += (until - from) / 4;
-    }
-    for turn in 1..8 {
-        for node in 0..options.hosts() {
-            let at = until + turn * 8 * beat + random.between(0, 4 * beat);
-            reloads.push(Trouble { at, lasts: 1, what: What::Reload { node, back: false } });
-        }
     }
     reloads
 }

@@ -164,6 +164,9 @@ fn describe_plan(plan: &Plan) -> Vec<String> {
         format!("{:?}", plan.quality),
         format!("{:?}", plan.driver),
     ];
+    if plan.files.len() > 1 {
+        faults.extend(plan.files.iter().zip(0..).map(|(file, number)| format!("file {number}: {file:?}")));
+    }
     faults.extend(plan.hosts.iter().map(|host| format!("{host:?}")));
     faults.extend(
         plan.groups.iter().map(|group| format!("prefers {:?}, failback {:?}", group.prefer, group.failback)),

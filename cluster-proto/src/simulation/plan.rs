@@ -21,6 +21,8 @@ pub(super) struct Plan {
     pub(super) quorum: Quorum,
     /// The files that nodes read one after the other; there is only one if they never reload.
     pub(super) files: Vec<File>,
+    /// Some nodes go back to earlier files when others have gone on: nobody can say then when somebody serves.
+    pub(super) turns_round: bool,
     pub(super) options: Options,
     pub(super) groups: Vec<Group>,
     pub(super) hosts: Vec<HostPlan>,
@@ -286,6 +288,7 @@ impl Plan {
             timing,
             quorum,
             files,
+            turns_round: options.profile == Profile::Reloads && options.seed % 3 == 2,
             options,
             groups,
             hosts,
@@ -365,7 +368,9 @@ fn draw_files(options: &Options, timing: Timing) -> Vec<File> {
         let next = some_voters(&mut random, options);
         let before = &files[files.len() - 1].votes;
         let new = before.iter().zip(&next).filter(|(before, next)| **next && !**before).count();
-        if new <= next.iter().filter(|&&votes| votes).count() / 2 {
+        // The way back is through all other files: whoever has voted by one of them alone cannot forget it.
+        let known = files.iter().any(|file| file.votes == next) && options.hosts() > 2;
+        if new <= next.iter().filter(|&&votes| votes).count() / 2 && !known {
             files.push(File { votes: next, timing: shorter(&mut random, timing) });
         }
     }

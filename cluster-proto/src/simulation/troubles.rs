@@ -1,6 +1,6 @@
 //! What goes wrong: each trouble's beginning and end, and the end of all of them.
 
-use crate::interface::{Command, CommandId, Link};
+use crate::interface::{Command, CommandId, Link, Phase, VoterSet};
 
 use super::check::Broken;
 use super::clock::{BootClock, MICROSECOND, MILLISECOND};
@@ -233,13 +233,25 @@ impl World<'_> {
     }
 
     /// A node goes over to its next file, or to the one before, if it may.
-    fn reload(&mut self, node: usize, back: bool) {
+    pub(super) fn reload(&mut self, node: usize, back: bool) {
         let host = &mut self.hosts[node];
         let naive = self.options.planted == Some(super::options::Planted::NaiveReload);
         let file = if back { host.file.checked_sub(1) } else { Some(host.file + 1) };
         let Some(file) = file.filter(|&file| file < self.plan.files.len()) else { return };
         let settings = self.plan.settings(node, file);
         let run = host.runs;
+        if !self.plan.turns_round {
+            // A careful operator goes one step at a time on every node, and takes back only what nobody can rely on.
+            let memory = host.daemon.as_ref().map_or(host.memory, |daemon| Some(daemon.core.memory()));
+            let has = VoterSet::of(&self.plan.settings(node, host.file));
+            let settled = memory.is_none_or(|memory| memory.former.is_none() && memory.current == has);
+            let change = memory.and_then(|memory| memory.former);
+            if !settled && !(back && change == Some((VoterSet::of(&settings), Phase::Open)))
+                || settled && back
+            {
+                return;
+            }
+        }
         if naive {
             host.file = file;
             host.memory = None;
@@ -311,6 +323,15 @@ impl World<'_> {
                 self.restart(node);
             }
             self.command(node, Command::Undrain);
+        }
+        if self.options.profile == Profile::Reloads {
+            let beat = u64::try_from(self.plan.timing.heartbeat.as_nanos()).unwrap_or(0);
+            for turn in 1..8 {
+                for node in 0..self.hosts.len() {
+                    let at = self.now + turn * 8 * beat + self.random.between(0, 4 * beat);
+                    self.schedule(at, Happening::Reloads(node));
+                }
+            }
         }
     }
 

@@ -88,6 +88,8 @@ pub(super) enum Happening {
     Begins(usize),
     Ends(usize),
     Heals,
+    /// An operator sees to it that the node reads the newest file.
+    Reloads(usize),
     Deadline,
     /// Nothing has gone wrong, or right, since that change.
     Quiet {
@@ -250,6 +252,7 @@ impl<'a> World<'a> {
             Happening::Begins(place) => self.trouble(place, true)?,
             Happening::Ends(place) => self.trouble(place, false)?,
             Happening::Heals => self.heals(),
+            Happening::Reloads(node) => self.reload(node, false),
             Happening::Deadline => self.survivor_serves()?,
             Happening::Quiet { change } => self.quiet(change)?,
         }
