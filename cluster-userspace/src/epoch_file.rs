@@ -88,21 +88,28 @@ impl EpochFile {
     /// # Errors
     /// It cannot be written; the old number stays.
     pub fn write(&self, below: u64) -> Result<(), EpochFileError> {
-        let next = self.path.with_extension("next");
-        let failed =
-            |attempt, path: &Path, source| EpochFileError::Io { attempt, path: path.to_owned(), source };
-        let written = File::create(&next).and_then(|mut file| {
-            file.write_all(format!("{below}\n").as_bytes())?;
-            file.sync_all()
-        });
-        written.map_err(|source| failed("write", &next, source))?;
-        fs::rename(&next, &self.path).map_err(|source| failed("replace", &self.path, source))?;
-        // The rename itself is on disk once the directory is.
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
-        File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|source| failed("sync", directory, source))
+        replace_durably(&self.path, &format!("{below}\n"))
     }
+}
+
+/// Replaces what a file holds, and returns once that is on disk.
+///
+/// # Errors
+/// It cannot be written; what was there stays.
+pub(crate) fn replace_durably(path: &Path, text: &str) -> Result<(), EpochFileError> {
+    let next = path.with_extension("next");
+    let failed = |attempt, path: &Path, source| EpochFileError::Io { attempt, path: path.to_owned(), source };
+    let written = File::create(&next).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
+    written.map_err(|source| failed("write", &next, source))?;
+    fs::rename(&next, path).map_err(|source| failed("replace", path, source))?;
+    // The rename itself is on disk once the directory is.
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| failed("sync", directory, source))
 }
 
 #[cfg(test)]

@@ -6,4 +6,5 @@ pub mod daemon;
 pub mod dataplane;
 pub mod driver;
 pub mod epoch_file;
+pub mod memory_file;
 pub mod network;

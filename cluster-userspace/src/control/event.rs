@@ -1,6 +1,8 @@
 //! One event as the socket tells it: a sequence number, three clocks' worth of "when", a kind, and that kind's fields.
 
-use cluster_proto::{Cause, EventKind, GroupIndex, NodeId, PathIndex, Role, ServiceHealth, Time, Timeline};
+use cluster_proto::{
+    Cause, EventKind, GroupIndex, NodeId, PathIndex, Phase, Role, ServiceHealth, Time, Timeline,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Local;
@@ -219,6 +221,19 @@ impl EventBody {
                 Self { peer: peer(id), duration_us: Some(micros(gap)), ..Self::kind("margin_low") }
             }
             EventKind::SettingsDiffer(id) => Self { peer: peer(id), ..Self::kind("settings_differ") },
+            EventKind::SettingsAgree(id) => Self { peer: peer(id), ..Self::kind("settings_agree") },
+            EventKind::Voters(phase) => Self::told(
+                "voters",
+                match phase {
+                    Some(Phase::Open) => {
+                        "the voters are being changed: a lease takes a majority of the former and of the new ones"
+                    }
+                    Some(Phase::Closed) => {
+                        "the voters are being changed: nobody is elected by the former ones alone any more"
+                    }
+                    None => "no change of the voters is under way any more",
+                },
+            ),
         }
     }
 
@@ -268,6 +283,7 @@ pub fn cause_name(cause: Cause) -> &'static str {
         Cause::Address => "address",
         Cause::Lapse => "lapse",
         Cause::OtherHolder => "other_holder",
+        Cause::Reload => "reload",
     }
 }
 

@@ -160,6 +160,7 @@ impl From<Refusal> for ControlError {
             Refusal::Answered => ErrorCode::Answered,
             Refusal::Busy => ErrorCode::Busy,
             Refusal::Superseded => ErrorCode::Superseded,
+            Refusal::Membership(_) => ErrorCode::BadConfiguration,
         };
         Self::new(code, refusal.to_string())
     }
@@ -205,6 +206,8 @@ pub enum ErrorCode {
     Busy,
     /// A newer command or a stop took its place.
     Superseded,
+    /// The configuration cannot be gone over to; the one in use is unchanged.
+    BadConfiguration,
     /// The daemon did not carry it out in time; whether it still will is unknown.
     Timeout,
     /// The daemon is starting or stopping.

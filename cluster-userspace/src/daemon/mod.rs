@@ -27,7 +27,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use cluster_proto::{Command, CommandId, EventKind, Incarnation, Settings, Time};
+use cluster_proto::{Command, CommandId, EventKind, Incarnation, Memory, Settings, Time};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -37,7 +37,8 @@ use crate::control::{Call, ControlSocket, EventBody, EventLog};
 use crate::driver::mailbox::{DaemonEnd, Order, Shown, Task};
 use crate::driver::wake::Wake;
 use crate::driver::{clock, heartbeat_loop};
-use crate::epoch_file::EpochFile;
+use crate::epoch_file::{EpochFile, EpochFileError};
+use crate::memory_file::{MemoryFile, MemoryFileError};
 
 use answers::{Answers, Counted};
 use node::SharedPlane;
@@ -141,7 +142,8 @@ struct Daemon {
     /// How the XDP program is attached, for people.
     xdp: &'static str,
     inbox: Inbox,
-    reservations: mpsc::Sender<Reservation>,
+    memory: MemoryFile,
+    written: mpsc::Sender<Written>,
     counts: mpsc::Sender<Counted>,
 }
 
@@ -151,12 +153,18 @@ struct Inbox {
     calls: mpsc::Receiver<Call>,
     /// Counters that a client has asked for, read by a task of their own.
     counts: mpsc::Receiver<Counted>,
-    /// Reservations written by a blocking task, with their outcome.
-    reservations: mpsc::Receiver<Reservation>,
+    /// Files written by a blocking task.
+    written: mpsc::Receiver<Written>,
 }
 
-/// A counter, and whether all below it are on disk.
-type Reservation = Result<u64, String>;
+/// What a blocking task has written to disk, or could not.
+#[derive(Debug)]
+enum Written {
+    /// All counters below this are reserved.
+    Epochs(Result<u64, EpochFileError>),
+    /// What must not be forgotten is on disk.
+    Memory(Result<(), MemoryFileError>),
+}
 
 /// What the start of every daemon has got ready before its heartbeat thread.
 struct Prepared {
@@ -165,6 +173,7 @@ struct Prepared {
     started: Time,
     mailbox: DaemonEnd,
     epochs: EpochFile,
+    memory: MemoryFile,
     events: EventLog,
 }
 
@@ -177,7 +186,7 @@ impl Prepared {
 
     /// Starts the heartbeat thread, and gives the way by which calls reach the daemon.
     fn begin(self, setup: heartbeat_loop::Setup) -> anyhow::Result<(Daemon, mpsc::Sender<Call>)> {
-        let Self { settings, local, started, mailbox, epochs, events } = self;
+        let Self { settings, local, started, mailbox, epochs, memory, events } = self;
         let wake = Wake::new(mailbox.wake_daemon()).context("cannot wait for the heartbeat thread")?;
         let (thread, granted) = heartbeat_loop::spawn(setup).with_context(|| {
             format!("cannot open the heartbeat sockets on UDP port {} (is it in use?)", local.port)
@@ -191,7 +200,7 @@ impl Prepared {
         let room = Shown::with_room(settings.groups.len(), settings.peers.len(), paths_in_all);
         let answers = Answers::new(warnings, granted.whole(), room);
         let (calls_in, calls) = mpsc::channel(QUEUE);
-        let (reservations_in, reservations) = mpsc::channel(QUEUE);
+        let (written_in, written) = mpsc::channel(QUEUE);
         let (counts_in, counts) = mpsc::channel(QUEUE);
         let daemon = Daemon {
             settings,
@@ -204,8 +213,9 @@ impl Prepared {
             answers,
             plane: None,
             xdp: "none",
-            inbox: Inbox { wake, calls, counts, reservations },
-            reservations: reservations_in,
+            inbox: Inbox { wake, calls, counts, written },
+            memory,
+            written: written_in,
             counts: counts_in,
         };
         let (kind, name) = (daemon.local.kind().name(), daemon.local.node.as_str());
@@ -224,7 +234,7 @@ impl Daemon {
             }
             Some(call) = self.inbox.calls.recv() => self.call(call),
             Some(counted) = self.inbox.counts.recv() => self.counted(counted),
-            Some(reservation) = self.inbox.reservations.recv() => self.reserved(reservation),
+            Some(written) = self.inbox.written.recv() => self.written(written),
         }
         Ok(())
     }
@@ -258,7 +268,14 @@ impl Daemon {
         }
         while let Some(task) = self.mailbox.task() {
             match task {
-                Task::ReserveEpochs(below) => self.reserve(below),
+                Task::ReserveEpochs(below) => {
+                    let epochs = self.epochs.clone();
+                    self.write(move || Written::Epochs(epochs.write(below).map(|()| below)));
+                }
+                Task::Remember(memory) => {
+                    let file = self.memory.clone();
+                    self.write(move || Written::Memory(file.write(&memory)));
+                }
                 Task::Reply(id, outcome) => self.answers.reply(id, outcome),
                 Task::Shown(shown) => self.shown(shown),
                 Task::Close(socket) => drop(tokio::task::spawn_blocking(move || drop(socket))),
@@ -266,25 +283,28 @@ impl Daemon {
         }
     }
 
-    fn reserve(&self, below: u64) {
-        let epochs = self.epochs.clone();
-        let outcomes = self.reservations.clone();
-        tokio::task::spawn_blocking(move || {
-            let outcome = epochs.write(below).map(|()| below).map_err(|error| error.to_string());
-            // The loop is gone only when the daemon stops.
-            let _ = outcomes.blocking_send(outcome);
-        });
+    /// Has a file written on a thread of its own; the outcome comes back as a report.
+    fn write(&self, work: impl FnOnce() -> Written + Send + 'static) {
+        let outcomes = self.written.clone();
+        // The loop is gone only when the daemon stops.
+        drop(tokio::task::spawn_blocking(move || drop(outcomes.blocking_send(work()))));
     }
 
-    fn reserved(&mut self, reservation: Reservation) {
-        match reservation {
-            Ok(below) => self.order(Order::EpochsReserved(below)),
-            Err(why) => {
-                // The core tells it as an event; the reason is for the log.
+    /// The core tells a failure as an event; the reason is for the log.
+    fn written(&mut self, written: Written) {
+        let order = match written {
+            Written::Epochs(Ok(below)) => Order::EpochsReserved(below),
+            Written::Epochs(Err(why)) => {
                 tracing::error!("{why}");
-                self.order(Order::ReservationFailed);
+                Order::ReservationFailed
             }
-        }
+            Written::Memory(Ok(())) => Order::Remembered,
+            Written::Memory(Err(why)) => {
+                tracing::error!("{why}; this node votes for nobody until it is written");
+                Order::NotRemembered
+            }
+        };
+        self.order(order);
     }
 
     fn order(&mut self, order: Order) {
@@ -334,6 +354,17 @@ fn join(thread: JoinHandle<()>) {
     if thread.join().is_err() {
         tracing::error!("the heartbeat thread had panicked");
     }
+}
+
+/// What this node must not have forgotten; whether its voters may become those of the configuration.
+fn remembered(file: &MemoryFile, settings: &Settings) -> anyhow::Result<Option<Memory>> {
+    let memory = file.read()?;
+    if let Some(memory) = &memory {
+        memory.admits(settings).context(
+            "the voters in the configuration cannot take the place of those this node ran with before",
+        )?;
+    }
+    Ok(memory)
 }
 
 fn incarnation() -> anyhow::Result<Incarnation> {

@@ -9,12 +9,13 @@ use tokio::sync::mpsc;
 
 use super::node::{Node, SharedPlane};
 use super::watch::Watch;
-use super::{Front, Prepared, QUEUE, incarnation};
+use super::{Front, Prepared, QUEUE, incarnation, remembered};
 use crate::config::{HostKind, Local, Service, Warning, XdpMode, same_network};
 use crate::control::{ControlSocket, EventBody, EventLog};
 use crate::dataplane::{self, DataPlane, DataPlaneError, GroupVips, MapsWere, XdpPreference};
 use crate::driver::{address_thread, clock, heartbeat_loop, mailbox};
 use crate::epoch_file::EpochFile;
+use crate::memory_file::MemoryFile;
 use crate::network::addresses::Addresses;
 use crate::network::links::{InterfaceAddress, LinkMonitor};
 use crate::network::packet_socket::ArpSocket;
@@ -29,6 +30,8 @@ pub(super) async fn start(
     dataplane::missing_capabilities()?;
     let epochs = EpochFile::open(&local.state_dir)?;
     let reserved_epochs = epochs.read()?;
+    let memory_file = MemoryFile::new(&local.state_dir);
+    let memory = remembered(&memory_file, &settings)?;
     let addresses = Addresses::new(&local.state_dir).context("cannot reach the kernel's address tables")?;
     refuse_foreign_vips(&addresses, &settings).await?;
 
@@ -81,10 +84,18 @@ pub(super) async fn start(
         address_thread::spawn(addresses.record(), vips, daemon_end.wake_thread(), reports_in)
             .context("cannot start the address thread")?;
     watch.publish(&address_thread.state);
-    let prepared = Prepared { settings, local, started, mailbox: daemon_end, epochs, events };
+    let prepared =
+        Prepared { settings, local, started, mailbox: daemon_end, epochs, memory: memory_file, events };
     let setup = heartbeat_loop::Setup {
         settings: prepared.settings.clone(),
-        start: Start { now: clock::now(), incarnation: incarnation()?, reserved_epochs, adopted, link },
+        start: Start {
+            now: clock::now(),
+            incarnation: incarnation()?,
+            reserved_epochs,
+            memory,
+            adopted,
+            link,
+        },
         paths: prepared.paths(),
         serving: Some(heartbeat_loop::Serving { leases, slots, addresses: jobs }),
         service_address,

@@ -6,11 +6,12 @@ use cluster_proto::{Link, Settings, Start, Time};
 use nix::fcntl::Flock;
 use tokio::time::MissedTickBehavior;
 
-use super::{Asked, CHORES, Daemon, Front, Prepared, Signals, incarnation, join};
+use super::{Asked, CHORES, Daemon, Front, Prepared, Signals, incarnation, join, remembered};
 use crate::config::Local;
 use crate::control::{ControlSocket, EventLog};
 use crate::driver::{clock, heartbeat_loop, mailbox};
 use crate::epoch_file::EpochFile;
+use crate::memory_file::MemoryFile;
 
 /// A running witness.
 pub(super) struct Witness {
@@ -25,16 +26,20 @@ pub(super) fn start(settings: Settings, local: Local, started: Time) -> anyhow::
     // Two of one name would promise the same group to two nodes. A node has the lock of its pins for that.
     let lock = epochs.lock()?;
     let reserved_epochs = epochs.read()?;
+    let memory_file = MemoryFile::new(&local.state_dir);
+    let memory = remembered(&memory_file, &settings)?;
     let control = ControlSocket::bind(&local.socket)?;
     let (thread_end, mailbox) = mailbox::mailbox().context("cannot make the heartbeat thread's mailbox")?;
     let events = EventLog::new();
-    let prepared = Prepared { settings, local, started, mailbox, epochs, events: events.clone() };
+    let prepared =
+        Prepared { settings, local, started, mailbox, epochs, memory: memory_file, events: events.clone() };
     let setup = heartbeat_loop::Setup {
         settings: prepared.settings.clone(),
         start: Start {
             now: clock::now(),
             incarnation: incarnation()?,
             reserved_epochs,
+            memory,
             adopted: Vec::new(),
             link: Link::Gone,
         },

@@ -85,6 +85,8 @@ struct HeartbeatLoop {
     addresses_refused: Vec<GroupIndex>,
     /// Likewise a reservation.
     reservation_refused: bool,
+    /// Likewise what must not be forgotten.
+    memory_refused: bool,
     stopping: bool,
 }
 
@@ -107,6 +109,7 @@ impl HeartbeatLoop {
             announcements: vec![0; groups],
             addresses_refused: Vec::with_capacity(groups),
             reservation_refused: false,
+            memory_refused: false,
             stopping: false,
             core: Core::new(settings, &start),
         })
@@ -210,6 +213,8 @@ impl HeartbeatLoop {
                 Order::AddressFailed(group) => self.handle(Input::AddressFailed(group)),
                 Order::EpochsReserved(below) => self.handle(Input::EpochsReserved(below)),
                 Order::ReservationFailed => self.handle(Input::ReservationFailed),
+                Order::Remembered => self.handle(Input::Remembered),
+                Order::NotRemembered => self.handle(Input::NotRemembered),
                 Order::Served(addresses, count) => {
                     self.handle(Input::Served(&addresses[..count.min(addresses.len())]));
                 }
@@ -272,6 +277,8 @@ impl HeartbeatLoop {
                 }
             }
             Effect::ReserveEpochs { below } => self.task(Task::ReserveEpochs(below)),
+            Effect::Remember(memory) => self.task(Task::Remember(memory)),
+            Effect::Reconfigured => {}
             Effect::Reply(id, outcome) => self.task(Task::Reply(id, outcome)),
             Effect::Event(event) => {
                 if !self.mailbox.event(event) {
@@ -302,8 +309,10 @@ impl HeartbeatLoop {
     fn task(&mut self, task: Task) {
         if let Err(task) = self.mailbox.task(task) {
             self.counters.tasks_lost += 1;
-            if matches!(task, Task::ReserveEpochs(_)) {
-                self.reservation_refused = true;
+            match task {
+                Task::ReserveEpochs(_) => self.reservation_refused = true,
+                Task::Remember(_) => self.memory_refused = true,
+                Task::Reply(..) | Task::Shown(_) | Task::Close(_) => {}
             }
         }
     }
@@ -325,6 +334,9 @@ impl HeartbeatLoop {
         }
         if std::mem::take(&mut self.reservation_refused) {
             self.handle(Input::ReservationFailed);
+        }
+        if std::mem::take(&mut self.memory_refused) {
+            self.handle(Input::NotRemembered);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_proto::{Command, CommandId, Event, GroupIndex, Link, Mac, Refusal, Snapshot};
+use cluster_proto::{Command, CommandId, Event, GroupIndex, Link, Mac, Memory, Refusal, Snapshot};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rtrb::{Consumer, Producer, RingBuffer};
 
@@ -31,6 +31,10 @@ pub enum Order {
     EpochsReserved(u64),
     /// They are not.
     ReservationFailed,
+    /// What must not be forgotten is on disk.
+    Remembered,
+    /// It is not.
+    NotRemembered,
     /// Addresses served lately: so many of the array, newest first.
     Served([Ipv4Addr; SERVED], usize),
     /// An operator's command.
@@ -46,6 +50,8 @@ pub enum Order {
 pub enum Task {
     /// Write to disk that counters below this are used, and answer.
     ReserveEpochs(u64),
+    /// Write to disk what must not be forgotten, and answer.
+    Remember(Memory),
     /// The outcome of a command.
     Reply(CommandId, Result<(), Refusal>),
     /// The state that was asked for.
