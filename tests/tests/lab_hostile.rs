@@ -248,7 +248,11 @@ fn strike_with_everything(
     }
     let bytes = flipped(84..87);
     strike("bits flipped in the counts", &bytes, &[("dropped_malformed", bytes.len() as u64)])?;
-    for places in [3..4, 16..84, 88..good.len()] {
+    // One part of one: no other part is possible, and not every number of parts.
+    let bytes = flipped(112..114);
+    strike("bits flipped in the parts", &bytes, &[("dropped_forged", 4), ("dropped_malformed", 12)])?;
+    // The states between them may end up in an impossible order.
+    for places in [3..4, 16..84, 104..112, 114..good.len()] {
         let bytes = flipped(places);
         strike("bits flipped", &bytes, &[("dropped_forged", bytes.len() as u64)])?;
     }

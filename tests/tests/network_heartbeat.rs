@@ -234,7 +234,7 @@ fn looks_right(bytes: &[u8]) -> bool {
     let version = bytes[0] == 1 || (bytes[0] > 1 && bytes[1] <= 1);
     let node = bytes[6..8] == PEER.node.0.to_be_bytes();
     let cluster = bytes[8..16] == PEER.cluster.0.to_be_bytes();
-    length && version && node && cluster && [1, 2].contains(&bytes[2]) && bytes[87] == PEER.path
+    length && version && node && cluster && [1, 2, 3].contains(&bytes[2]) && bytes[87] == PEER.path
 }
 
 #[test]

@@ -180,6 +180,7 @@ fn large_simulation(seconds: u64) -> anyhow::Result<String> {
         nodes: Some(32),
         witnesses: None,
         non_voters: 23,
+        groups: None,
         quorum: None,
         // A cluster of this size takes long; so it is at least done.
         heartbeats: Some(30),
