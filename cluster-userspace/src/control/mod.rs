@@ -23,4 +23,6 @@ pub use event_log::{EventBatch, EventLog, KEPT_EVENTS};
 pub use request::{Answer, ControlError, ErrorCode, MAX_LINE_BYTES, Request};
 pub use server::{BindError, Call, ControlSocket, MAX_CLIENTS, Reply};
 pub use stats::{GroupStats, LoopStats, Stats};
-pub use status::{DatagramsDropped, GroupStatus, Observation, PathStatus, PeerStatus, QuorumStatus, Status};
+pub use status::{
+    DatagramsDropped, GroupStatus, Observation, PathStatus, PeerStatus, QuorumStatus, Status, VotersChange,
+};

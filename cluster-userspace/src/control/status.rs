@@ -1,6 +1,6 @@
 //! `status`: what this node knows of itself, its groups and its peers.
 
-use cluster_proto::{Dropped, NodeId, Quorum, Role, Settings, Snapshot, Time};
+use cluster_proto::{Dropped, NodeId, Phase, Quorum, Role, Settings, Snapshot, Time};
 use serde::{Deserialize, Serialize};
 
 use super::event::{cause_name, role_name, service_name};
@@ -143,6 +143,18 @@ pub struct QuorumStatus {
     /// Whether a holder here renews its lease without its peer.
     #[serde(default)]
     pub alone: bool,
+    /// A change of the voters that is not through yet; null otherwise.
+    #[serde(default)]
+    pub change: Option<VotersChange>,
+}
+
+/// A change of the voters that is not through yet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VotersChange {
+    /// Who voted before: names, or ids of those that are no longer in the file.
+    pub from: Vec<String>,
+    /// `open`: some node may not have the new file yet; `closed`: the others have to take note.
+    pub phase: String,
 }
 
 /// Datagrams without effect, by kind.
@@ -247,6 +259,18 @@ impl Status {
                 reachable: heard + usize::from(settings.voter),
                 needed: (settings.quorum == Quorum::Majority).then_some(voters / 2 + 1),
                 alone: snapshot.alone,
+                change: snapshot.change.map(|(from, phase)| VotersChange {
+                    from: from
+                        .voters
+                        .iter()
+                        .map(|id| local.node_name(id).map_or_else(|| id.0.to_string(), str::to_owned))
+                        .collect(),
+                    phase: match phase {
+                        Phase::Open => "open",
+                        Phase::Closed => "closed",
+                    }
+                    .to_owned(),
+                }),
             },
             warnings: warnings.to_vec(),
             protection: Protection::of(settings, local),
