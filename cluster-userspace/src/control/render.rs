@@ -69,6 +69,17 @@ pub fn status(status: &Status, paint: Paint) -> String {
         quorum.voters,
         quorum.needed.map_or_else(String::new, |needed| format!(", {needed} needed"))
     );
+    if let Some(change) = &quorum.change {
+        let from = change.from.join(", ");
+        let behind: Vec<&str> =
+            status.peers.iter().filter(|peer| !peer.same_settings).map(|peer| peer.name.as_str()).collect();
+        let waiting = match &behind[..] {
+            [] => String::new(),
+            behind => format!("; other files on {}", behind.join(", ")),
+        };
+        let what = format!("voters are being changed ({}), before: {from}{waiting}", change.phase);
+        _ = writeln!(text, "{}", paint.apply(Style::Attention, &what));
+    }
     if status.drained {
         _ = writeln!(
             text,
@@ -287,6 +298,7 @@ pub fn occurrence(event: &EventRecord, paint: Paint) -> String {
             Style::Attention,
             format!("{peer} was not heard for {lasted}, more than half of dead_after, and came back"),
         ),
+        "settings_agree" => (Style::Good, format!("{peer} has this host's nodes and timings in its file")),
         "settings_differ" => (Style::Attention, format!("{peer} has other nodes or timings in its file")),
         "missed" => (Style::Attention, format!("{} events were missed", body.count.unwrap_or(0))),
         // The daemon's own, and those of a newer daemon.

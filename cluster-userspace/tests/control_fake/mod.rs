@@ -177,6 +177,8 @@ pub(crate) fn snapshot(lease_until: Time) -> Snapshot {
         drained: false,
         alone: false,
         service: None,
+        change: None,
+        lease: Duration::from_millis(40),
         dropped: Dropped::default(),
     }
 }
