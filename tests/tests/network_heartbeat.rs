@@ -376,13 +376,16 @@ fn signed_message() -> Vec<u8> {
     let Ok(wire::Message { header, .. }) = wire::Message::parse(&{
         let mut bytes = message(b"");
         bytes[16] = 1;
+        // One part of one.
+        bytes[113] = 1;
         bytes
     }) else {
         panic!("an empty message")
     };
     let mut bytes = Vec::new();
     let key = wire::Authenticator::new(&cluster_proto::Key([7; 32]));
-    wire::emit(&mut bytes, &header, [], [], &[Ipv4Addr::LOCALHOST], &key);
+    let content = wire::Content { served: &[Ipv4Addr::LOCALHOST], ..wire::Content::default() };
+    wire::emit(&mut bytes, &header, content, &key);
     bytes
 }
 
