@@ -243,7 +243,7 @@ impl Membership {
     }
 
     /// What is to be written now, if anything.
-    fn to_remember(&mut self, now: Time) -> Option<Memory> {
+    fn unwritten(&mut self, now: Time) -> Option<Memory> {
         let memory = self.memory();
         if self.asked.is_some() || now < self.retry || self.durable == Some(memory) {
             return None;
@@ -287,7 +287,7 @@ impl Core {
 
     /// Has written what must not be forgotten, if it is not on disk.
     pub(super) fn write_memory(&mut self, now: Time, out: &mut Effects) {
-        if let Some(memory) = self.membership.to_remember(now) {
+        if let Some(memory) = self.membership.unwritten(now) {
             out.list.push(Effect::Remember(memory));
         }
     }

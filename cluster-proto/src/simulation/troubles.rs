@@ -246,9 +246,8 @@ impl World<'_> {
             let has = VoterSet::of(&self.plan.settings(node, host.file));
             let settled = memory.is_none_or(|memory| memory.former.is_none() && memory.current == has);
             let change = memory.and_then(|memory| memory.former);
-            if !settled && !(back && change == Some((VoterSet::of(&settings), Phase::Open)))
-                || settled && back
-            {
+            let may = if back { change == Some((VoterSet::of(&settings), Phase::Open)) } else { settled };
+            if !may {
                 return;
             }
         }
