@@ -242,7 +242,9 @@ fn strike_with_everything(
     };
     // Byte 0 is the newest version: 0 is too old, and all others reach down to ours.
     strike("bits flipped in the version", &flipped(0..2), &[("dropped_forged", 15), ("filtered", 1)])?;
-    for places in [2..3, 4..6, 6..8, 8..16, 87..88] {
+    // A heartbeat with one of its bits flipped is an introduction.
+    strike("bits flipped in the kind", &flipped(2..3), &[("dropped_forged", 1), ("filtered", 7)])?;
+    for places in [4..6, 6..8, 8..16, 87..88] {
         let bytes = flipped(places);
         strike("bits flipped in what is filtered", &bytes, &[("filtered", bytes.len() as u64)])?;
     }
