@@ -11,7 +11,9 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use cluster_proto::Time;
-use cluster_userspace::control::{EventBody, GroupStats, LoopStats, Reply, Request, Stats, TimelineMicros};
+use cluster_userspace::control::{
+    EventBody, GroupStats, LoopStats, PeerStats, Reply, Request, Stats, TimelineMicros,
+};
 use control_fake::{Daemon, Directory, NOW, sensible, status};
 use serde_json::{Value, json};
 
@@ -45,11 +47,11 @@ node a, clusterd 0.1.0, up 1 s
 interface eth0, XDP native
 quorum off, 2 of 2 voters reachable
 
-GROUP  ROLE    HOLDER  EPOCH  LEASE    SINCE   CAUSE     VIPS
-web    active  a       7.1    38.2 ms  991 ms  election  10.77.0.100
+GROUP  ROLE    HOLDER  EPOCH  LEASE    LAPSES  SINCE   CAUSE     VIPS
+web    active  a       7.1    38.2 ms  0       991 ms  election  10.77.0.100
 
-PEER  STATE  LAST HEARD  PATH                    LINK     STATE  RTT      LOST
-b     alive  3.1 ms      10.78.0.1 -> 10.78.0.2  private  up     0.21 ms  0
+PEER  STATE  LAST HEARD  WORST GAP  MARGIN   PATH                    LINK     STATE  RTT      LOST
+b     alive  3.1 ms      12.0 ms    38.0 ms  10.78.0.1 -> 10.78.0.2  private  up     0.21 ms  0
 
 datagrams dropped: 3 forged
 
@@ -257,6 +259,16 @@ fn stats_for_people() {
                 name: "web".to_owned(),
                 packets: counters(&[("arp_answered", 12), ("ipv4_passed", 123_456)]),
                 announcements: 5,
+                lapses: 1,
+            }],
+            peers: vec![PeerStats {
+                name: "b".to_owned(),
+                worst_gap_ms: 12.0,
+                recent_gap_ms: 11.0,
+                margin_ms: Some(38.0),
+                low_margins: 0,
+                rtt_us: Some(210),
+                lost: 3,
             }],
             heartbeats: counters(&[("received", 1000), ("sent", 1001)]),
             heartbeat_loop: LoopStats {
@@ -272,10 +284,14 @@ GROUP  PACKETS             COUNT
 web    arp_answered        12
        ipv4_passed         123456
        announcements_sent  5
+       lease_lapses        1
 
 HEARTBEATS  COUNT
 received    1000
 sent        1001
+
+PEER  WORST GAP  LATELY   MARGIN   LOW MARGINS  RTT      LOST
+b     12.0 ms    11.0 ms  38.0 ms  0            0.21 ms  3
 
 heartbeat loop: real-time, 7 wakeups, at worst 0.25 ms late, 0 socket overflows
 ";

@@ -274,7 +274,8 @@ impl<'d> Witness<'d> {
             std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let keys = format!("key_file = \"cluster.key\"\nstate_dir = \"{}\"", state.display());
-        let text = GOOD.replace("key_file = \"cluster.key\"", &keys) + WITNESS;
+        let cpu = format!("cpu = {}\n", own_cpus().last().unwrap());
+        let text = GOOD.replace("key_file = \"cluster.key\"", &keys) + WITNESS + &cpu;
         let config = directory.config(&text);
         let mut command = Command::new("unshare");
         let user = format!("--reuid={NOBODY}");
@@ -304,6 +305,17 @@ impl<'d> Witness<'d> {
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap()
+    }
+
+    /// The processors on which its heartbeat thread may run, as the kernel writes them.
+    fn heartbeat_cpus(&self) -> String {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        let read = |task: &fs::DirEntry, file: &str| fs::read_to_string(task.path().join(file)).unwrap();
+        let mut tasks = tasks.map(Result::unwrap);
+        let heartbeat = tasks.find(|task| read(task, "comm").trim() == "heartbeat").unwrap();
+        let status = read(&heartbeat, "status");
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+        list.trim().to_owned()
     }
 
     fn stop(&mut self) -> std::process::ExitStatus {
@@ -351,6 +363,10 @@ fn a_witness_runs_without_any_privilege() {
     );
     assert_eq!(result["peers"][0]["kind"], "node");
 
+    let cpu = *own_cpus().last().unwrap();
+    assert_eq!(result["cpu"], cpu);
+    assert_eq!(witness.heartbeat_cpus(), cpu.to_string());
+
     for request in [
         r#"{"cmd":"promote","group":"web"}"#,
         r#"{"cmd":"demote","group":"web","force":true}"#,
@@ -375,6 +391,38 @@ fn a_witness_runs_without_any_privilege() {
     // Its epochs are kept like a node's.
     let epochs = fs::read_to_string(directory.0.join("state/usage/w/epochs")).unwrap();
     assert!(epochs.trim().parse::<u64>().unwrap() > 0, "{epochs}");
+}
+
+/// The processors this test may run on.
+fn own_cpus() -> Vec<usize> {
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap();
+    (0..nix::sched::CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap()).collect()
+}
+
+#[test]
+fn a_processor_that_is_not_there_is_refused_on_the_host_that_lacks_it() {
+    let directory = Directory::new();
+    let absent = (0..nix::sched::CpuSet::count())
+        .rev()
+        .find(|cpu| !Path::new(&format!("/sys/devices/system/cpu/cpu{cpu}")).exists())
+        .unwrap();
+    let config = directory.config(&GOOD.replace("name = \"b\"", &format!("name = \"b\"\ncpu = {absent}")));
+    let (code, said) = told(&check(&config, "b"));
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains(&format!("cpu = {absent} of node \"b\": this host has no CPU {absent}")), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert_eq!(told(&check(&config, "a")).0, 0, "it is another node's");
+
+    let (allowed, withheld) = match own_cpus()[..] {
+        [.., other, last] => (other, last),
+        _ => return eprintln!("SKIPPED a processor that is withheld: this process may use only one"),
+    };
+    let config = directory.config(&GOOD.replace("name = \"b\"", &format!("name = \"b\"\ncpu = {withheld}")));
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", &allowed.to_string(), CLUSTERD, "--node", "b", "--check", "--config"]);
+    let (code, said) = told(&command.arg(&config).output().unwrap());
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains(&format!("may not use CPU {withheld} of this host, only {allowed}")), "{said}");
 }
 
 #[test]

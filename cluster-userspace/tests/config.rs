@@ -944,3 +944,22 @@ fn two_nodes_and_a_witness_are_protected_from_a_partition() {
         assert_eq!(protects.contains("service link"), name == "a", "{protects}");
     }
 }
+
+#[test]
+fn a_node_or_witness_may_have_a_processor_of_its_own() {
+    let directory = Directory::new();
+    let with_cpu = |cpu: &str| {
+        format!(
+            "{}{WITNESS}cpu = {cpu}\n",
+            GOOD.replace("name = \"b\"", &format!("name = \"b\"\ncpu = {cpu}"))
+        )
+    };
+    let config = directory.parse(&with_cpu("3")).unwrap();
+    let cpu = |name: &str| config.settings(name).unwrap().1.cpu;
+    assert_eq!((cpu("a"), cpu("b"), cpu("w")), (None, Some(3), Some(3)));
+    for wrong in ["-1", "1024", "\"0\"", "[1]"] {
+        let errors = directory.errors(&with_cpu(wrong));
+        let keys: Vec<_> = errors.iter().map(|error| error.1.as_str()).collect();
+        assert_eq!(keys, ["node[1].cpu", "witness[0].cpu"], "{errors:#?}");
+    }
+}

@@ -16,9 +16,9 @@ use cluster_proto::{
 };
 use cluster_userspace::control::{
     BindError, Client, ClientError, ControlSocket, ErrorCode, EventBody, EventPath, EventRecord, KEPT_EVENTS,
-    MAX_CLIENTS, MAX_LINE_BYTES, Reply, Request, Status, TimelineMicros,
+    MAX_CLIENTS, MAX_LINE_BYTES, Observation, Reply, Request, Status, TimelineMicros,
 };
-use control_fake::{Daemon, Directory, NOW, example, exists, sensible, status, status_with_lease};
+use control_fake::{Daemon, Directory, NOW, example, exists, sensible, snapshot, status, status_with_lease};
 use nix::poll::{PollFd, PollFlags, poll};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -96,6 +96,47 @@ fn the_status_is_the_documented_one() {
     // And it reads back as it was.
     assert_eq!(operator(&daemon).status().unwrap(), status());
     daemon.stop();
+}
+
+/// How close heartbeats have come to the limit, and a peer that is too far away for the lease.
+#[test]
+fn margins_and_round_trips_are_shown_by_peer() {
+    let peer = &status().peers[0];
+    assert_eq!((peer.worst_gap_ms, peer.recent_gap_ms, peer.margin_ms), (12.0, 11.0, Some(38.0)));
+    assert_eq!((peer.low_margins, peer.rtt_us), (0, Some(210)));
+    assert_eq!(status().warnings.len(), 2);
+
+    let with_round_trip = |micros: u64, up: bool| {
+        let (settings, local) = example();
+        let mut seen = snapshot(NOW);
+        seen.paths[0].round_trip = Some(Duration::from_micros(micros));
+        seen.paths[0].up = up;
+        let (now, started) = (NOW, NOW);
+        let observation = Observation {
+            settings: &settings,
+            local: &local,
+            snapshot: &seen,
+            now,
+            started,
+            xdp: "native",
+            warnings: &[],
+        };
+        Status::of(&observation)
+    };
+    // 40 ms are three heartbeats of 10 ms, and 10 ms.
+    assert_eq!(with_round_trip(10_000, true).warnings, <[&str; 0]>::default());
+    let far = with_round_trip(20_000, true);
+    let said = "lease = 40ms is too short for three heartbeats and the round trip to b, 20.0 ms: lapses are to be expected \
+                when its vote is needed; lease = \"70ms\" and dead_after = \"77ms\" would do";
+    assert_eq!(far.warnings, [said]);
+    let text =
+        cluster_userspace::control::render::status(&far, cluster_userspace::control::render::Paint::Plain);
+    assert!(text.contains(said) && text.contains("38.0 ms"), "{text}");
+    assert_eq!(
+        with_round_trip(20_000, false).warnings,
+        <[&str; 0]>::default(),
+        "what is down is not measured"
+    );
 }
 
 fn contains(found: &Value, wanted: &Value, at: &str) {
@@ -578,7 +619,8 @@ fn events_of_the_core_are_told_with_names() {
         (EventKind::ReservationFailed, json!({"kind":"reservation_failed"})),
         (
             EventKind::LeaseTooShort { peer: NodeId(2), round_trip: long },
-            json!({"kind":"lease_too_short","peer":"b","duration_us":1500}),
+            json!({"kind":"lease_too_short","peer":"b","duration_us":1500,
+                   "message":"lease = \"40ms\" and dead_after = \"50ms\" would do"}),
         ),
         (
             EventKind::MarginLow { peer: NodeId(2), gap: Duration::from_millis(30) },

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use cluster_userspace::config::Config;
 use cluster_userspace::daemon::{self, Cleaned};
+use cluster_userspace::driver::realtime;
 use tracing_subscriber::EnvFilter;
 
 /// Runs this host as a node or a witness of a virtual-IP cluster.
@@ -69,6 +70,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(cpu) = local.cpu.filter(|_| !arguments.cleanup)
+        && let Err(why) = realtime::check_cpu(cpu)
+    {
+        eprintln!("{}: cpu = {cpu} of {} \"{node}\": {why}", arguments.config.display(), local.kind());
+        return ExitCode::from(2);
+    }
     if arguments.check {
         for warning in &local.warnings {
             eprintln!("warning: {warning}");

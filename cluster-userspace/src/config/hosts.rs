@@ -62,6 +62,8 @@ pub(super) struct Host {
     pub(super) id: NodeId,
     pub(super) addresses: Vec<Ipv4Addr>,
     pub(super) port: u16,
+    /// The processor its heartbeat thread is bound to.
+    pub(super) cpu: Option<usize>,
     /// Whether its promises count.
     pub(super) voter: bool,
     /// `None` for a witness.
@@ -80,6 +82,8 @@ pub(super) struct Common<'d> {
     id: Option<NodeId>,
     addresses: Option<Vec<Ipv4Addr>>,
     port: Option<u16>,
+    /// The outer `None` is an error.
+    cpu: Option<Option<usize>>,
 }
 
 impl<'d> Common<'d> {
@@ -112,7 +116,12 @@ impl<'d> Common<'d> {
                 seen.id(id, &owner, section.at, &section.key_of("id"), findings).then_some(id)
             }),
         };
-        Self { name, id, addresses, port }
+        let cpu = match section.item("cpu") {
+            // As many as the kernel's set of processors has (`CPU_SETSIZE`); whether the host has it, only it can tell.
+            Some(item) => item.integer(0, 1023, findings).map(|cpu| Some(cpu as usize)),
+            None => Some(None),
+        };
+        Self { name, id, addresses, port, cpu }
     }
 
     /// The host, if all of it is right.
@@ -122,6 +131,7 @@ impl<'d> Common<'d> {
             id: self.id?,
             addresses: self.addresses?,
             port: self.port?,
+            cpu: self.cpu?,
             voter: voter?,
             service,
         })

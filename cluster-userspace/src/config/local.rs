@@ -22,6 +22,10 @@ pub struct Local {
     pub service: Option<Service>,
     /// The UDP port this node's heartbeat sockets are bound to, on each of its addresses.
     pub port: u16,
+    /// The processor its heartbeat thread is bound to; any if `None`.
+    pub cpu: Option<usize>,
+    /// The timing rules' durations, for advice.
+    pub timing: Timing,
     /// Where this node of this cluster keeps its reserved epochs.
     pub state_dir: PathBuf,
     /// The control socket.
@@ -236,6 +240,8 @@ impl Config {
             node: me.name.clone(),
             service: me.service.clone(),
             port: me.port,
+            cpu: me.cpu,
+            timing: self.timing,
             state_dir: self.cluster.state_dir.join(&self.cluster.name).join(&me.name),
             socket: self.socket.clone(),
             peers: others().map(|other| local_peer(me, other)).collect(),

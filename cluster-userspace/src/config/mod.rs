@@ -6,7 +6,7 @@
 //!
 //! `document` finds keys and their lines, `values` reads single values, `cluster`, `nodes` and `groups` read the
 //! sections, `hosts` what nodes and witnesses have in common, `key_file` reads the shared secret, `local` derives one node's view, and `protection` says in words what
-//! that set-up protects from.
+//! that set-up protects from, `timing_advice` which timings would fit a network.
 //!
 //! What is not here: anything that needs the machine to be looked at (interfaces, addresses, kernel features); the
 //! daemon finds that out when it starts. Only the key file is read, because a daemon without it cannot start.
@@ -20,6 +20,7 @@ mod key_file;
 mod local;
 mod nodes;
 mod protection;
+mod timing_advice;
 mod values;
 
 use std::io::Read;
@@ -32,6 +33,7 @@ pub use groups::Vip;
 pub use hosts::{HostKind, Service, XdpMode};
 pub use local::{Local, LocalGroup, LocalPath, LocalPeer, UnknownNode, Warning};
 pub use protection::Protection;
+pub use timing_advice::{fitting_timings, lease_is_too_short};
 pub use values::format_duration;
 pub(crate) use values::same_network;
 

@@ -89,7 +89,7 @@ pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> Nodes {
     }
     let witnesses = root.tables("witness", findings);
     for section in &witnesses {
-        section.refuse_unknown(&["name", "id", "addresses", "port"], &[], findings);
+        section.refuse_unknown(&["name", "id", "addresses", "port", "cpu"], &[], findings);
         let common = Common::read(section, HostKind::Witness, &mut seen, findings);
         nodes.witness_names.extend(common.name.map(str::to_owned));
         nodes.witnesses.push(common.host(Some(true), None));
@@ -130,7 +130,7 @@ fn refuse_voters(
 
 fn read_node(section: &Section<'_>, common: Common<'_>, findings: &mut Findings) -> Option<Host> {
     section.refuse_unknown(
-        &["name", "id", "interface", "addresses", "port", "xdp", "voter"],
+        &["name", "id", "interface", "addresses", "port", "xdp", "voter", "cpu"],
         &[("weight", "weights are"), ("spare", "spare nodes are"), ("max_groups", "limits on groups are")],
         findings,
     );

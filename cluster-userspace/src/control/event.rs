@@ -5,7 +5,7 @@ use cluster_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::config::Local;
+use crate::config::{Local, fitting_timings};
 
 /// An event with its place in the log.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
@@ -215,6 +215,7 @@ impl EventBody {
             EventKind::LeaseTooShort { peer: id, round_trip } => Self {
                 peer: peer(id),
                 duration_us: Some(micros(round_trip)),
+                message: Some(fitting_timings(&local.timing, round_trip)),
                 ..Self::kind("lease_too_short")
             },
             EventKind::MarginLow { peer: id, gap } => {

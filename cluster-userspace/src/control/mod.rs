@@ -14,7 +14,7 @@ pub mod render;
 mod request;
 mod server;
 mod stats;
-mod status;
+pub(crate) mod status;
 mod wall_clock;
 
 pub use client::{Client, ClientError, Follow};
@@ -22,7 +22,7 @@ pub use event::{EventBody, EventPath, EventRecord, TimelineMicros, cause_name, r
 pub use event_log::{EventBatch, EventLog, KEPT_EVENTS};
 pub use request::{Answer, ControlError, ErrorCode, MAX_LINE_BYTES, Request};
 pub use server::{BindError, Call, ControlSocket, MAX_CLIENTS, Reply};
-pub use stats::{GroupStats, LoopStats, Stats};
+pub use stats::{GroupStats, LoopStats, PeerStats, Stats};
 pub use status::{
     DatagramsDropped, GroupStatus, Observation, PathStatus, PeerStatus, QuorumStatus, Status, VotersChange,
 };

@@ -60,6 +60,9 @@ pub fn status(status: &Status, paint: Paint) -> String {
         Some("answered") => _ = write!(text, ", service link without heartbeats, but answered"),
         _ => {}
     }
+    if let Some(cpu) = status.cpu {
+        _ = write!(text, ", heartbeats on CPU {cpu}");
+    }
     let quorum = &status.quorum;
     _ = writeln!(
         text,
@@ -111,7 +114,8 @@ pub fn status(status: &Status, paint: Paint) -> String {
 }
 
 fn groups(status: &Status) -> Table {
-    let mut table = Table::new(&["GROUP", "ROLE", "HOLDER", "EPOCH", "LEASE", "SINCE", "CAUSE", "VIPS"]);
+    let mut table =
+        Table::new(&["GROUP", "ROLE", "HOLDER", "EPOCH", "LEASE", "LAPSES", "SINCE", "CAUSE", "VIPS"]);
     for group in &status.groups {
         let role = match group.role.as_str() {
             "active" => Style::Good,
@@ -130,6 +134,7 @@ fn groups(status: &Status) -> Table {
             (holder, holder_style),
             (group.epoch.clone().unwrap_or_else(|| "-".to_owned()), Style::Plain),
             (group.lease_ms.map_or_else(|| "-".to_owned(), millis), Style::Plain),
+            (group.lapses.to_string(), if group.lapses > 0 { Style::Attention } else { Style::Plain }),
             (duration(Duration::from_millis(group.since_ms)), Style::Plain),
             (cause, Style::Plain),
             (group.vips.join(" "), Style::Plain),
@@ -140,7 +145,18 @@ fn groups(status: &Status) -> Table {
 
 /// One line for each path; the peer itself stands in its first.
 fn peers(peers: &[PeerStatus]) -> Table {
-    let mut table = Table::new(&["PEER", "STATE", "LAST HEARD", "PATH", "LINK", "STATE", "RTT", "LOST"]);
+    let mut table = Table::new(&[
+        "PEER",
+        "STATE",
+        "LAST HEARD",
+        "WORST GAP",
+        "MARGIN",
+        "PATH",
+        "LINK",
+        "STATE",
+        "RTT",
+        "LOST",
+    ]);
     for peer in peers {
         let style = match peer.state.as_str() {
             "alive" => Style::Good,
@@ -150,15 +166,29 @@ fn peers(peers: &[PeerStatus]) -> Table {
         let heard = peer.last_heard_ms.map_or_else(|| "never".to_owned(), millis);
         let name =
             if peer.kind == "witness" { format!("{} (witness)", peer.name) } else { peer.name.clone() };
-        let mut first = [(name, Style::Heading), (peer.state.clone(), style), (heard, Style::Plain)];
+        let (gap, margin) = match peer.margin_ms {
+            Some(margin) => (millis(peer.worst_gap_ms), millis(margin)),
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+        // The worst gap is longer than half of what it may be.
+        let close = peer.margin_ms.is_some_and(|margin| margin < peer.worst_gap_ms);
+        let mut first = [
+            (name, Style::Heading),
+            (peer.state.clone(), style),
+            (heard, Style::Plain),
+            (gap, Style::Plain),
+            (margin, if close { Style::Attention } else { Style::Plain }),
+        ];
         for path in &peer.paths {
-            let [name, state, heard] =
+            let [name, state, heard, gap, margin] =
                 std::mem::replace(&mut first, std::array::from_fn(|_| Default::default()));
             let up = if path.state == "up" { Style::Good } else { Style::Bad };
             table.row([
                 name,
                 state,
                 heard,
+                gap,
+                margin,
                 (format!("{} -> {}", path.local, path.remote), Style::Plain),
                 (if path.service { "service" } else { "private" }.to_owned(), Style::Plain),
                 (path.state.clone(), up),
@@ -194,7 +224,10 @@ pub fn stats(stats: &Stats, paint: Paint) -> String {
     let mut table = Table::new(&["GROUP", "PACKETS", "COUNT"]);
     for group in &stats.groups {
         let mut name = (group.name.clone(), Style::Heading);
-        let announced = [("announcements_sent".to_owned(), group.announcements)];
+        let announced = [
+            ("announcements_sent".to_owned(), group.announcements),
+            ("lease_lapses".to_owned(), group.lapses),
+        ];
         let counters =
             group.packets.iter().map(|(verdict, count)| (verdict.clone(), *count)).chain(announced);
         for (verdict, count) in counters {
@@ -212,6 +245,21 @@ pub fn stats(stats: &Stats, paint: Paint) -> String {
         table.row([(kind.clone(), Style::Plain), (count.to_string(), Style::Plain)]);
     }
     text.push_str(&table.text(paint));
+    let mut table = Table::new(&["PEER", "WORST GAP", "LATELY", "MARGIN", "LOW MARGINS", "RTT", "LOST"]);
+    for peer in &stats.peers {
+        table.row([
+            (peer.name.clone(), Style::Heading),
+            (millis(peer.worst_gap_ms), Style::Plain),
+            (millis(peer.recent_gap_ms), Style::Plain),
+            (peer.margin_ms.map_or_else(|| "-".to_owned(), millis), Style::Plain),
+            (peer.low_margins.to_string(), Style::Plain),
+            (peer.rtt_us.map_or_else(|| "-".to_owned(), |rtt| millis(rtt as f64 / 1000.0)), Style::Plain),
+            (peer.lost.to_string(), Style::Plain),
+        ]);
+    }
+    if !stats.peers.is_empty() {
+        _ = write!(text, "\n{}", table.text(paint));
+    }
     let of = &stats.heartbeat_loop;
     let realtime = if of.realtime { "real-time" } else { "not real-time" };
     _ = writeln!(
@@ -291,7 +339,9 @@ pub fn occurrence(event: &EventRecord, paint: Paint) -> String {
         "lease_too_short" => (
             Style::Attention,
             format!(
-                "the lease is too short for a round trip of {lasted} to {peer}; lapses are to be expected"
+                "the lease is too short for a round trip of {lasted} to {peer}: lapses are to be expected when its vote \
+                 is needed{}",
+                body.message.as_ref().map_or_else(String::new, |fitting| format!("; {fitting}"))
             ),
         ),
         "margin_low" => (

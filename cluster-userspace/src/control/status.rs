@@ -4,7 +4,7 @@ use cluster_proto::{Dropped, NodeId, Phase, Quorum, Role, Settings, Snapshot, Ti
 use serde::{Deserialize, Serialize};
 
 use super::event::{cause_name, role_name, service_name};
-use crate::config::{Local, Protection};
+use crate::config::{Local, Protection, fitting_timings, format_duration, lease_is_too_short};
 
 /// The answer to `status`. Fields may be added.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct Status {
     /// The interface where clients reach the VIPs; empty on a witness.
     #[serde(default)]
     pub interface: String,
+    /// The processor to which the heartbeat thread is bound; null if to none.
+    #[serde(default)]
+    pub cpu: Option<usize>,
     /// What is known of that link beyond its carrier: `unjudged`, `answered` or `cut`.
     #[serde(default)]
     pub service: Option<String>,
@@ -100,9 +103,21 @@ pub struct PeerStatus {
     /// Whether its votes count already: `dead_after` has passed since its start.
     #[serde(default)]
     pub voting: bool,
-    /// The longest gap between two of its heartbeats while it was alive.
+    /// The longest gap between two of its messages while it was alive.
     #[serde(default)]
     pub worst_gap_ms: f64,
+    /// The longest of the last minute or two.
+    #[serde(default)]
+    pub recent_gap_ms: f64,
+    /// `dead_after` less the worst gap; null if it was never heard.
+    #[serde(default)]
+    pub margin_ms: Option<f64>,
+    /// How many gaps were longer than half of `dead_after`.
+    #[serde(default)]
+    pub low_margins: u64,
+    /// The longest of its paths' newest round trips; null before the first, or without a path that is up.
+    #[serde(default)]
+    pub rtt_us: Option<u64>,
     /// Whether its nodes and timings are ours.
     #[serde(default)]
     pub same_settings: bool,
@@ -243,6 +258,7 @@ impl Status {
             xdp: xdp.to_owned(),
             drained: snapshot.drained,
             interface: local.service.as_ref().map_or_else(String::new, |service| service.interface.clone()),
+            cpu: local.cpu,
             service: snapshot
                 .service
                 .filter(|_| local.service.is_some())
@@ -272,7 +288,7 @@ impl Status {
                     .to_owned(),
                 }),
             },
-            warnings: warnings.to_vec(),
+            warnings: warnings.iter().cloned().chain(short_leases(observation)).collect(),
             protection: Protection::of(settings, local),
             datagrams_dropped: snapshot.dropped.into(),
         }
@@ -318,7 +334,7 @@ fn peers(observation: &Observation<'_>) -> Vec<PeerStatus> {
             local: ends.local.ip().to_string(),
             remote: ends.remote.ip().to_string(),
             state: if view.up { "up" } else { "down" }.to_owned(),
-            rtt_us: view.round_trip.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            rtt_us: view.round_trip.map(whole_micros),
             lost: view.lost,
             service,
         })
@@ -337,6 +353,10 @@ fn peers(observation: &Observation<'_>) -> Vec<PeerStatus> {
             voter: settings.peers.get(index).is_some_and(|peer| peer.voter),
             voting: view.voting,
             worst_gap_ms: millis(view.worst_gap),
+            recent_gap_ms: millis(view.recent_gap),
+            margin_ms: margin(view, local),
+            low_margins: view.low_margins,
+            rtt_us: round_trip(snapshot, index).map(whole_micros),
             same_settings: view.same_settings,
             paths: snapshot.paths.iter().filter(|view| view.path.peer == index).filter_map(path).collect(),
         }
@@ -344,9 +364,42 @@ fn peers(observation: &Observation<'_>) -> Vec<PeerStatus> {
     snapshot.peers.iter().zip(&local.peers).enumerate().map(peer).collect()
 }
 
+/// Peers so far away that the lease has no room for a round trip to them.
+fn short_leases(observation: &Observation<'_>) -> impl Iterator<Item = String> {
+    let Observation { local, snapshot, .. } = *observation;
+    local.peers.iter().enumerate().filter_map(|(index, peer)| {
+        let round_trip = round_trip(snapshot, index)?;
+        lease_is_too_short(&local.timing, round_trip).then(|| {
+            format!(
+                "lease = {} is too short for three heartbeats and the round trip to {}, {:.1} ms: lapses are to be \
+                 expected when its vote is needed; {}",
+                format_duration(local.timing.lease),
+                peer.name,
+                millis(round_trip),
+                fitting_timings(&local.timing, round_trip)
+            )
+        })
+    })
+}
+
+/// The longest of the round trips of a peer's paths that are up: a vote may come by any of them.
+pub(crate) fn round_trip(snapshot: &Snapshot, peer: usize) -> Option<std::time::Duration> {
+    let paths = snapshot.paths.iter().filter(|view| view.path.peer == peer && view.up);
+    paths.filter_map(|view| view.round_trip).max()
+}
+
+/// How far the worst gap stayed from `dead_after`.
+pub(crate) fn margin(view: &cluster_proto::PeerView, local: &Local) -> Option<f64> {
+    view.last_heard.map(|_| millis(local.timing.dead_after.saturating_sub(view.worst_gap)))
+}
+
 /// Milliseconds to three places: a microsecond is as fine as anything here is measured.
-fn millis(duration: std::time::Duration) -> f64 {
+pub(crate) fn millis(duration: std::time::Duration) -> f64 {
     duration.as_micros() as f64 / 1_000.0
+}
+
+pub(crate) fn whole_micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn whole_millis(duration: std::time::Duration) -> u64 {

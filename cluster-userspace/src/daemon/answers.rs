@@ -7,7 +7,8 @@ use cluster_proto::{Command, CommandId, GroupIndex, Refusal};
 use super::Daemon;
 use crate::config::HostKind;
 use crate::control::{
-    Call, ControlError, ErrorCode, GroupStats, LoopStats, Observation, Reply, Request, Stats, Status,
+    Call, ControlError, ErrorCode, GroupStats, LoopStats, Observation, PeerStats, Reply, Request, Stats,
+    Status, status,
 };
 use crate::dataplane::{GroupCount, Verdict};
 use crate::driver::clock;
@@ -185,6 +186,7 @@ impl Daemon {
                     .map(|verdict| (verdict.name().to_owned(), of(verdict)))
                     .collect(),
                 announcements: shown.announcements.get(index).copied().unwrap_or(0),
+                lapses: shown.snapshot.groups.get(index).map_or(0, |view| view.lapses),
             }
         });
         let heartbeats = [
@@ -210,8 +212,22 @@ impl Daemon {
             ("dropped_old_incarnation", dropped.old_incarnation),
             ("dropped_unproven", dropped.unproven),
         ];
+        let snapshot = &shown.snapshot;
+        let peers = self.local.peers.iter().zip(&snapshot.peers).enumerate().map(|(index, (peer, view))| {
+            let paths = snapshot.paths.iter().filter(|path| path.path.peer == index);
+            PeerStats {
+                name: peer.name.clone(),
+                worst_gap_ms: status::millis(view.worst_gap),
+                recent_gap_ms: status::millis(view.recent_gap),
+                margin_ms: status::margin(view, &self.local),
+                low_margins: view.low_margins,
+                rtt_us: status::round_trip(snapshot, index).map(status::whole_micros),
+                lost: paths.map(|path| path.lost).sum(),
+            }
+        });
         Stats {
             groups: groups.collect(),
+            peers: peers.collect(),
             heartbeats: heartbeats.into_iter().chain(dropped).map(|(name, n)| (name.to_owned(), n)).collect(),
             heartbeat_loop: LoopStats {
                 realtime: self.answers.realtime,

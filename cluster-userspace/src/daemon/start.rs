@@ -97,6 +97,7 @@ pub(super) async fn start(
             link,
         },
         paths: prepared.paths(),
+        cpu: prepared.local.cpu,
         serving: Some(heartbeat_loop::Serving { leases, slots, addresses: jobs }),
         service_address,
         arp,

@@ -44,6 +44,7 @@ pub(super) fn start(settings: Settings, local: Local, started: Time) -> anyhow::
             link: Link::Gone,
         },
         paths: prepared.paths(),
+        cpu: prepared.local.cpu,
         serving: None,
         service_address: None,
         arp: None,

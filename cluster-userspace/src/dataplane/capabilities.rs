@@ -6,6 +6,7 @@ use super::error::DataPlaneError;
 
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
+const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
@@ -24,10 +25,19 @@ pub struct MissingCapabilities {
 /// # Errors
 /// With those that are missing.
 pub fn missing_capabilities() -> Result<(), MissingCapabilities> {
-    // Without /proc nothing is known; the system calls themselves will tell.
-    let effective =
-        fs::read_to_string("/proc/self/status").ok().and_then(|status| effective_capabilities(&status));
-    missing_of(effective.unwrap_or(u64::MAX))
+    missing_of(own_capabilities())
+}
+
+/// Whether this process may lock memory beyond any limit.
+#[must_use]
+pub fn may_lock_memory() -> bool {
+    own_capabilities() & (1 << CAP_IPC_LOCK) != 0
+}
+
+/// Without /proc nothing is known; the system calls themselves will tell.
+fn own_capabilities() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").ok();
+    status.and_then(|status| effective_capabilities(&status)).unwrap_or(u64::MAX)
 }
 
 /// Checks everything about the process that would make the data plane fail or, worse, lie.

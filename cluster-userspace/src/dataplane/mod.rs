@@ -21,7 +21,7 @@ mod plane;
 mod slots;
 mod unsafe_shared_words;
 
-pub use capabilities::{MissingCapabilities, missing_capabilities};
+pub use capabilities::{MissingCapabilities, may_lock_memory, missing_capabilities};
 pub use cluster_common::Verdict;
 pub use error::DataPlaneError;
 pub use fence::{Fenced, Hook};

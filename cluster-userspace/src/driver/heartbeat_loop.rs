@@ -30,6 +30,8 @@ pub struct Setup {
     pub start: Start,
     /// The two ends of each path, peer by peer.
     pub paths: Vec<Vec<(SocketAddrV4, SocketAddrV4)>>,
+    /// The processor to which the thread is bound, if to one.
+    pub cpu: Option<usize>,
     /// What a node serves with; `None` for a witness, whose core never asks for any of it.
     pub serving: Option<Serving>,
     /// This node's own address on the service link, the sender of its requests there.
@@ -56,11 +58,12 @@ pub struct Serving {
 /// # Errors
 /// A heartbeat socket cannot be opened (the port is taken), or there can be no more threads.
 pub fn spawn(setup: Setup) -> io::Result<(JoinHandle<()>, Granted)> {
+    let cpu = setup.cpu;
     let mut heartbeat_loop = HeartbeatLoop::new(setup)?;
     let (granted_in, granted_out) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("heartbeat".to_owned()).spawn(move || {
         // The daemon waits for this before it does anything else.
-        let _ = granted_in.send(realtime::request());
+        let _ = granted_in.send(realtime::request(cpu));
         heartbeat_loop.run();
     })?;
     let granted =
@@ -92,7 +95,7 @@ struct HeartbeatLoop {
 
 impl HeartbeatLoop {
     fn new(setup: Setup) -> io::Result<Self> {
-        let Setup { settings, start, paths, serving, service_address, arp, mailbox } = setup;
+        let Setup { settings, start, paths, cpu: _, serving, service_address, arp, mailbox } = setup;
         let sockets = PathSockets::open(&settings, &paths)?;
         let groups = settings.groups.len();
         Ok(Self {
