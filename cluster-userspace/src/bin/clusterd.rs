@@ -112,7 +112,7 @@ fn run(arguments: &Arguments, config: &Config, node: &str) -> anyhow::Result<()>
             }
             return Ok(());
         }
-        daemon::run(config, node, arguments.socket.as_deref()).await
+        daemon::run(config, &arguments.config, node, arguments.socket.as_deref()).await
     })
 }
 

@@ -42,7 +42,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(1);
 /// A request for the daemon, to be answered once.
 #[derive(Debug)]
 pub struct Call {
-    /// What is asked: never `events`, `reload` or `restart`, which the server answers itself.
+    /// What is asked: never `events` or `restart`, which the server answers itself.
     pub request: Request,
     reply: oneshot::Sender<Result<Reply, ControlError>>,
 }
@@ -372,7 +372,7 @@ impl Client {
                 let events = batch.events.iter().map(AsRef::as_ref).collect();
                 self.write(success(&EventList { events, missed: batch.missed })).await
             }
-            Request::Reload | Request::Restart => {
+            Request::Restart => {
                 let error = ControlError::new(ErrorCode::NotSupported, "this command is not supported yet");
                 self.write(failure(error)).await
             }

@@ -17,9 +17,13 @@ use crate::driver::mailbox::{Order, Shown};
 /// Requests that wait for their answers.
 pub(super) struct Answers {
     warnings: Vec<String>,
+    /// Those of them that the configuration is not to blame for.
+    of_start: Vec<String>,
     realtime: bool,
     next: u64,
     commands: HashMap<u64, Option<Call>>,
+    /// How commands of the daemon's own ended.
+    outcomes: HashMap<u64, Result<(), Refusal>>,
     /// Asked for the state, which is on its way.
     waiting: Vec<Waiting>,
     /// The memory that is lent to the heartbeat thread, when it is here.
@@ -35,9 +39,19 @@ enum Waiting {
 }
 
 impl Answers {
-    pub(super) fn new(warnings: Vec<String>, realtime: bool, room: Shown) -> Self {
+    pub(super) fn new(of_start: Vec<String>, realtime: bool, room: Shown) -> Self {
+        let warnings = Vec::new();
         let spare = Some(Box::new(room));
-        Self { warnings, realtime, next: 1, commands: HashMap::new(), waiting: Vec::new(), spare }
+        Self {
+            warnings,
+            of_start,
+            realtime,
+            next: 1,
+            commands: HashMap::new(),
+            outcomes: HashMap::new(),
+            waiting: Vec::new(),
+            spare,
+        }
     }
 
     /// An id for a command of the daemon's own.
@@ -59,9 +73,25 @@ impl Answers {
 
     /// The heartbeat thread has answered a command.
     pub(super) fn reply(&mut self, id: CommandId, outcome: Result<(), Refusal>) {
-        if let Some(Some(call)) = self.commands.remove(&id.0) {
-            call.answer(outcome.map(|()| Reply::Done {}).map_err(ControlError::from));
+        match self.commands.remove(&id.0) {
+            Some(Some(call)) => call.answer(outcome.map(|()| Reply::Done {}).map_err(ControlError::from)),
+            Some(None) => drop(self.outcomes.insert(id.0, outcome)),
+            None => {}
         }
+    }
+
+    /// How a command of the daemon's own ended, once.
+    pub(super) fn own_outcome(&mut self, id: CommandId) -> Option<Result<(), Refusal>> {
+        self.outcomes.remove(&id.0)
+    }
+
+    /// The configuration's warnings are these now; what the start had to say stays.
+    pub(super) fn warn(&mut self, configured: impl Iterator<Item = String>) {
+        let warnings: Vec<String> = configured.chain(self.of_start.iter().cloned()).collect();
+        for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        self.warnings = warnings;
     }
 }
 
@@ -83,7 +113,9 @@ impl Daemon {
             }
             Request::Drain { force } => Ok(Command::Drain { force: *force }),
             Request::Undrain => Ok(Command::Undrain),
-            Request::Events { .. } | Request::Reload | Request::Restart => {
+            // What serves has to take part in it, and takes it up next.
+            Request::Reload => return self.reloads.push(call),
+            Request::Events { .. } | Request::Restart => {
                 Err(ControlError::new(ErrorCode::NotSupported, "not supported yet"))
             }
         };
@@ -151,6 +183,11 @@ impl Daemon {
 
     /// The state has come: everyone who waits for it is answered from it.
     pub(super) fn shown(&mut self, shown: Box<Shown>) {
+        self.switch(shown.generation);
+        if shown.generation != self.generation {
+            // In terms of the configuration before this one.
+            return self.order(Order::Show(shown));
+        }
         for waiting in std::mem::take(&mut self.answers.waiting) {
             match waiting {
                 Waiting::Status(call) => call.answer(Ok(Reply::Status(Box::new(self.status(&shown))))),

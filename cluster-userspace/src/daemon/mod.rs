@@ -7,6 +7,7 @@
 //! | `start.rs` | the start of a node: what is opened in which order, and what can be adopted |
 //! | `watch.rs` | a node's service interface, other interfaces and the VIPs on them |
 //! | `witness.rs` | the start and the loop of a witness |
+//! | `reload.rs` | going over to another configuration |
 //! | `answers.rs` | the control socket's requests |
 //! | `cleanup.rs` | removing what a dead daemon has left |
 //!
@@ -15,13 +16,13 @@
 mod answers;
 mod cleanup;
 mod node;
+mod reload;
 mod start;
 mod watch;
 mod witness;
 
 pub use cleanup::{Cleaned, cleanup};
 
-use std::net::SocketAddrV4;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -35,6 +36,7 @@ use crate::config::{Config, HostKind, Local};
 use crate::control::render::{self, Paint};
 use crate::control::{Call, ControlSocket, EventBody, EventLog};
 use crate::driver::mailbox::{DaemonEnd, Order, Shown, Task};
+use crate::driver::path_sockets::PathEnds;
 use crate::driver::wake::Wake;
 use crate::driver::{clock, heartbeat_loop};
 use crate::epoch_file::{EpochFile, EpochFileError};
@@ -42,6 +44,7 @@ use crate::memory_file::{MemoryFile, MemoryFileError};
 
 use answers::{Answers, Counted};
 use node::SharedPlane;
+use reload::{Coming, Source};
 
 /// How long the heartbeat thread may take to resign before the stop goes on without it. It resigns within two seconds
 /// even if nobody takes over.
@@ -56,20 +59,21 @@ const CHORES: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// Something needed cannot be opened, or a part of the daemon has failed while it ran.
-pub async fn run(config: &Config, node: &str, socket: Option<&Path>) -> anyhow::Result<()> {
+pub async fn run(config: &Config, file: &Path, node: &str, socket: Option<&Path>) -> anyhow::Result<()> {
     let signals = Signals::new()?;
     let started = clock::now();
     let (settings, mut local) = config.settings(node)?;
     if let Some(socket) = socket {
         socket.clone_into(&mut local.socket);
     }
+    let source = Source { file: file.to_owned(), node: node.to_owned(), socket: socket.map(Path::to_owned) };
     match local.service.clone() {
         Some(service) => {
-            let (node, front) = start::start(settings, local, service, started).await?;
+            let (node, front) = start::start(settings, local, service, source, started).await?;
             front.serve(node.attend(signals)).await
         }
         None => {
-            let (witness, front) = witness::start(settings, local, started)?;
+            let (witness, front) = witness::start(settings, local, source, started)?;
             front.serve(witness.attend(signals)).await
         }
     }
@@ -131,6 +135,13 @@ impl Signals {
 struct Daemon {
     settings: Settings,
     local: Local,
+    source: Source,
+    /// How many configurations there were before this one.
+    generation: u32,
+    /// The next one, until the heartbeat thread speaks in its terms.
+    coming: Option<Coming>,
+    /// Clients that wait for a reload.
+    reloads: Vec<Call>,
     started: Time,
     mailbox: DaemonEnd,
     thread: JoinHandle<()>,
@@ -170,6 +181,7 @@ enum Written {
 struct Prepared {
     settings: Settings,
     local: Local,
+    source: Source,
     started: Time,
     mailbox: DaemonEnd,
     epochs: EpochFile,
@@ -178,33 +190,28 @@ struct Prepared {
 }
 
 impl Prepared {
-    /// The two ends of each path, peer by peer.
-    fn paths(&self) -> Vec<Vec<(SocketAddrV4, SocketAddrV4)>> {
-        let peers = self.local.peers.iter();
-        peers.map(|peer| peer.paths.iter().map(|path| (path.local, path.remote)).collect()).collect()
-    }
-
     /// Starts the heartbeat thread, and gives the way by which calls reach the daemon.
     fn begin(self, setup: heartbeat_loop::Setup) -> anyhow::Result<(Daemon, mpsc::Sender<Call>)> {
-        let Self { settings, local, started, mailbox, epochs, memory, events } = self;
+        let Self { settings, local, source, started, mailbox, epochs, memory, events } = self;
         let wake = Wake::new(mailbox.wake_daemon()).context("cannot wait for the heartbeat thread")?;
         let (thread, granted) = heartbeat_loop::spawn(setup).with_context(|| {
             format!("cannot open the heartbeat sockets on UDP port {} (is it in use?)", local.port)
         })?;
-        let mut warnings: Vec<String> = local.warnings.iter().map(ToString::to_string).collect();
-        warnings.extend(granted.warning());
-        for warning in &warnings {
-            tracing::warn!("{warning}");
-        }
+        let of_start = Vec::from_iter(granted.warning());
         let paths_in_all = settings.peers.iter().map(|peer| peer.paths.len()).sum();
         let room = Shown::with_room(settings.groups.len(), settings.peers.len(), paths_in_all);
-        let answers = Answers::new(warnings, granted.whole(), room);
+        let mut answers = Answers::new(of_start, granted.whole(), room);
+        answers.warn(local.warnings.iter().map(ToString::to_string));
         let (calls_in, calls) = mpsc::channel(QUEUE);
         let (written_in, written) = mpsc::channel(QUEUE);
         let (counts_in, counts) = mpsc::channel(QUEUE);
         let daemon = Daemon {
             settings,
             local,
+            source,
+            generation: 0,
+            coming: None,
+            reloads: Vec::new(),
             started,
             mailbox,
             thread,
@@ -247,13 +254,10 @@ impl Daemon {
         Ok(())
     }
 
-    fn refuse_reload(&self) {
-        self.tell("reload_refused", "reload is not supported yet; the configuration in use is unchanged");
-    }
-
     /// Everything the heartbeat thread has for the daemon.
     fn take_tasks(&mut self) {
-        while let Some(event) = self.mailbox.event() {
+        while let Some((generation, event)) = self.mailbox.event() {
+            self.switch(generation);
             // A witness has no role that could change.
             let is_role = matches!(event.kind, EventKind::Transition { .. });
             if is_role && self.local.kind() == HostKind::Witness {
@@ -279,6 +283,7 @@ impl Daemon {
                 Task::Reply(id, outcome) => self.answers.reply(id, outcome),
                 Task::Shown(shown) => self.shown(shown),
                 Task::Close(socket) => drop(tokio::task::spawn_blocking(move || drop(socket))),
+                Task::CloseAll(sockets) => drop(tokio::task::spawn_blocking(move || drop(sockets))),
             }
         }
     }
@@ -347,6 +352,12 @@ impl Daemon {
             }
         }
     }
+}
+
+/// The two ends of each path, peer by peer.
+fn paths_of(local: &Local) -> PathEnds {
+    let peers = local.peers.iter();
+    peers.map(|peer| peer.paths.iter().map(|path| (path.local, path.remote)).collect()).collect()
 }
 
 /// Waits for a heartbeat thread that has been told to end.

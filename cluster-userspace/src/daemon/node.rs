@@ -6,10 +6,11 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::start::find_service_paths;
 use super::watch::Watch;
 use super::{Asked, CHORES, Daemon, Signals, join};
 use crate::config::Service;
-use crate::control::EventBody;
+use crate::control::{Call, ControlError, ErrorCode, EventBody};
 use crate::dataplane::DataPlane;
 use crate::driver::address_thread::{AddressReport, AddressThread};
 use crate::driver::mailbox::Order;
@@ -69,13 +70,31 @@ impl Node {
                 Some(report) = self.address_reports.recv() => self.address_report(report),
                 _ = chores.tick() => self.chores().await,
                 asked = signals.next() => match asked {
-                    Asked::Reload => self.daemon.refuse_reload(),
+                    Asked::Reload => self.reload(None).await,
                     Asked::Stop => break,
                 },
+            }
+            while let Some(call) = self.daemon.reloads.pop() {
+                self.reload(Some(call)).await;
             }
             self.daemon.check_thread()?;
         }
         self.stop().await
+    }
+
+    async fn reload(&mut self, asked: Option<Call>) {
+        let outcome = self.read_and_go_over().await;
+        self.daemon.reloaded(outcome, asked);
+    }
+
+    async fn read_and_go_over(&mut self) -> Result<String, ControlError> {
+        let (mut settings, mut local) = self.daemon.read_anew()?;
+        let own = self.tables.list().await.map_err(|error| {
+            let why = format!("cannot list the addresses of this host: {error}");
+            ControlError::new(ErrorCode::Internal, why)
+        })?;
+        let service_address = find_service_paths(&mut settings, &mut local, &own, self.watch.ifindex());
+        self.daemon.go_over(settings, local, service_address).await
     }
 
     /// Waits for something that may take the kernel long, and serves clients and the heartbeat thread meanwhile.

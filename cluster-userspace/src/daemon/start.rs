@@ -8,8 +8,9 @@ use cluster_proto::{GroupIndex, Link, Settings, Start, Time};
 use tokio::sync::mpsc;
 
 use super::node::{Node, SharedPlane};
+use super::reload::Source;
 use super::watch::Watch;
-use super::{Front, Prepared, QUEUE, incarnation, remembered};
+use super::{Front, Prepared, QUEUE, incarnation, paths_of, remembered};
 use crate::config::{HostKind, Local, Service, Warning, XdpMode, same_network};
 use crate::control::{ControlSocket, EventBody, EventLog};
 use crate::dataplane::{self, DataPlane, DataPlaneError, GroupVips, MapsWere, XdpPreference};
@@ -25,6 +26,7 @@ pub(super) async fn start(
     mut settings: Settings,
     mut local: Local,
     service: Service,
+    source: Source,
     started: Time,
 ) -> anyhow::Result<(Node, Front)> {
     dataplane::missing_capabilities()?;
@@ -84,8 +86,16 @@ pub(super) async fn start(
         address_thread::spawn(addresses.record(), vips, daemon_end.wake_thread(), reports_in)
             .context("cannot start the address thread")?;
     watch.publish(&address_thread.state);
-    let prepared =
-        Prepared { settings, local, started, mailbox: daemon_end, epochs, memory: memory_file, events };
+    let prepared = Prepared {
+        settings,
+        local,
+        source,
+        started,
+        mailbox: daemon_end,
+        epochs,
+        memory: memory_file,
+        events,
+    };
     let setup = heartbeat_loop::Setup {
         settings: prepared.settings.clone(),
         start: Start {
@@ -96,7 +106,7 @@ pub(super) async fn start(
             adopted,
             link,
         },
-        paths: prepared.paths(),
+        paths: paths_of(&prepared.local),
         cpu: prepared.local.cpu,
         serving: Some(heartbeat_loop::Serving { leases, slots, addresses: jobs }),
         service_address,
@@ -236,7 +246,7 @@ async fn service_interface(
 
 /// Marks the paths whose local address is on the service interface, which the configuration alone cannot tell. Returns
 /// this node's address there.
-fn find_service_paths(
+pub(super) fn find_service_paths(
     settings: &mut Settings,
     local: &mut Local,
     own: &[InterfaceAddress],

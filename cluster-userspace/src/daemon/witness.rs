@@ -6,9 +6,10 @@ use cluster_proto::{Link, Settings, Start, Time};
 use nix::fcntl::Flock;
 use tokio::time::MissedTickBehavior;
 
-use super::{Asked, CHORES, Daemon, Front, Prepared, Signals, incarnation, join, remembered};
+use super::reload::Source;
+use super::{Asked, CHORES, Daemon, Front, Prepared, Signals, incarnation, join, paths_of, remembered};
 use crate::config::Local;
-use crate::control::{ControlSocket, EventLog};
+use crate::control::{Call, ControlSocket, EventLog};
 use crate::driver::{clock, heartbeat_loop, mailbox};
 use crate::epoch_file::EpochFile;
 use crate::memory_file::MemoryFile;
@@ -21,7 +22,12 @@ pub(super) struct Witness {
 }
 
 /// Opens everything and starts the heartbeat thread.
-pub(super) fn start(settings: Settings, local: Local, started: Time) -> anyhow::Result<(Witness, Front)> {
+pub(super) fn start(
+    settings: Settings,
+    local: Local,
+    source: Source,
+    started: Time,
+) -> anyhow::Result<(Witness, Front)> {
     let epochs = EpochFile::open(&local.state_dir)?;
     // Two of one name would promise the same group to two nodes. A node has the lock of its pins for that.
     let lock = epochs.lock()?;
@@ -31,8 +37,16 @@ pub(super) fn start(settings: Settings, local: Local, started: Time) -> anyhow::
     let control = ControlSocket::bind(&local.socket)?;
     let (thread_end, mailbox) = mailbox::mailbox().context("cannot make the heartbeat thread's mailbox")?;
     let events = EventLog::new();
-    let prepared =
-        Prepared { settings, local, started, mailbox, epochs, memory: memory_file, events: events.clone() };
+    let prepared = Prepared {
+        settings,
+        local,
+        source,
+        started,
+        mailbox,
+        epochs,
+        memory: memory_file,
+        events: events.clone(),
+    };
     let setup = heartbeat_loop::Setup {
         settings: prepared.settings.clone(),
         start: Start {
@@ -43,7 +57,7 @@ pub(super) fn start(settings: Settings, local: Local, started: Time) -> anyhow::
             adopted: Vec::new(),
             link: Link::Gone,
         },
-        paths: prepared.paths(),
+        paths: paths_of(&prepared.local),
         cpu: prepared.local.cpu,
         serving: None,
         service_address: None,
@@ -64,9 +78,12 @@ impl Witness {
                 // Nobody else says that the heartbeat thread has ended.
                 _ = chores.tick() => {}
                 asked = signals.next() => match asked {
-                    Asked::Reload => self.daemon.refuse_reload(),
+                    Asked::Reload => self.reload(None).await,
                     Asked::Stop => break,
                 },
+            }
+            while let Some(call) = self.daemon.reloads.pop() {
+                self.reload(Some(call)).await;
             }
             self.daemon.check_thread()?;
         }
@@ -78,5 +95,13 @@ impl Witness {
         }
         tracing::info!("stopped");
         Ok(())
+    }
+
+    async fn reload(&mut self, asked: Option<Call>) {
+        let outcome = match self.daemon.read_anew() {
+            Ok((settings, local)) => self.daemon.go_over(settings, local, None).await,
+            Err(error) => Err(error),
+        };
+        self.daemon.reloaded(outcome, asked);
     }
 }

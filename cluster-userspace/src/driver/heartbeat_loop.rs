@@ -2,7 +2,7 @@
 //! says, in its order. It decides nothing, never waits for anything else, and allocates nothing while it runs.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use cluster_proto::{Core, Effect, Effects, GroupIndex, Input, Mac, PathIndex, Se
 
 use super::address_thread::{AddressJob, ThreadJobs};
 use super::clock;
-use super::mailbox::{LoopCounters, Order, Shown, Task, ThreadEnd, mac_of};
-use super::path_sockets::{Drain, PathSockets};
+use super::mailbox::{LoopCounters, Order, Reconfiguration, Shown, Task, ThreadEnd, mac_of};
+use super::path_sockets::{Drain, PathEnds, PathSockets, Replacement};
 use super::realtime::{self, Granted};
 use crate::dataplane::{GroupSlot, LeaseTable};
 use crate::network::arp::{self, Arp, Operation};
@@ -29,7 +29,7 @@ pub struct Setup {
     /// What else the core needs to start.
     pub start: Start,
     /// The two ends of each path, peer by peer.
-    pub paths: Vec<Vec<(SocketAddrV4, SocketAddrV4)>>,
+    pub paths: PathEnds,
     /// The processor to which the thread is bound, if to one.
     pub cpu: Option<usize>,
     /// What a node serves with; `None` for a witness, whose core never asks for any of it.
@@ -71,6 +71,14 @@ pub fn spawn(setup: Setup) -> io::Result<(JoinHandle<()>, Granted)> {
     Ok((thread, granted))
 }
 
+/// What another configuration changes here.
+struct Coming {
+    generation: u32,
+    sockets: Replacement,
+    service_address: Option<Ipv4Addr>,
+    dead_after: Duration,
+}
+
 struct HeartbeatLoop {
     core: Core,
     effects: Effects,
@@ -90,6 +98,9 @@ struct HeartbeatLoop {
     reservation_refused: bool,
     /// Likewise what must not be forgotten.
     memory_refused: bool,
+    generation: u32,
+    /// What to go over to when the core says so.
+    coming: Option<Coming>,
     stopping: bool,
 }
 
@@ -113,6 +124,8 @@ impl HeartbeatLoop {
             addresses_refused: Vec::with_capacity(groups),
             reservation_refused: false,
             memory_refused: false,
+            generation: 0,
+            coming: None,
             stopping: false,
             core: Core::new(settings, &start),
         })
@@ -222,10 +235,36 @@ impl HeartbeatLoop {
                     self.handle(Input::Served(&addresses[..count.min(addresses.len())]));
                 }
                 Order::Command(id, command) => self.handle(Input::Command(id, command)),
+                Order::Reconfigure(reconfiguration) => self.reconfigure(*reconfiguration),
                 Order::Show(shown) => self.show(shown),
                 Order::Stop => self.stopping = true,
             }
         }
+    }
+
+    fn reconfigure(&mut self, reconfiguration: Reconfiguration) {
+        let Reconfiguration { id, generation, settings, sockets, service_address } = reconfiguration;
+        let dead_after = settings.timing.dead_after;
+        self.coming = Some(Coming { generation, sockets, service_address, dead_after });
+        self.handle(Input::Reconfigure(id, settings));
+        if let Some(refused) = self.coming.take() {
+            drop(refused);
+        }
+    }
+
+    /// From here on paths and peers are those of the configuration that was handed over.
+    fn take_over(&mut self) {
+        let Some(coming) = self.coming.take() else { return };
+        let Coming { generation, sockets, service_address, dead_after } = coming;
+        // What the kernel has dropped on those that go is counted before they do.
+        let (filtered, strangers) = self.sockets.dropped();
+        self.counters.filtered += filtered;
+        self.counters.strangers += strangers;
+        let leftover = self.sockets.replace(sockets);
+        self.generation = generation;
+        self.service_address = service_address;
+        self.dead_after = dead_after;
+        self.task(Task::CloseAll(leftover));
     }
 
     fn show(&mut self, mut shown: Box<Shown>) {
@@ -234,6 +273,7 @@ impl HeartbeatLoop {
         self.counters.filtered += filtered;
         self.counters.strangers += strangers;
         shown.counters = self.counters;
+        shown.generation = self.generation;
         shown.announcements.clear();
         shown.announcements.extend_from_slice(&self.announcements);
         self.task(Task::Shown(shown));
@@ -281,10 +321,10 @@ impl HeartbeatLoop {
             }
             Effect::ReserveEpochs { below } => self.task(Task::ReserveEpochs(below)),
             Effect::Remember(memory) => self.task(Task::Remember(memory)),
-            Effect::Reconfigured => {}
+            Effect::Reconfigured => self.take_over(),
             Effect::Reply(id, outcome) => self.task(Task::Reply(id, outcome)),
             Effect::Event(event) => {
-                if !self.mailbox.event(event) {
+                if !self.mailbox.event(self.generation, event) {
                     self.counters.events_lost += 1;
                 }
             }
@@ -315,7 +355,7 @@ impl HeartbeatLoop {
             match task {
                 Task::ReserveEpochs(_) => self.reservation_refused = true,
                 Task::Remember(_) => self.memory_refused = true,
-                Task::Reply(..) | Task::Shown(_) | Task::Close(_) => {}
+                Task::Reply(..) | Task::Shown(_) | Task::Close(_) | Task::CloseAll(_) => {}
             }
         }
     }

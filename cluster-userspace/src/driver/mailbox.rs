@@ -7,10 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_proto::{Command, CommandId, Event, GroupIndex, Link, Mac, Memory, Refusal, Snapshot};
+use cluster_proto::{Command, CommandId, Event, GroupIndex, Link, Mac, Memory, Refusal, Settings, Snapshot};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use super::path_sockets::{Leftover, Replacement};
 use crate::network::packet_socket::ArpSocket;
 
 /// Orders, requests and answers waiting at the same time; there is about one of each for a group.
@@ -39,6 +40,8 @@ pub enum Order {
     Served([Ipv4Addr; SERVED], usize),
     /// An operator's command.
     Command(CommandId, Command),
+    /// Go over to another configuration, and answer as to a command.
+    Reconfigure(Box<Reconfiguration>),
     /// Write the state into this and send it back.
     Show(Box<Shown>),
     /// End the thread, once what it has to send is sent.
@@ -58,6 +61,23 @@ pub enum Task {
     Shown(Box<Shown>),
     /// A socket to be closed, which can take the kernel a while.
     Close(ArpSocket),
+    /// Sockets that another configuration has no use for, to be closed.
+    CloseAll(Leftover),
+}
+
+/// Another configuration, with everything opened that it takes. Its groups and their VIPs are those of the present one.
+#[derive(Debug)]
+pub struct Reconfiguration {
+    /// What the answer names.
+    pub id: CommandId,
+    /// What events and states are told by from then on.
+    pub generation: u32,
+    /// The core's settings.
+    pub settings: Box<Settings>,
+    /// The sockets of their paths.
+    pub sockets: Replacement,
+    /// This node's own address on the service link.
+    pub service_address: Option<Ipv4Addr>,
 }
 
 /// The state of the thread and its core, in memory that the daemon lends.
@@ -69,6 +89,8 @@ pub struct Shown {
     pub counters: LoopCounters,
     /// Announcements sent, by group.
     pub announcements: Vec<u64>,
+    /// The configuration in whose terms it is.
+    pub generation: u32,
 }
 
 impl Shown {
@@ -118,7 +140,7 @@ pub struct LoopCounters {
 pub struct ThreadEnd {
     orders: Consumer<Order>,
     tasks: Producer<Task>,
-    events: Producer<Event>,
+    events: Producer<(u32, Event)>,
     wake_thread: Arc<EventFd>,
     wake_daemon: Arc<EventFd>,
     news: bool,
@@ -129,7 +151,7 @@ pub struct ThreadEnd {
 pub struct DaemonEnd {
     orders: Producer<Order>,
     tasks: Consumer<Task>,
-    events: Consumer<Event>,
+    events: Consumer<(u32, Event)>,
     wake_thread: Arc<EventFd>,
     wake_daemon: Arc<EventFd>,
 }
@@ -182,10 +204,10 @@ impl ThreadEnd {
         self.tasks.push(task).map_err(|rtrb::PushError::Full(task)| task)
     }
 
-    /// Tells an event. Returns whether it was taken.
-    pub fn event(&mut self, event: Event) -> bool {
+    /// Tells an event, in terms of the configuration of that generation. Returns whether it was taken.
+    pub fn event(&mut self, generation: u32, event: Event) -> bool {
         self.news = true;
-        self.events.push(event).is_ok()
+        self.events.push((generation, event)).is_ok()
     }
 
     /// Wakes the daemon if there is news for it; once for all effects of a turn of the loop.
@@ -215,8 +237,8 @@ impl DaemonEnd {
         self.tasks.pop().ok()
     }
 
-    /// The next event.
-    pub fn event(&mut self) -> Option<Event> {
+    /// The next event, and the generation of the configuration in whose terms it is.
+    pub fn event(&mut self) -> Option<(u32, Event)> {
         self.events.pop().ok()
     }
 

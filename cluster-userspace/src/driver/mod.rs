@@ -19,7 +19,7 @@ pub mod address_thread;
 pub mod clock;
 pub mod heartbeat_loop;
 pub mod mailbox;
-mod path_sockets;
+pub mod path_sockets;
 pub mod realtime;
 mod unsafe_poll;
 pub mod wake;

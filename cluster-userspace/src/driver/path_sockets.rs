@@ -6,7 +6,7 @@ use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use cluster_proto::{PathIndex, Settings};
+use cluster_proto::{ClusterId, NodeId, PathIndex, Settings};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::unsafe_poll::{Poll, Waited};
@@ -33,43 +33,135 @@ pub(super) struct PathSockets {
     sockets: Vec<(PathIndex, PathSocket)>,
     /// Where each peer's begin.
     begins: Vec<usize>,
-    strangers: Vec<StrangerSocket>,
+    strangers: Vec<(SocketAddrV4, StrangerSocket)>,
     poll: Poll,
 }
 
-impl PathSockets {
-    /// Opens the sockets for `paths`, the two ends of each path of each peer of `settings`.
+/// The two ends of each path, peer by peer: local and remote.
+pub type PathEnds = Vec<Vec<(SocketAddrV4, SocketAddrV4)>>;
+
+/// Sockets for other settings, opened where the present ones cannot be kept.
+#[derive(Debug)]
+pub struct Replacement {
+    /// Each path with a new socket, or the place of the present one.
+    sockets: Vec<(PathIndex, Result<PathSocket, usize>)>,
+    begins: Vec<usize>,
+    strangers: Vec<(SocketAddrV4, Result<StrangerSocket, usize>)>,
+    poll: Poll,
+}
+
+/// What a path's socket is made for: one that is the same can be kept.
+type Purpose = (SocketAddrV4, SocketAddrV4, bool, ClusterId, NodeId, u8);
+
+fn purposes(settings: &Settings, paths: &PathEnds) -> io::Result<Vec<(PathIndex, Purpose)>> {
+    let mut purposes = Vec::new();
+    for (peer, (ends, of)) in paths.iter().zip(&settings.peers).enumerate() {
+        for (path, &(local, remote)) in ends.iter().enumerate() {
+            let number = u8::try_from(path).map_err(io::Error::other)?;
+            let purpose = (local, remote, of.paths[path].service, settings.cluster, of.id, number);
+            purposes.push((PathIndex { peer, path }, purpose));
+        }
+    }
+    Ok(purposes)
+}
+
+fn locals(paths: &PathEnds) -> Vec<SocketAddrV4> {
+    let mut locals: Vec<SocketAddrV4> = paths.iter().flatten().map(|&(local, _)| local).collect();
+    locals.sort_unstable();
+    locals.dedup();
+    locals
+}
+
+impl Replacement {
+    /// Opens the sockets for the paths of `settings`, but those that the present settings' paths have as well.
     ///
     /// # Errors
     /// As [`PathSocket::open`].
-    pub(super) fn open(settings: &Settings, paths: &[Vec<(SocketAddrV4, SocketAddrV4)>]) -> io::Result<Self> {
-        let mut locals: Vec<SocketAddrV4> = paths.iter().flatten().map(|&(local, _)| local).collect();
-        locals.sort_unstable();
-        locals.dedup();
-        let count = paths.iter().flatten().count();
-        allow_files(count + locals.len() + OTHER_FILES);
-        let mut sockets = Vec::with_capacity(count);
+    pub fn open(
+        settings: &Settings,
+        paths: &PathEnds,
+        present: Option<(&Settings, &PathEnds)>,
+    ) -> io::Result<Self> {
+        let (before, locals_before) = match present {
+            Some((settings, paths)) => (purposes(settings, paths)?, locals(paths)),
+            None => (Vec::new(), Vec::new()),
+        };
+        let wanted = purposes(settings, paths)?;
+        let locals = locals(paths);
+        allow_files(wanted.len() + before.len() + locals.len() + locals_before.len() + OTHER_FILES);
+        let poll = Poll::with_places(PATHS + wanted.len());
         let mut begins = Vec::with_capacity(paths.len());
-        let mut poll = Poll::with_places(PATHS + count);
-        for (peer, (ends, of)) in paths.iter().zip(&settings.peers).enumerate() {
-            begins.push(sockets.len());
-            for (path, &(local, remote)) in ends.iter().enumerate() {
-                let number = u8::try_from(path).map_err(io::Error::other)?;
-                let sender = Sender { cluster: settings.cluster, node: of.id, path: number };
-                let socket = PathSocket::open(local, remote, of.paths[path].service, sender)?;
-                poll.set(PATHS + sockets.len(), Some(socket.as_fd()));
-                sockets.push((PathIndex { peer, path }, socket));
+        let mut sockets = Vec::with_capacity(wanted.len());
+        for (path, purpose) in wanted {
+            if path.path == 0 {
+                begins.push(sockets.len());
             }
+            let kept = before.iter().position(|(_, before)| *before == purpose);
+            let socket = match kept {
+                Some(place) => Err(place),
+                None => {
+                    let (local, remote, service, cluster, node, number) = purpose;
+                    let sender = Sender { cluster, node, path: number };
+                    Ok(PathSocket::open(local, remote, service, sender)?)
+                }
+            };
+            sockets.push((path, socket));
         }
-        let strangers = locals.into_iter().map(StrangerSocket::open).collect::<io::Result<Vec<_>>>()?;
-        if let Some(room) = sockets.iter().filter_map(|(_, socket)| socket.short_of_room()).min() {
+        let opened = sockets.iter().filter_map(|(_, socket)| socket.as_ref().ok());
+        if let Some(room) = opened.filter_map(PathSocket::short_of_room).min() {
             tracing::warn!(
                 "the kernel gives a heartbeat socket {room} bytes where {RECEIVE_BUFFER} were asked for, so that fewer \
                  heartbeats can wait; allow more with the sysctl net.core.rmem_max = {} or CAP_NET_ADMIN",
                 RECEIVE_BUFFER / 2
             );
         }
+        let strangers = locals.into_iter().map(|local| {
+            let kept = locals_before.iter().position(|&before| before == local);
+            Ok((local, kept.map_or_else(|| StrangerSocket::open(local).map(Ok), |place| Ok(Err(place)))?))
+        });
+        let strangers = strangers.collect::<io::Result<Vec<_>>>()?;
         Ok(Self { sockets, begins, strangers, poll })
+    }
+}
+
+impl PathSockets {
+    /// Opens the sockets for the paths of `settings`.
+    ///
+    /// # Errors
+    /// As [`PathSocket::open`].
+    pub(super) fn open(settings: &Settings, paths: &PathEnds) -> io::Result<Self> {
+        let mut sockets = Self {
+            sockets: Vec::new(),
+            begins: Vec::new(),
+            strangers: Vec::new(),
+            poll: Poll::with_places(PATHS),
+        };
+        drop(sockets.replace(Replacement::open(settings, paths, None)?));
+        Ok(sockets)
+    }
+
+    /// Takes over other sockets; gives back those that are no longer needed.
+    pub(super) fn replace(&mut self, replacement: Replacement) -> Leftover {
+        let mut sockets: Vec<_> =
+            std::mem::take(&mut self.sockets).into_iter().map(|(_, socket)| Some(socket)).collect();
+        let mut strangers: Vec<_> =
+            std::mem::take(&mut self.strangers).into_iter().map(|(_, socket)| Some(socket)).collect();
+        let Replacement { sockets: wanted, begins, strangers: wanted_strangers, poll } = replacement;
+        self.begins = begins;
+        self.poll = poll;
+        for (path, socket) in wanted {
+            // No place is named twice: no two paths have one purpose.
+            if let Some(socket) = socket.map_or_else(|place| sockets.get_mut(place)?.take(), Some) {
+                self.poll.set(PATHS + self.sockets.len(), Some(socket.as_fd()));
+                self.sockets.push((path, socket));
+            }
+        }
+        for (local, socket) in wanted_strangers {
+            if let Some(socket) = socket.map_or_else(|place| strangers.get_mut(place)?.take(), Some) {
+                self.strangers.push((local, socket));
+            }
+        }
+        Leftover { _sockets: sockets, _strangers: strangers }
     }
 
     /// How many paths there are.
@@ -118,9 +210,16 @@ impl PathSockets {
     /// nobody's address. A system call for each socket.
     pub(super) fn dropped(&mut self) -> (u64, u64) {
         let filtered = self.sockets.iter_mut().map(|(_, socket)| socket.filtered()).sum();
-        let strangers = self.strangers.iter_mut().map(StrangerSocket::dropped).sum();
+        let strangers = self.strangers.iter_mut().map(|(_, socket)| socket.dropped()).sum();
         (filtered, strangers)
     }
+}
+
+/// Sockets to be closed, which the heartbeat thread leaves to others.
+#[derive(Debug)]
+pub struct Leftover {
+    _sockets: Vec<Option<PathSocket>>,
+    _strangers: Vec<Option<StrangerSocket>>,
 }
 
 /// Raises the number of files that the process may have open, where it is less than `wanted` and as far as it is
@@ -159,7 +258,7 @@ mod tests {
     use std::net::{Ipv4Addr, UdpSocket};
     use std::os::fd::OwnedFd;
 
-    use cluster_proto::{ClusterId, Key, NodeId, Path, Peer, Quorum, Timing, wire};
+    use cluster_proto::{Key, Path, Peer, Quorum, Timing, wire};
     use nix::sys::eventfd::EventFd;
 
     use super::*;
