@@ -284,6 +284,23 @@ fn late_words_of_an_earlier_run() {
     }
 }
 
+/// Without quorum, and with a vote for one of two nodes only, that one waits for nobody's.
+#[test]
+fn the_only_voter_of_two_takes_the_group() {
+    for seed in [20_000_070, 20_000_071, 20_000_072] {
+        let options =
+            Options { quorum: Some(Quorum::Off), non_voters: 1, ..Options::new(seed, Profile::Calm) };
+        match simulation::run(&options) {
+            Ok(report) => assert!(report.leases > 0, "{report:?}"),
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+    let options = Options { quorum: None, ..Options::new(20_000_070, Profile::Reloads) };
+    if let Err(violation) = simulation::run(&options) {
+        panic!("{violation}");
+    }
+}
+
 /// Voters that change without regard to those before elect two.
 #[test]
 fn a_naive_change_of_voters_is_caught() {

@@ -93,8 +93,9 @@ impl Core {
         let ready_at = self.vacant_at(index);
         if !self.needs_probe(index) {
             if now >= ready_at {
-                // Should the peers fall silent now, the VIP is asked for after all; without peers there is none to ask.
-                self.stand(now, index, self.peers.is_empty(), out);
+                // Should the peers fall silent now, the VIP is asked for after all; if none has a vote, nobody can hold it.
+                let nobody_else_votes = self.partners().next().is_none();
+                self.stand(now, index, nobody_else_votes, out);
             }
             return;
         }

@@ -12,6 +12,10 @@ use super::group::{Pending, Promise, Stage};
 use super::peer::{Belief, Place};
 use super::{Core, event, promise_term};
 
+/// Acknowledgements in a row by which a peer is too far for the lease, before that is told: one that was held up is
+/// forgotten by then.
+const TOO_FAR: u32 = 64;
+
 impl Core {
     pub(super) fn datagram(&mut self, now: Time, path: PathIndex, bytes: &[u8], out: &mut Effects) {
         let Some(message) = self.admit(path, bytes) else { return };
@@ -219,8 +223,12 @@ impl Core {
         peer.paths[path.path].measure(now.since(sent));
         let round_trip = peer.round_trip();
         let timing = &self.settings.timing;
+        let too_far = timing.lease < timing.heartbeat * 3 + round_trip;
+        peer.too_far = if too_far { peer.too_far.saturating_add(1) } else { 0 };
+        // What waited for a link to come back was long on its way, and says nothing of the distance.
+        let lasting = peer.too_far >= TOO_FAR;
         let said_lately = peer.too_far_said.is_some_and(|said| now.since(said).as_secs() < 60);
-        if timing.lease < timing.heartbeat * 3 + round_trip && !said_lately {
+        if lasting && !said_lately {
             peer.too_far_said = Some(now);
             let id = self.settings.peers[path.peer].id;
             event(out, now, EventKind::LeaseTooShort { peer: id, round_trip });

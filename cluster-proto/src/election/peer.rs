@@ -62,6 +62,8 @@ pub(super) struct PeerState {
     /// Its newest claim for each group of ours.
     pub(super) claims: Vec<Option<Claim>>,
     pub(super) gaps: Gaps,
+    /// Acknowledgements in a row by which it is too far for the lease.
+    pub(super) too_far: u32,
     pub(super) too_far_said: Option<Time>,
 }
 
@@ -136,6 +138,7 @@ impl PeerState {
                 .collect(),
             claims: vec![None; groups],
             gaps: Gaps::default(),
+            too_far: 0,
             too_far_said: None,
         }
     }
