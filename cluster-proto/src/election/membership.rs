@@ -270,7 +270,7 @@ impl Core {
         match self.membership.former {
             None => self.join_change(now, out),
             Some(former) => match former.phase {
-                _ if self.are_past(&former) => {
+                _ if self.are_past(now, &former) => {
                     self.membership.former = None;
                     self.requirements_changed(now);
                     event(out, now, EventKind::Voters(None));
@@ -310,8 +310,9 @@ impl Core {
     }
 
     /// Whether those agree, among the peers and with this node, without whom the former voters elect nobody.
-    fn are_past(&self, former: &Before) -> bool {
-        let own = self.membership.announced_phase() == Some(Phase::Closed);
+    fn are_past(&self, now: Time, former: &Before) -> bool {
+        // What the last run had promised may be outstanding until this node votes.
+        let own = self.voting(now) && self.membership.announced_phase() == Some(Phase::Closed);
         let past = |peer: &PeerState| peer.alive && peer.voting && self.membership.is_past(&peer.membership);
         self.agree(former, own, past)
     }
@@ -323,7 +324,7 @@ impl Core {
         let all_have_it = self.peers.iter().all(|peer| !peer.alive || same(peer));
         let current = Before { set: self.membership.current, hash: 0, phase: Phase::Open };
         let agree = |set| self.agree(set, true, |peer: &PeerState| peer.alive && same(peer));
-        let outstanding = self.groups.iter().any(|group| now < group.unlike_until);
+        let outstanding = !self.voting(now) || self.groups.iter().any(|group| now < group.unlike_until);
         all_have_it && !outstanding && agree(former) && agree(&current)
     }
 
