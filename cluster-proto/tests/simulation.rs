@@ -295,9 +295,11 @@ fn the_only_voter_of_two_takes_the_group() {
             Err(violation) => panic!("{violation}"),
         }
     }
-    let options = Options { quorum: None, ..Options::new(20_000_070, Profile::Reloads) };
-    if let Err(violation) = simulation::run(&options) {
-        panic!("{violation}");
+    for (seed, heartbeats) in [(20_000_070, 120), (20_013_954, 11)] {
+        let options = Options { quorum: None, heartbeats, ..Options::new(seed, Profile::Reloads) };
+        if let Err(violation) = simulation::run(&options) {
+            panic!("{violation}");
+        }
     }
 }
 

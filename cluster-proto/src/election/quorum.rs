@@ -56,13 +56,15 @@ impl Core {
         self.peers.iter().enumerate().filter(move |(place, _)| votes(*place)).map(|(_, peer)| peer)
     }
 
-    /// Whether such peers are a majority, with this node, of each set of voters that decides by one.
+    /// Whether such peers are a majority, with this node, of each set of voters that decides by one. Of others there must be
+    /// one, which may be this node.
     fn are_majorities(&self, such: impl Fn(&PeerState) -> bool) -> bool {
         let enough = |set: &Counted| {
             let members = self.peers.iter().zip(&set.peers).filter(|(_, member)| **member);
-            members.filter(|(peer, _)| such(peer)).count() >= set.needed(set.own)
+            let count = members.filter(|(peer, _)| such(peer)).count();
+            if set.majority { count >= set.needed(set.own) } else { set.own || count > 0 }
         };
-        self.membership.required.iter().all(|set| !set.majority || enough(set))
+        self.membership.required.iter().all(enough)
     }
 
     /// Whether this node and enough voters hear each other, so that it can hope for a majority.
@@ -124,7 +126,12 @@ impl Core {
             let Some(sent) = *acknowledged else { return Basis::Nothing };
             oldest = Some(oldest.map_or(sent, |oldest: Time| oldest.min(sent)));
         }
-        oldest.map_or(Basis::Alone(self.last_sent), Basis::Acknowledged)
+        match oldest {
+            Some(sent) => Basis::Acknowledged(sent),
+            None if set.own => Basis::Alone(self.last_sent),
+            // Whoever has no vote has none to give itself: those who have one may hold without it.
+            None => Basis::Nothing,
+        }
     }
 
     /// The newest heartbeat that more than half of the voters have acknowledged, this node's own vote included.
