@@ -295,7 +295,7 @@ fn the_only_voter_of_two_takes_the_group() {
             Err(violation) => panic!("{violation}"),
         }
     }
-    for (seed, heartbeats) in [(20_000_070, 120), (20_013_954, 11)] {
+    for (seed, heartbeats) in [(20_000_070, 120), (20_013_954, 11), (30_006_222, 120)] {
         let options = Options { quorum: None, heartbeats, ..Options::new(seed, Profile::Reloads) };
         if let Err(violation) = simulation::run(&options) {
             panic!("{violation}");

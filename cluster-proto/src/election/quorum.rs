@@ -92,6 +92,10 @@ impl Core {
     fn basis(&self, now: Time, index: usize, concerned: impl Fn(&PeerState) -> bool) -> Basis {
         let mut all = None;
         for set in &self.membership.required {
+            if !set.majority && set.own && !set.peers.contains(&true) {
+                // Its only voter is this node: it adds nothing to what another set asks for.
+                continue;
+            }
             let basis = if set.majority {
                 self.majority_basis(now, index, set)
             } else {
@@ -102,7 +106,7 @@ impl Core {
                 Some(all) => both(all, basis),
             });
         }
-        all.unwrap_or(Basis::Nothing)
+        all.unwrap_or_else(|| self.proven_by_gateway(index, Basis::Alone(self.last_sent)))
     }
 
     /// What a tenure, or a candidacy, that an operator has forced may rest on: without enough voters in hearing, on
