@@ -1,10 +1,8 @@
 //! The UDP sockets that heartbeats travel on, for the real-time thread: they never wait, and allocate nothing once open.
 //!
-//! Each path has a socket of its own, connected to the peer and filtered ([`heartbeat_filter`]), so that the kernel drops
+//! Each path has a socket of its own, connected to the peer and filtered (`heartbeat_filter`), so that the kernel drops
 //! what cannot be the peer's before it costs the thread anything. What comes from elsewhere lands in one more socket on
 //! the same address, which drops and counts it.
-//!
-//! [`heartbeat_filter`]: super::heartbeat_filter
 
 use std::io;
 use std::net::SocketAddrV4;
