@@ -220,8 +220,17 @@ impl Membership {
         candidate.voters == self.current_hash || former == Some(self.current_hash)
     }
 
-    /// Whether a peer that says this no longer votes for a candidate that needs only this node's former voters.
-    fn is_past(&self, peer: &wire::Membership) -> bool {
+    /// Whether a peer that says this no longer votes for a candidate that needs only `former`, which this node is leaving,
+    /// and nobody whom it once voted for is elected by others in between.
+    fn is_past(&self, peer: &wire::Membership, former: &Before) -> bool {
+        let hash = peer.former.map(|former| VoterSet::from_wire(&former).hash());
+        // A peer that comes from yet other voters says nothing of what those still do, until it is through with them.
+        self.relies_on_change(peer)
+            && (hash.is_none_or(|hash| hash == former.hash || hash == self.current_hash))
+    }
+
+    /// Whether a peer that says this has gone too far with this node's current voters to return from them.
+    fn relies_on_change(&self, peer: &wire::Membership) -> bool {
         let closed = peer.former.is_none_or(|former| former.closed);
         let went_on =
             peer.former.is_some_and(|former| VoterSet::from_wire(&former).hash() == self.current_hash);
@@ -313,7 +322,8 @@ impl Core {
     fn are_past(&self, now: Time, former: &Before) -> bool {
         // What the last run had promised may be outstanding until this node votes.
         let own = self.voting(now) && self.membership.announced_phase() == Some(Phase::Closed);
-        let past = |peer: &PeerState| peer.alive && peer.voting && self.membership.is_past(&peer.membership);
+        let past =
+            |peer: &PeerState| peer.alive && peer.voting && self.membership.is_past(&peer.membership, former);
         self.agree(former, own, past)
     }
 
@@ -344,7 +354,8 @@ impl Core {
     /// A change that some node may rely on already has to be gone through with.
     pub(super) fn may_change_its_mind(&self, settings: &Settings) -> Result<(), MembershipRefusal> {
         let other = self.membership.current != VoterSet::of(settings) && self.membership.former.is_some();
-        let relied_on = self.peers.iter().any(|peer| peer.alive && self.membership.is_past(&peer.membership));
+        let relied_on =
+            self.peers.iter().any(|peer| peer.alive && self.membership.relies_on_change(&peer.membership));
         if other && relied_on { Err(MembershipRefusal::Unsettled) } else { Ok(()) }
     }
 
@@ -386,5 +397,48 @@ impl Core {
             group.acknowledged.fill(None);
         }
         self.news = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::NodeId;
+
+    fn voters(ids: &[u16]) -> VoterSet {
+        VoterSet { voters: wire::VoterList::new(ids.iter().map(|&id| NodeId(id))), majority: true }
+    }
+
+    fn joint(former: Option<(VoterSet, Phase)>, current: VoterSet) -> Membership {
+        Membership {
+            current,
+            current_hash: current.hash(),
+            former: former.map(|(set, phase)| Before { set, hash: set.hash(), phase }),
+            fresh: false,
+            since: Time::ZERO,
+            durable: Some(Memory { current, former, longest_promise: Duration::ZERO }),
+            asked: None,
+            retry: Time::ZERO,
+            longest: (Duration::ZERO, Time::ZERO),
+            required: Vec::new(),
+        }
+    }
+
+    /// Two changes in succession, and a node that never got the file in between: those that come from the second set to the third do
+    /// not keep the second from electing somebody.
+    #[test]
+    fn only_a_peer_that_leaves_the_same_voters_or_is_through_counts_as_past() {
+        let (first, second, third) = (voters(&[1, 2, 3, 4, 5]), voters(&[4, 5, 6, 7]), voters(&[4, 5, 8]));
+        let late = joint(Some((first, Phase::Closed)), third);
+        let former = late.former.expect("a change is under way");
+        let past = |former_of_peer: Option<(VoterSet, Phase)>, current| {
+            late.is_past(&joint(former_of_peer, current).on_the_wire(), &former)
+        };
+        assert!(!past(Some((second, Phase::Closed)), third));
+        assert!(!past(Some((first, Phase::Open)), third));
+        assert!(!past(None, first));
+        assert!(past(Some((first, Phase::Closed)), third));
+        assert!(past(None, third));
+        assert!(past(Some((third, Phase::Open)), second));
     }
 }
