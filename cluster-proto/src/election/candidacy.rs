@@ -251,6 +251,11 @@ impl Core {
             Stage::Ready(candidacy) => (candidacy, true),
             Stage::Init | Stage::Passive | Stage::Active(_) | Stage::Fault(_) => return,
         };
+        let group = &self.groups[index];
+        if group.binding_promise(now).is_some() || !candidacy.forced && now < group.bound_until {
+            // What this node has promised would not survive its own lease.
+            return;
+        }
         let basis = self.forced_basis(candidacy.forced, self.candidate_basis(now, index));
         let (sent, alone) = match basis {
             Basis::Acknowledged(sent) => (sent, false),

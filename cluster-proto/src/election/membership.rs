@@ -27,6 +27,8 @@ pub(super) struct Membership {
     /// What is on disk.
     durable: Option<Memory>,
     asked: Option<Memory>,
+    /// What the disk says of the longest promise, at least: a write that failed may have succeeded.
+    kept: Duration,
     retry: Time,
     /// The longest promise that may still be given, by this run or the last, and when it is certainly over.
     longest: (Duration, Time),
@@ -149,6 +151,7 @@ impl Membership {
             },
             durable: memory,
             asked: None,
+            kept: memory.map_or(Duration::ZERO, |memory| memory.longest_promise),
             retry: Time::ZERO,
             longest: (longest, now + longest),
             required: Vec::new(),
@@ -169,12 +172,17 @@ impl Membership {
 
     /// Whether a promise of this term would be kept over a restart.
     pub(super) fn remembers(&self, term: Duration) -> bool {
-        self.durable.is_some_and(|durable| term <= durable.longest_promise)
+        term <= self.kept
+    }
+
+    /// What is on disk must not become shorter before this promise is over.
+    pub(super) fn promised(&mut self, until: Time) {
+        self.longest.1 = self.longest.1.max(until);
     }
 
     /// How long this node's promises are sure to last: its D, once that is on disk.
     pub(super) fn dead_after(&self, configured: Duration) -> Duration {
-        self.durable.map_or(configured, |durable| configured.min(durable.longest_promise))
+        if self.durable.is_some() { configured.min(self.kept) } else { configured }
     }
 
     /// What should be on disk.
@@ -243,7 +251,9 @@ impl Membership {
     }
 
     pub(super) fn remembered(&mut self) {
-        self.durable = self.asked.take().or(self.durable);
+        let Some(memory) = self.asked.take() else { return };
+        self.durable = Some(memory);
+        self.kept = memory.longest_promise;
     }
 
     pub(super) fn not_remembered(&mut self, now: Time) {
@@ -258,6 +268,7 @@ impl Membership {
             return None;
         }
         self.asked = Some(memory);
+        self.kept = self.kept.min(memory.longest_promise);
         self.asked
     }
 }
@@ -418,6 +429,7 @@ mod tests {
             since: Time::ZERO,
             durable: Some(Memory { current, former, longest_promise: Duration::ZERO }),
             asked: None,
+            kept: Duration::ZERO,
             retry: Time::ZERO,
             longest: (Duration::ZERO, Time::ZERO),
             required: Vec::new(),

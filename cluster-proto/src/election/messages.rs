@@ -364,7 +364,12 @@ impl Core {
             }
             Stage::Init | Stage::Passive | Stage::Ready(_) | Stage::Fault(_) => {}
         }
+        let given = self.groups[index].binding_promise(now).map(|given| given.peer);
         if self.voting(now) && self.promise(now, index, path.peer, epoch, sent, false) {
+            if given != Some(path.peer) && matches!(self.groups[index].stage, Stage::Ready(_)) {
+                // Its word is another's now: it must not go on asking.
+                self.leave(now, index, Stage::Passive, Cause::Election, out);
+            }
             return;
         }
         let rank = |path: PathIndex| self.peer_rank(index, path.peer);
@@ -391,6 +396,9 @@ impl Core {
         }
         self.groups[index].pending = None;
         if self.promise(now, index, path.peer, epoch, sent, false) {
+            if matches!(self.groups[index].stage, Stage::Ready(_)) {
+                self.leave(now, index, Stage::Passive, Cause::Election, out);
+            }
             let header = self.header(now, path, Kind::Acknowledgement, sent);
             let votes = [Vote { group: self.settings.groups[index].id, epoch }];
             self.send_parts(path, &header, Content { votes: &votes, ..Content::default() }, out);
@@ -432,11 +440,15 @@ impl Core {
         if given.is_some() && !holds && self.better_waits(now, index, peer) {
             return false;
         }
+        let until = given.map_or(now + term, |given| given.until.max(now + term));
+        if counts && term > self.settings.timing.dead_after {
+            self.membership.promised(now + term);
+        }
         let group = &mut self.groups[index];
         if unlike {
-            group.unlike_until = now + term;
+            group.unlike_until = group.unlike_until.max(now + term);
         }
-        group.promise = Some(Promise { epoch, peer, until: now + term, basis: sent, holds, counts });
+        group.promise = Some(Promise { epoch, peer, until, basis: sent, holds, counts });
         group.probe = super::Probe::Unasked;
         group.answered_said = false;
         true

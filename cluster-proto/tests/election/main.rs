@@ -9,6 +9,8 @@ mod cost;
 mod faults;
 mod holders_meet;
 mod leases;
+mod many;
 mod pair;
+mod promises;
 mod restarts;
 mod silence;
