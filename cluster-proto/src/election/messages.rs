@@ -415,6 +415,18 @@ impl Core {
         }
     }
 
+    /// How long a promise to this peer lasts.
+    fn term_for(&self, peer: usize) -> Duration {
+        let dead_after = self.membership.dead_after(self.settings.timing.dead_after);
+        promise_term(dead_after, self.peers[peer].lease)
+    }
+
+    /// Whether a promise to this peer is a vote: it needs this node's voters, and the promise would survive a restart.
+    pub(super) fn may_vote_for(&self, peer: usize) -> bool {
+        self.membership.accepts(&self.peers[peer].membership)
+            && self.membership.remembers(self.term_for(peer))
+    }
+
     /// Promises, unless the word is given to another or for a later tenure, or should go to another soon.
     fn promise(
         &mut self,
@@ -425,11 +437,9 @@ impl Core {
         sent: u64,
         holds: bool,
     ) -> bool {
-        let dead_after = self.membership.dead_after(self.settings.timing.dead_after);
-        let term = promise_term(dead_after, self.peers[peer].lease);
-        let candidate = &self.peers[peer].membership;
-        let counts = self.membership.accepts(candidate) && self.membership.remembers(term);
-        let unlike = counts && !self.membership.is_needed_by(candidate);
+        let term = self.term_for(peer);
+        let counts = self.may_vote_for(peer);
+        let unlike = counts && !self.membership.is_needed_by(&self.peers[peer].membership);
         let given = self.groups[index].binding_promise(now);
         if now < self.groups[index].bound_until || !counts && !holds {
             return false;

@@ -109,11 +109,11 @@ impl Core {
         all.unwrap_or_else(|| self.proven_by_gateway(index, Basis::Alone(self.last_sent)))
     }
 
-    /// What a tenure, or a candidacy, that an operator has forced may rest on: without enough voters in hearing, on
-    /// nobody's vote.
+    /// What a tenure, or a candidacy, that an operator has forced may rest on: as long as too few voters are in hearing
+    /// that have a vote to give, on nobody's. Those that have just started have none yet.
     pub(super) fn forced_basis(&self, forced: bool, basis: Basis) -> Basis {
         let missing = if self.needs_majority() {
-            !self.hears_majority()
+            !self.are_majorities(|peer| peer.is_mutual() && peer.voting)
         } else {
             self.voters().all(|peer| !peer.alive)
         };

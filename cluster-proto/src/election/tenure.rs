@@ -173,17 +173,22 @@ impl Core {
         out: &mut Effects,
     ) -> bool {
         let Stage::Active(tenure) = self.groups[index].stage else { return true };
-        if other > tenure.epoch {
-            self.leave(now, index, Stage::Passive, Cause::OtherHolder, out);
-            return true;
-        }
         if tenure.forced {
             // Nobody voted for this one.
             self.leave(now, index, Stage::Passive, Cause::OtherHolder, out);
             return true;
         }
+        let elected = self.by_majority() && now < tenure.until;
+        if elected && self.membership.accepts(&self.peers[peer].membership) {
+            // Its lease has run out: a message that was long on its way. Or an operator forced it: it yields.
+            return false;
+        }
+        if other > tenure.epoch {
+            self.leave(now, index, Stage::Passive, Cause::OtherHolder, out);
+            return true;
+        }
         if self.by_majority() {
-            // Its lease has run out, or this one's voters would not have been free: a message that was long on its way.
+            // It needs other voters, or this one asks its own again, who would have told it of a newer holder.
             return false;
         }
         if tenure.lapse.is_none_or(|lapse| !lapse.dual) {
@@ -233,12 +238,18 @@ impl Core {
         event(out, now, EventKind::HandoverFailed { group: GroupIndex(index), to });
     }
 
+    /// Whether this node would vote for a peer that asked for the group: to one with other voters, or that does not hear
+    /// this node, it could only lose it.
+    fn would_follow(&self, peer: usize) -> bool {
+        self.may_vote_for(peer) && (!self.needs_majority() || self.peers[peer].is_mutual())
+    }
+
     /// The peer to whom the group was offered is ready: go dark. The vote in the acknowledgement that follows is the
     /// release.
     pub(super) fn release_to(&mut self, now: Time, index: usize, peer: usize, out: &mut Effects) {
         let Some(giving) = self.groups[index].tenure().and_then(|tenure| tenure.giving) else { return };
         // Without a vote to give, going dark would leave nobody serving; the peer says again that it is ready.
-        if giving.to != peer || !self.voting(now) {
+        if giving.to != peer || !self.voting(now) || !self.would_follow(peer) {
             return;
         }
         if let Some(tenure) = self.groups[index].tenure() {
@@ -267,7 +278,7 @@ impl Core {
             Reason::Failback => !group.by_hand && self.outranks(index, peer),
             Reason::None | Reason::Demote | Reason::Drain | Reason::Resign | Reason::ServiceCut => false,
         };
-        if granted && tenure.giving.is_none() && now < tenure.until {
+        if granted && tenure.giving.is_none() && now < tenure.until && self.would_follow(peer) {
             self.give(now, index, peer, reason, None, out);
         }
     }
@@ -294,7 +305,7 @@ impl Core {
             let state = &self.peers[*peer];
             let willing = state.claims[index]
                 .is_some_and(|claim| matches!(claim.stand, Stand::Idle | Stand::Wants(_) | Stand::Ready));
-            state.alive && willing && self.peer_rank(index, *peer) != usize::MAX
+            state.alive && willing && self.peer_rank(index, *peer) != usize::MAX && self.would_follow(*peer)
         };
         let candidates = (0..self.peers.len()).filter(able).filter(|&peer| among(peer));
         candidates.min_by_key(|&peer| self.peer_rank(index, peer))

@@ -3,12 +3,18 @@
 
 use std::time::Duration;
 
-use cluster_proto::Command;
+use cluster_proto::{Command, Settings};
 
 use crate::many::{GROUP, Many};
 
 /// D of the new file.
 const SHORT: Duration = Duration::from_millis(50);
+
+/// The new file's timings.
+fn halve(settings: &mut Settings) {
+    settings.timing.lease = Duration::from_millis(45);
+    settings.timing.dead_after = SHORT;
+}
 
 /// c promises a for 100 ms, then reads a file with half of that; what a's lease rests on must not end earlier.
 #[test]
@@ -18,7 +24,7 @@ fn a_promise_never_gets_shorter() {
     many.cut(a, b, true);
     many.run(300_000);
     assert_eq!(many.holders(), [a]);
-    many.reload_timing(c, 45, 50);
+    many.reload(c, halve);
     many.run(12_000);
     many.cut(a, c, true);
     many.run_until(|many| many.holders() != [a]);
@@ -71,7 +77,7 @@ fn the_longest_promise_stays_on_disk_until_it_is_over() {
     let (a, c, b) = (0, 1, 2);
     let mut many = Many::serving(3, 90, 100);
     many.cut_one_way(b, a, true);
-    many.reload_timing(b, 45, 50);
+    many.reload(b, halve);
     let read = many.now;
     many.run(50_000);
     many.cut(a, c, true);
@@ -89,7 +95,7 @@ fn a_shorter_time_that_may_be_on_disk_counts() {
     let mut many = Many::serving(3, 90, 100);
     many.cut(b, a, true);
     many.disk_fails[b] = true;
-    many.reload_timing(b, 45, 50);
+    many.reload(b, halve);
     many.run(110_000);
     assert_eq!(many.memories[b].map(|memory| memory.longest_promise), Some(SHORT));
     many.cut(a, c, true);

@@ -31,15 +31,18 @@ pub(super) async fn start(
 ) -> anyhow::Result<(Node, Front)> {
     dataplane::missing_capabilities()?;
     let epochs = EpochFile::open(&local.state_dir)?;
-    let reserved_epochs = epochs.read()?;
     let memory_file = MemoryFile::new(&local.state_dir);
-    let memory = remembered(&memory_file, &settings)?;
+    // Read again under the lock; what is wrong with the files is told before anything is touched.
+    epochs.read()?;
+    remembered(&memory_file, &settings)?;
     let addresses = Addresses::new(&local.state_dir).context("cannot reach the kernel's address tables")?;
     refuse_foreign_vips(&addresses, &settings).await?;
 
     // The lock of the pin directory makes sure that no other daemon runs as this node.
     let options = plane_options(&settings, &local, &service);
     let mut plane = DataPlane::open(options)?;
+    let reserved_epochs = epochs.read()?;
+    let memory = remembered(&memory_file, &settings)?;
     let events = EventLog::new();
     tell_maps(&plane, &events);
     // Before anything can hold a VIP, nothing may leave in its name.
