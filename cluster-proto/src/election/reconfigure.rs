@@ -8,7 +8,7 @@ use crate::time::Time;
 use crate::wire::Authenticator;
 
 use super::gateway::Gateway;
-use super::group::{GroupState, Ranks, Stage};
+use super::group::{Address, GroupState, Ranks, Stage};
 use super::messages::{self, Scratch};
 use super::peer::PeerState;
 use super::service::ServiceJudge;
@@ -36,6 +36,11 @@ impl Core {
             peers: self.settings.peers.iter().map(|peer| place_of_peer(&new, peer.id)).collect(),
             groups: new.groups.iter().map(|group| place_of_group(&self.settings, group.id)).collect(),
         };
+        let vips_before: Vec<_> = moves
+            .groups
+            .iter()
+            .map(|from| from.map(|from| std::mem::take(&mut self.settings.groups[from].vips)))
+            .collect();
         self.change_timings(now, new.timing.dead_after);
         self.change_voters(now, &new, out);
         self.move_groups(now, &new, &moves);
@@ -43,10 +48,21 @@ impl Core {
         self.take_over(now, new);
         self.requirements_changed(now);
         self.write_memory(now, out);
-        for index in 0..self.groups.len() {
-            if let Stage::Active(_) = self.groups[index].stage {
-                // VIPs may have been added: what is there already is left alone.
-                self.ask_for_address(now, index, out);
+        for (index, before) in vips_before.into_iter().enumerate() {
+            let same = before.is_none_or(|before| before == self.settings.groups[index].vips);
+            let asked = match self.groups[index].stage {
+                Stage::Active(_) => true,
+                Stage::Standing(candidacy) | Stage::Ready(candidacy) => candidacy.address != Address::Absent,
+                Stage::Init | Stage::Passive | Stage::Fault(_) => false,
+            };
+            if same || !asked {
+                continue;
+            }
+            // VIPs may have been added: what is there already is left alone.
+            self.ask_for_address(now, index, out);
+            if self.groups[index].holds(now) {
+                self.groups[index].announcing = None;
+                self.announce(now, index, out);
             }
         }
         out.list.push(Effect::Reply(id, Ok(())));
@@ -87,6 +103,9 @@ impl Core {
                 }
                 None => {
                     let mut group = GroupState::new(now, ranks);
+                    // It may have been there before, and promised to somebody.
+                    group.bound_until = now + self.membership.restart_wait();
+                    group.unlike_until = group.bound_until;
                     if !listening {
                         // Somebody may hold it already who could not tell us so far.
                         group.vacant_since = now + new.timing.dead_after;

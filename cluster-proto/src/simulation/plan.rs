@@ -258,8 +258,15 @@ impl Plan {
         let chaos = u64::from(options.heartbeats) * beat * longer;
         let heal_at = warm_at + chaos;
         let troubles = draw_troubles(&mut random, options, &paths, (warm_at, heal_at), dead, beat);
-        let address_fails = troubles.iter().any(|trouble| matches!(trouble.what, What::AddressFails { .. }));
-        let retry = if address_fails { 5500 * MILLISECOND } else { 0 };
+        let any = |such: fn(&What) -> bool| troubles.iter().any(|trouble| such(&trouble.what));
+        // What failed is tried again after five seconds, and after one, by a clock that may be slow.
+        let retry = if any(|what| matches!(what, What::AddressFails { .. })) {
+            5500 * MILLISECOND
+        } else if any(|what| matches!(what, What::DiskFails { .. })) {
+            1100 * MILLISECOND
+        } else {
+            0
+        };
         let patience = (20 * dead).clamp(500 * MILLISECOND, 2 * SECOND);
         let longest_way = quality.latest + quality.delay + quality.jitter + 2 * dead;
         let settled_at = match profile {

@@ -214,9 +214,11 @@ impl Daemon {
     fn stats_of(&self, shown: &Shown, counts: &[GroupCount]) -> Stats {
         let counters = &shown.counters;
         // A witness counts nothing of groups.
-        let groups = self.local.groups.iter().zip(counts).enumerate().map(|(index, (group, count))| {
+        let groups = self.settings.groups.iter().zip(&self.local.groups).enumerate();
+        let groups = groups.filter_map(|(index, (settings, group))| {
+            let count = counts.iter().find(|count| count.group == settings.id)?;
             let of = |verdict: Verdict| count.verdicts[verdict as usize];
-            GroupStats {
+            Some(GroupStats {
                 name: group.name.clone(),
                 packets: Verdict::ALL
                     .into_iter()
@@ -224,7 +226,7 @@ impl Daemon {
                     .collect(),
                 announcements: shown.announcements.get(index).copied().unwrap_or(0),
                 lapses: shown.snapshot.groups.get(index).map_or(0, |view| view.lapses),
-            }
+            })
         });
         let heartbeats = [
             ("sent", counters.sent),

@@ -8,6 +8,7 @@
 //! | `watch.rs` | a node's service interface, other interfaces and the VIPs on them |
 //! | `witness.rs` | the start and the loop of a witness |
 //! | `reload.rs` | going over to another configuration |
+//! | `groups.rs` | what other groups and VIPs take of a node: maps, addresses, watch |
 //! | `answers.rs` | the control socket's requests |
 //! | `cleanup.rs` | removing what a dead daemon has left |
 //!
@@ -15,6 +16,7 @@
 
 mod answers;
 mod cleanup;
+mod groups;
 mod node;
 mod reload;
 mod start;
@@ -35,6 +37,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::{Config, HostKind, Local};
 use crate::control::render::{self, Paint};
 use crate::control::{Call, ControlSocket, EventBody, EventLog};
+use crate::dataplane::GroupSlot;
 use crate::driver::mailbox::{DaemonEnd, Order, Shown, Task};
 use crate::driver::path_sockets::PathEnds;
 use crate::driver::wake::Wake;
@@ -150,6 +153,8 @@ struct Daemon {
     answers: Answers,
     /// The data plane, whose counters clients may ask for; `None` for a witness.
     plane: Option<SharedPlane>,
+    /// For each group its slot in the lease table; nothing for a witness.
+    slots: Vec<GroupSlot>,
     /// How the XDP program is attached, for people.
     xdp: &'static str,
     inbox: Inbox,
@@ -219,6 +224,7 @@ impl Prepared {
             events,
             answers,
             plane: None,
+            slots: Vec::new(),
             xdp: "none",
             inbox: Inbox { wake, calls, counts, written },
             memory,
@@ -321,6 +327,12 @@ impl Daemon {
     /// Tells the operator something that the election core knows nothing of.
     fn tell(&self, kind: &str, text: &str) {
         self.record(EventBody::told(kind, text));
+    }
+
+    /// The name of the group that has this slot, if one has.
+    fn group_name(&self, slot: GroupSlot) -> Option<String> {
+        let index = self.slots.iter().position(|&other| other == slot)?;
+        self.local.groups.get(index).map(|group| group.name.clone())
     }
 
     fn record(&self, body: EventBody) {

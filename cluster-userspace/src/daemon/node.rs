@@ -28,6 +28,8 @@ pub(super) struct Node {
     pub(super) addresses: AddressThread,
     pub(super) address_reports: mpsc::Receiver<AddressReport>,
     pub(super) watch: Watch,
+    /// Maps, addresses and watch still know groups or VIPs that the configuration does not have, or not any more.
+    pub(super) unsettled: bool,
     /// The kernel's address tables, for the end.
     pub(super) tables: Addresses,
     /// Rounds of chores done.
@@ -94,7 +96,16 @@ impl Node {
             ControlError::new(ErrorCode::Internal, why)
         })?;
         let service_address = find_service_paths(&mut settings, &mut local, &own, self.watch.ifindex());
-        self.daemon.go_over(settings, local, service_address).await
+        let slots = match self.make_room(&settings, &local).await {
+            Ok(slots) => slots,
+            Err(error) => {
+                self.settle_groups().await;
+                return Err(error);
+            }
+        };
+        let outcome = self.daemon.go_over(settings, local, slots, service_address).await;
+        self.settle_groups().await;
+        outcome
     }
 
     /// Waits for something that may take the kernel long, and serves clients and the heartbeat thread meanwhile.
@@ -137,8 +148,7 @@ impl Node {
                 ("address_not_restored", group, format!("a VIP was taken off and cannot be put back: {why}"))
             }
         };
-        let name = self.daemon.local.groups[group.0].name.clone();
-        let body = EventBody { group: Some(name), ..EventBody::told(kind, text) };
+        let body = EventBody { group: self.daemon.group_name(group), ..EventBody::told(kind, text) };
         self.daemon.record(body);
     }
 
@@ -146,6 +156,9 @@ impl Node {
         self.rounds = self.rounds.wrapping_add(1);
         if self.rounds % SELDOM == 1 {
             self.retry_attach().await;
+            if self.unsettled {
+                self.settle_groups().await;
+            }
             self.tell_foreign();
             self.look_up_gateways().await;
         }
@@ -160,8 +173,8 @@ impl Node {
     /// Hands over, then removes everything that was added.
     async fn stop(mut self) -> anyhow::Result<()> {
         let resigned = self.daemon.resign().await;
+        let vips = self.on_plane(|plane| plane.vips()).await?;
         let Self { daemon, addresses, plane, watch, tables, .. } = self;
-        let vips: Vec<_> = daemon.settings.groups.iter().flat_map(|group| group.vips.clone()).collect();
         drop(watch);
         tokio::task::spawn_blocking(move || {
             if resigned {

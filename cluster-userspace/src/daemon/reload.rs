@@ -1,14 +1,16 @@
 //! Reading the configuration again while the daemon runs: what may change, and how the daemon and its heartbeat thread go
 //! over to it. A file that cannot be used changes nothing.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use cluster_proto::{Quorum, Settings};
 
-use super::{Daemon, paths_of};
-use crate::config::{Config, Local};
+use super::{Daemon, groups, paths_of};
+use crate::config::{Config, HostKind, Local};
 use crate::control::{Call, ControlError, ErrorCode, EventBody, Reply};
+use crate::dataplane::GroupSlot;
 use crate::driver::mailbox::{Order, Reconfiguration};
 use crate::driver::path_sockets::Replacement;
 
@@ -29,6 +31,7 @@ pub(super) struct Coming {
     pub(super) generation: u32,
     pub(super) settings: Settings,
     pub(super) local: Local,
+    pub(super) slots: Vec<GroupSlot>,
 }
 
 impl Source {
@@ -44,13 +47,18 @@ impl Source {
     }
 }
 
-fn refused(why: String) -> ControlError {
+pub(super) fn refused(why: String) -> ControlError {
     ControlError::new(ErrorCode::BadConfiguration, format!("{why}\nthe configuration in use is unchanged"))
 }
 
 impl Daemon {
     /// Reads the file anew and makes sure that the daemon can go over to it.
     pub(super) fn read_anew(&self) -> Result<(Settings, Local), ControlError> {
+        if self.coming.is_some() {
+            return Err(refused(
+                "the heartbeat thread has not yet taken up the file before this one".to_owned(),
+            ));
+        }
         let (settings, local) = self.source.read()?;
         let mut fixed = Vec::new();
         let mut keep = |key: &str, same: bool| {
@@ -65,10 +73,9 @@ impl Daemon {
         keep("control.socket", local.socket == self.local.socket);
         keep("interface` or `xdp", local.service == self.local.service);
         keep("cpu", local.cpu == self.local.cpu);
-        let vips = |local: &Local| -> Vec<_> {
-            local.groups.iter().map(|group| (group.name.clone(), group.vips.clone())).collect()
-        };
-        keep("group.name and group.vips", vips(&local) == vips(&self.local));
+        if local.kind() == HostKind::Node {
+            fixed.extend(groups::moved(&self.local, &local));
+        }
         if fixed.is_empty() { Ok((settings, local)) } else { Err(refused(fixed.join("\n"))) }
     }
 
@@ -77,12 +84,13 @@ impl Daemon {
         &mut self,
         settings: Settings,
         local: Local,
+        slots: Vec<GroupSlot>,
         service_address: Option<std::net::Ipv4Addr>,
     ) -> Result<String, ControlError> {
         let present = paths_of(&self.local);
         let sockets = Replacement::open(&settings, &paths_of(&local), Some((&self.settings, &present)))
             .map_err(|error| refused(format!("cannot open the heartbeat sockets: {error}")))?;
-        let changes = changes(&self.settings, &settings, &local);
+        let changes = changes(&self.settings, &settings, &local, &self.local);
         let generation = self.generation + 1;
         let id = self.answers.own_command();
         let reconfiguration = Reconfiguration {
@@ -90,9 +98,10 @@ impl Daemon {
             generation,
             settings: Box::new(settings.clone()),
             sockets,
+            slots: slots.clone(),
             service_address,
         };
-        self.coming = Some(Coming { generation, settings, local });
+        self.coming = Some(Coming { generation, settings, local, slots });
         self.order(Order::Reconfigure(Box::new(reconfiguration)));
         let answered = async {
             loop {
@@ -129,6 +138,7 @@ impl Daemon {
             self.generation = generation;
             self.settings = coming.settings;
             self.local = coming.local;
+            self.slots = coming.slots;
             self.answers.warn(self.local.warnings.iter().map(ToString::to_string));
         }
     }
@@ -147,8 +157,8 @@ impl Daemon {
 }
 
 /// What is other in the new settings, for people.
-fn changes(old: &Settings, new: &Settings, local: &Local) -> String {
-    let mut changes = Vec::new();
+fn changes(old: &Settings, new: &Settings, local: &Local, before: &Local) -> String {
+    let mut changes = groups::changes(before, local);
     let name = |id| local.node_name(id).map_or_else(|| id.0.to_string(), str::to_owned);
     let ids = |settings: &Settings| settings.peers.iter().map(|peer| peer.id).collect::<Vec<_>>();
     let (before, after) = (ids(old), ids(new));
@@ -188,9 +198,12 @@ fn changes(old: &Settings, new: &Settings, local: &Local) -> String {
     }
     let order = |settings: &Settings| {
         let groups = settings.groups.iter();
-        groups.map(|group| (group.prefer.clone(), group.failback, group.gateway)).collect::<Vec<_>>()
+        groups
+            .map(|group| (group.id, (group.prefer.clone(), group.failback, group.gateway)))
+            .collect::<BTreeMap<_, _>>()
     };
-    if order(old) != order(new) {
+    let (placed, before) = (order(new), order(old));
+    if placed.iter().any(|(id, placing)| before.get(id).is_some_and(|before| before != placing)) {
         changes.push("how groups are placed".to_owned());
     }
     if changes.is_empty() {

@@ -7,13 +7,14 @@ use anyhow::{Context as _, bail};
 use cluster_proto::{GroupIndex, Link, Settings, Start, Time};
 use tokio::sync::mpsc;
 
+use super::groups::{group_vips, watched_vips};
 use super::node::{Node, SharedPlane};
 use super::reload::Source;
 use super::watch::Watch;
 use super::{Front, Prepared, QUEUE, incarnation, paths_of, remembered};
 use crate::config::{HostKind, Local, Service, Warning, XdpMode, same_network};
 use crate::control::{ControlSocket, EventBody, EventLog};
-use crate::dataplane::{self, DataPlane, DataPlaneError, GroupVips, MapsWere, XdpPreference};
+use crate::dataplane::{self, DataPlane, DataPlaneError, MapsWere, XdpPreference};
 use crate::driver::{address_thread, clock, heartbeat_loop, mailbox};
 use crate::epoch_file::EpochFile;
 use crate::memory_file::MemoryFile;
@@ -84,7 +85,7 @@ pub(super) async fn start(
     let (thread_end, daemon_end) =
         mailbox::mailbox().context("cannot make the heartbeat thread's mailbox")?;
     let (reports_in, address_reports) = mpsc::channel(QUEUE);
-    let vips = local.groups.iter().map(|group| group.vips.clone()).collect();
+    let vips = slots.iter().copied().zip(local.groups.iter().map(|group| group.vips.clone())).collect();
     let (address_thread, jobs) =
         address_thread::spawn(addresses.record(), vips, daemon_end.wake_thread(), reports_in)
             .context("cannot start the address thread")?;
@@ -111,7 +112,7 @@ pub(super) async fn start(
         },
         paths: paths_of(&prepared.local),
         cpu: prepared.local.cpu,
-        serving: Some(heartbeat_loop::Serving { leases, slots, addresses: jobs }),
+        serving: Some(heartbeat_loop::Serving { leases, slots: slots.clone(), addresses: jobs }),
         service_address,
         arp,
         mailbox: thread_end,
@@ -126,6 +127,7 @@ pub(super) async fn start(
     let plane = SharedPlane::new(plane);
     daemon.plane = Some(plane.clone());
     daemon.xdp = watch.xdp_mode();
+    daemon.slots = slots;
     let front = Front { control, calls, events: daemon.events.clone() };
     let node = Node {
         daemon,
@@ -134,6 +136,7 @@ pub(super) async fn start(
         addresses: address_thread,
         address_reports,
         watch,
+        unsettled: false,
         tables: addresses,
         rounds: 0,
     };
@@ -150,7 +153,7 @@ async fn attach(
 ) -> anyhow::Result<(Attachment, ControlSocket)> {
     plane.fence_all()?;
     let control = ControlSocket::bind(&local.socket)?;
-    Ok((service_interface(plane, local, service, addresses).await?, control))
+    Ok((service_interface(plane, service, addresses).await?, control))
 }
 
 /// Takes back what a start that failed has changed, unless it was another daemon's before.
@@ -177,14 +180,6 @@ async fn refuse_foreign_vips(addresses: &Addresses, settings: &Settings) -> anyh
 }
 
 fn plane_options(settings: &Settings, local: &Local, service: &Service) -> dataplane::Options {
-    let groups = settings.groups.iter().zip(&local.groups).map(|(group, named)| GroupVips {
-        id: group.id,
-        vips: named
-            .vips
-            .iter()
-            .map(|vip| dataplane::Vip { address: vip.address, prefix: vip.prefix })
-            .collect(),
-    });
     dataplane::Options {
         pin_root: dataplane::PIN_ROOT.into(),
         cluster: local.cluster.clone(),
@@ -196,7 +191,7 @@ fn plane_options(settings: &Settings, local: &Local, service: &Service) -> datap
             XdpMode::Generic => XdpPreference::Generic,
         },
         egress: dataplane::EgressHook::Auto,
-        groups: groups.collect(),
+        groups: group_vips(settings, local),
     }
 }
 
@@ -220,7 +215,6 @@ fn tell_maps(plane: &DataPlane, events: &EventLog) {
 /// program sits on is an error, since waiting would not mend it.
 async fn service_interface(
     plane: &mut DataPlane,
-    local: &Local,
     service: &Service,
     addresses: &Addresses,
 ) -> anyhow::Result<Attachment> {
@@ -233,7 +227,8 @@ async fn service_interface(
         }
         Err(error) => return Err(error.into()),
     };
-    let mut watch = Watch::new(monitor, local, attached);
+    let vips = watched_vips(plane.groups());
+    let mut watch = Watch::new(monitor, vips, attached);
     watch.settle().await?;
     // Interfaces that came since are fenced by the watch; those that were there before it by this.
     plane.fence_all()?;

@@ -6,12 +6,11 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
-use cluster_proto::{GroupIndex, Link};
+use cluster_proto::Link;
 
 use super::node::Node;
-use crate::config::Local;
 use crate::control::EventBody;
-use crate::dataplane::{Attached, DataPlaneError, ServedAddress};
+use crate::dataplane::{Attached, DataPlaneError, GroupSlot, ServedAddress};
 use crate::driver::address_thread::{AddressOrder, AddressState};
 use crate::driver::mailbox::{Order, SERVED};
 use crate::network::gateways::default_gateways;
@@ -26,9 +25,9 @@ pub(super) struct Watch {
     /// What the core was last told.
     told: Option<Link>,
     /// Each VIP's group.
-    vips: BTreeMap<Ipv4Addr, GroupIndex>,
+    vips: BTreeMap<Ipv4Addr, GroupSlot>,
     /// VIPs configured by somebody else, and where.
-    foreign: BTreeMap<(u32, Ipv4Addr), GroupIndex>,
+    foreign: BTreeMap<(u32, Ipv4Addr), GroupSlot>,
     /// Where default routes over the service interface lead.
     gateways: Vec<Ipv4Addr>,
     /// Why the program could not be attached, as last said.
@@ -38,21 +37,28 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(monitor: LinkMonitor, local: &Local, attached: Option<Attached>) -> Self {
-        let groups = local.groups.iter().enumerate();
-        let vips = groups
-            .flat_map(|(index, group)| group.vips.iter().map(move |vip| (vip.address, GroupIndex(index))));
+    pub(super) fn new(
+        monitor: LinkMonitor,
+        vips: BTreeMap<Ipv4Addr, GroupSlot>,
+        attached: Option<Attached>,
+    ) -> Self {
         Self {
             monitor,
             interfaces: BTreeMap::new(),
             attached,
             told: None,
-            vips: vips.collect(),
+            vips,
             foreign: BTreeMap::new(),
             gateways: Vec::new(),
             refusal: None,
             unfenced: false,
         }
+    }
+
+    /// Watches over these VIPs from now on. Those that are new must not be on the host.
+    pub(super) fn set_vips(&mut self, vips: BTreeMap<Ipv4Addr, GroupSlot>) {
+        self.foreign.retain(|(_, address), _| vips.contains_key(address));
+        self.vips = vips;
     }
 
     /// The next event; an error is the end of the watch.
@@ -92,10 +98,7 @@ impl Watch {
     /// Tells the address thread where addresses go, and where they cannot.
     pub(super) fn publish(&self, state: &AddressState) {
         state.ifindex.store(self.ifindex().unwrap_or(0), Ordering::SeqCst);
-        for (index, foreign) in state.foreign.iter().enumerate() {
-            let blocked = self.foreign.values().any(|&group| group == GroupIndex(index));
-            foreign.store(blocked, Ordering::SeqCst);
-        }
+        state.set_foreign(&self.foreign.values().copied().collect());
     }
 
     /// What becomes of the service interface, as the core is told it.
@@ -254,7 +257,7 @@ impl Node {
 
     /// Reminds the core of VIPs that somebody else has configured, for as long as that lasts.
     pub(super) fn tell_foreign(&mut self) {
-        let groups: BTreeSet<GroupIndex> = self.watch.foreign.values().copied().collect();
+        let groups: BTreeSet<GroupSlot> = self.watch.foreign.values().copied().collect();
         for group in groups {
             self.daemon.order(Order::AddressFailed(group));
         }
@@ -296,8 +299,8 @@ impl Node {
                  removed",
                 address.ip, address.ifindex
             );
-            let name = self.daemon.local.groups[group.0].name.clone();
-            self.daemon.record(EventBody { group: Some(name), ..EventBody::told("foreign_address", text) });
+            let group_name = self.daemon.group_name(group);
+            self.daemon.record(EventBody { group: group_name, ..EventBody::told("foreign_address", text) });
             self.daemon.order(Order::AddressFailed(group));
         }
     }
@@ -306,7 +309,7 @@ impl Node {
         let Some(&group) = self.watch.vips.get(&address.ip) else { return };
         if self.watch.foreign.remove(&(address.ifindex, address.ip)).is_some() {
             self.watch.publish(&self.addresses.state);
-        } else if address.ours && self.addresses.state.wanted[group.0].load(Ordering::SeqCst) {
+        } else if address.ours && self.addresses.state.is_wanted(group) {
             self.addresses.order(AddressOrder::Restore(group));
         }
     }

@@ -99,7 +99,7 @@ impl Witness {
 
     async fn reload(&mut self, asked: Option<Call>) {
         let outcome = match self.daemon.read_anew() {
-            Ok((settings, local)) => self.daemon.go_over(settings, local, None).await,
+            Ok((settings, local)) => self.daemon.go_over(settings, local, Vec::new(), None).await,
             Err(error) => Err(error),
         };
         self.daemon.reloaded(outcome, asked);

@@ -121,6 +121,17 @@ impl DataPlane {
         &self.slots
     }
 
+    /// The groups and their slots.
+    pub fn groups(&self) -> impl Iterator<Item = (&GroupVips, GroupSlot)> {
+        self.options.groups.iter().zip(self.slots.iter().copied())
+    }
+
+    /// All VIPs.
+    #[must_use]
+    pub fn vips(&self) -> Vec<Ipv4Addr> {
+        self.options.groups.iter().flat_map(|group| &group.vips).map(|vip| vip.address).collect()
+    }
+
     /// The leases, for the thread that writes them. Several tables show the same leases; one thread at a time writes.
     ///
     /// # Errors
@@ -239,7 +250,7 @@ impl DataPlane {
         self.fences.list()
     }
 
-    /// What each group's packets came to since its slot was made, in the order of the groups given.
+    /// What each group's packets came to since its slot was made.
     ///
     /// # Errors
     /// If the map cannot be read.

@@ -2,19 +2,21 @@
 //! kernel's configuration lock (rtnl), so it must not happen on the heartbeat thread; but a takeover waits for it, so
 //! it must not queue behind the daemon's chores either.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
-use cluster_proto::GroupIndex;
+use cluster_common::maps::MAX_GROUPS;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rtrb::{Consumer, Producer, RingBuffer};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::realtime;
 use super::wake::Wake;
 use crate::config::Vip;
+use crate::dataplane::GroupSlot;
 use crate::network::address_record::AddressRecord;
 use crate::network::addresses::{Added, Addresses};
 
@@ -25,16 +27,20 @@ const CAPACITY: usize = 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AddressJob {
     /// Put the group's VIPs onto the interface and answer.
-    Add(GroupIndex),
+    Add(GroupSlot),
     /// Take them off.
-    Remove(GroupIndex),
+    Remove(GroupSlot),
 }
 
 /// What the daemon wants done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum AddressOrder {
+    /// The group has these VIPs from now on: those that it no longer has are taken off, those that are new are put on by
+    /// the next [`AddressJob::Add`]. Answered when that is done, with the reason if an address could not be taken off;
+    /// then the group has the VIPs it had.
+    SetVips(GroupSlot, Vec<Vip>, oneshot::Sender<Result<(), String>>),
     /// An address was taken off by somebody else: put the group's back if they are still wanted.
-    Restore(GroupIndex),
+    Restore(GroupSlot),
     /// End the thread.
     Stop,
 }
@@ -43,13 +49,13 @@ pub enum AddressOrder {
 #[derive(Debug)]
 pub enum AddressReport {
     /// The group's VIPs could not be configured.
-    Failed(GroupIndex, String),
+    Failed(GroupSlot, String),
     /// The group's VIPs could not be taken off.
-    NotRemoved(GroupIndex, String),
+    NotRemoved(GroupSlot, String),
     /// VIPs that somebody else had taken off are back.
-    Restored(GroupIndex),
+    Restored(GroupSlot),
     /// They could not be put back.
-    NotRestored(GroupIndex, String),
+    NotRestored(GroupSlot, String),
 }
 
 /// What both threads and the daemon know of the interface and the groups.
@@ -57,18 +63,47 @@ pub enum AddressReport {
 pub struct AddressState {
     /// The service interface's number; 0 while there is none.
     pub ifindex: AtomicU32,
-    /// For each group whether one of its VIPs is configured by somebody else.
-    pub foreign: Vec<AtomicBool>,
-    /// For each group whether its VIPs belong on the interface now.
-    pub wanted: Vec<AtomicBool>,
+    groups: Vec<GroupState>,
+}
+
+/// What is known of one group.
+#[derive(Default, Debug)]
+struct GroupState {
+    foreign: AtomicBool,
+    wanted: AtomicBool,
 }
 
 impl AddressState {
     /// No interface, nothing wanted.
+    fn new() -> Self {
+        let groups = (0..MAX_GROUPS).map(|_| GroupState::default()).collect();
+        Self { ifindex: AtomicU32::new(0), groups }
+    }
+
+    fn of(&self, slot: GroupSlot) -> &GroupState {
+        &self.groups[slot.index() as usize]
+    }
+
+    /// Whether the group's VIPs belong on the interface now.
     #[must_use]
-    pub fn new(groups: usize) -> Self {
-        let none = || (0..groups).map(|_| AtomicBool::new(false)).collect();
-        Self { ifindex: AtomicU32::new(0), foreign: none(), wanted: none() }
+    pub fn is_wanted(&self, slot: GroupSlot) -> bool {
+        self.of(slot).wanted.load(Ordering::SeqCst)
+    }
+
+    fn set_wanted(&self, slot: GroupSlot, wanted: bool) {
+        self.of(slot).wanted.store(wanted, Ordering::SeqCst);
+    }
+
+    fn is_foreign(&self, slot: GroupSlot) -> bool {
+        self.of(slot).foreign.load(Ordering::SeqCst)
+    }
+
+    /// Says of which groups one of the VIPs is configured by somebody else.
+    pub fn set_foreign(&self, slots: &BTreeSet<GroupSlot>) {
+        let slots: BTreeSet<u32> = slots.iter().map(|slot| slot.index()).collect();
+        for (slot, group) in (0..).zip(&self.groups) {
+            group.foreign.store(slots.contains(&slot), Ordering::SeqCst);
+        }
     }
 }
 
@@ -76,7 +111,7 @@ impl AddressState {
 #[derive(Debug)]
 pub struct ThreadJobs {
     jobs: Producer<AddressJob>,
-    done: Consumer<(GroupIndex, bool)>,
+    done: Consumer<(GroupSlot, bool)>,
     wake: Arc<EventFd>,
 }
 
@@ -89,7 +124,7 @@ impl ThreadJobs {
     }
 
     /// The next group whose VIPs are on the interface, or could not be put there.
-    pub fn done(&mut self) -> Option<(GroupIndex, bool)> {
+    pub fn done(&mut self) -> Option<(GroupSlot, bool)> {
         self.done.pop().ok()
     }
 }
@@ -106,9 +141,23 @@ pub struct AddressThread {
 impl AddressThread {
     /// Tells the thread something. It is lost only if the thread no longer runs, or a thousand orders wait.
     pub fn order(&self, order: AddressOrder) {
-        if self.orders.try_send(order).is_err() {
-            tracing::warn!(?order, "the address thread does not take orders");
+        if let Err(lost) = self.orders.try_send(order) {
+            tracing::warn!(order = ?lost.into_inner(), "the address thread does not take orders");
         }
+    }
+
+    /// Gives a group other VIPs; see [`AddressOrder::SetVips`].
+    ///
+    /// # Errors
+    /// Why an address could not be taken off, for people.
+    pub fn set_vips(
+        &self,
+        slot: GroupSlot,
+        vips: Vec<Vip>,
+    ) -> impl Future<Output = Result<(), String>> + use<> {
+        let (done_in, done) = oneshot::channel();
+        self.order(AddressOrder::SetVips(slot, vips, done_in));
+        async { done.await.unwrap_or_else(|_| Err("the address thread has ended".to_owned())) }
     }
 
     /// Ends the thread once it has done what was asked before.
@@ -128,7 +177,7 @@ impl AddressThread {
 /// No file descriptors or threads are left, the kernel refuses a netlink socket.
 pub fn spawn(
     record: Arc<AddressRecord>,
-    vips: Vec<Vec<Vip>>,
+    vips: BTreeMap<GroupSlot, Vec<Vip>>,
     wake_heartbeats: Arc<EventFd>,
     reports: mpsc::Sender<AddressReport>,
 ) -> io::Result<(AddressThread, ThreadJobs)> {
@@ -137,7 +186,7 @@ pub fn spawn(
     let (job_in, jobs) = RingBuffer::new(CAPACITY);
     let (done, done_out) = RingBuffer::new(CAPACITY);
     let (order_in, orders) = mpsc::channel(CAPACITY);
-    let state = Arc::new(AddressState::new(vips.len()));
+    let state = Arc::new(AddressState::new());
     let mut worker = Worker { jobs, done, orders, reports, vips, wake_heartbeats, state: Arc::clone(&state) };
     let (opened_in, opened) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("address".to_owned()).spawn(move || {
@@ -166,10 +215,10 @@ pub fn spawn(
 
 struct Worker {
     jobs: Consumer<AddressJob>,
-    done: Producer<(GroupIndex, bool)>,
+    done: Producer<(GroupSlot, bool)>,
     orders: mpsc::Receiver<AddressOrder>,
     reports: mpsc::Sender<AddressReport>,
-    vips: Vec<Vec<Vip>>,
+    vips: BTreeMap<GroupSlot, Vec<Vip>>,
     wake_heartbeats: Arc<EventFd>,
     state: Arc<AddressState>,
 }
@@ -191,6 +240,10 @@ impl Worker {
             match order {
                 None => {}
                 Some(AddressOrder::Restore(group)) => self.restore(group, addresses).await,
+                Some(AddressOrder::SetVips(group, vips, done)) => {
+                    // Nobody waits any more only if the daemon ends.
+                    let _ = done.send(self.set_vips(group, vips, addresses).await);
+                }
                 Some(AddressOrder::Stop) => return,
             }
         }
@@ -199,11 +252,11 @@ impl Worker {
     async fn work(&mut self, job: AddressJob, addresses: &Addresses) {
         match job {
             AddressJob::Add(group) => {
-                self.state.wanted[group.0].store(true, Ordering::SeqCst);
+                self.state.set_wanted(group, true);
                 let outcome = self.add(group, addresses).await;
                 let ready = outcome.is_ok();
                 if let Err(why) = outcome {
-                    self.state.wanted[group.0].store(false, Ordering::SeqCst);
+                    self.state.set_wanted(group, false);
                     self.report(AddressReport::Failed(group, why));
                 }
                 // It has room for as many answers as there is room for jobs.
@@ -211,7 +264,7 @@ impl Worker {
                 let _ = self.wake_heartbeats.write(1);
             }
             AddressJob::Remove(group) => {
-                self.state.wanted[group.0].store(false, Ordering::SeqCst);
+                self.state.set_wanted(group, false);
                 if let Err(why) = self.remove(group, addresses).await {
                     self.report(AddressReport::NotRemoved(group, why));
                 }
@@ -219,8 +272,25 @@ impl Worker {
         }
     }
 
-    async fn add(&self, group: GroupIndex, addresses: &Addresses) -> Result<usize, String> {
-        if self.state.foreign[group.0].load(Ordering::SeqCst) {
+    fn vips_of(&self, group: GroupSlot) -> &[Vip] {
+        self.vips.get(&group).map_or(&[], Vec::as_slice)
+    }
+
+    async fn set_vips(
+        &mut self,
+        group: GroupSlot,
+        vips: Vec<Vip>,
+        addresses: &Addresses,
+    ) -> Result<(), String> {
+        for old in self.vips_of(group).iter().filter(|old| !vips.contains(old)) {
+            addresses.remove(old.address).await.map_err(|error| error.to_string())?;
+        }
+        self.vips.insert(group, vips);
+        Ok(())
+    }
+
+    async fn add(&self, group: GroupSlot, addresses: &Addresses) -> Result<usize, String> {
+        if self.state.is_foreign(group) {
             return Err("a VIP of the group is configured by somebody else".to_owned());
         }
         let ifindex = self.state.ifindex.load(Ordering::SeqCst);
@@ -228,7 +298,7 @@ impl Worker {
             return Err("the service interface is gone".to_owned());
         }
         let mut added = 0;
-        for vip in &self.vips[group.0] {
+        for vip in self.vips_of(group) {
             match addresses.add(ifindex, vip.address, vip.prefix).await {
                 Ok(Added::Added) => added += 1,
                 Ok(Added::AlreadyOurs) => {}
@@ -242,9 +312,9 @@ impl Worker {
         Ok(added)
     }
 
-    async fn remove(&self, group: GroupIndex, addresses: &Addresses) -> Result<(), String> {
+    async fn remove(&self, group: GroupSlot, addresses: &Addresses) -> Result<(), String> {
         let mut outcome = Ok(());
-        for vip in &self.vips[group.0] {
+        for vip in self.vips_of(group) {
             if let Err(error) = addresses.remove(vip.address).await {
                 outcome = Err(error.to_string());
             }
@@ -252,8 +322,8 @@ impl Worker {
         outcome
     }
 
-    async fn restore(&self, group: GroupIndex, addresses: &Addresses) {
-        if !self.state.wanted[group.0].load(Ordering::SeqCst) {
+    async fn restore(&self, group: GroupSlot, addresses: &Addresses) {
+        if !self.state.is_wanted(group) {
             return;
         }
         match self.add(group, addresses).await {

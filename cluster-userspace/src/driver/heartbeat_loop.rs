@@ -75,6 +75,8 @@ pub fn spawn(setup: Setup) -> io::Result<(JoinHandle<()>, Granted)> {
 struct Coming {
     generation: u32,
     sockets: Replacement,
+    slots: Vec<GroupSlot>,
+    vips: Vec<Vec<Ipv4Addr>>,
     service_address: Option<Ipv4Addr>,
     dead_after: Duration,
 }
@@ -93,7 +95,7 @@ struct HeartbeatLoop {
     counters: LoopCounters,
     announcements: Vec<u64>,
     /// Groups whose addresses nobody took on to configure: the core is told that it failed.
-    addresses_refused: Vec<GroupIndex>,
+    addresses_refused: Vec<GroupSlot>,
     /// Likewise a reservation.
     reservation_refused: bool,
     /// Likewise what must not be forgotten.
@@ -114,7 +116,7 @@ impl HeartbeatLoop {
             dead_after: settings.timing.dead_after,
             sockets,
             service_address,
-            vips: settings.groups.iter().map(|group| group.vips.clone()).collect(),
+            vips: vips_of(&settings),
             serving,
             arp,
             mac: mac_of(start.link),
@@ -212,8 +214,11 @@ impl HeartbeatLoop {
             return;
         }
         self.mailbox.woken();
-        while let Some((group, ready)) = self.serving.as_mut().and_then(|serving| serving.addresses.done()) {
-            self.handle(if ready { Input::AddressReady(group) } else { Input::AddressFailed(group) });
+        while let Some((slot, ready)) = self.serving.as_mut().and_then(|serving| serving.addresses.done()) {
+            // The answer may be for a group that is gone.
+            if let Some(group) = self.group_in(slot) {
+                self.handle(if ready { Input::AddressReady(group) } else { Input::AddressFailed(group) });
+            }
         }
         while let Some(order) = self.mailbox.order() {
             match order {
@@ -226,7 +231,7 @@ impl HeartbeatLoop {
                         self.task(Task::Close(old));
                     }
                 }
-                Order::AddressFailed(group) => self.handle(Input::AddressFailed(group)),
+                Order::AddressFailed(slot) => self.address_failed(slot),
                 Order::EpochsReserved(below) => self.handle(Input::EpochsReserved(below)),
                 Order::ReservationFailed => self.handle(Input::ReservationFailed),
                 Order::Remembered => self.handle(Input::Remembered),
@@ -243,24 +248,32 @@ impl HeartbeatLoop {
     }
 
     fn reconfigure(&mut self, reconfiguration: Reconfiguration) {
-        let Reconfiguration { id, generation, settings, sockets, service_address } = reconfiguration;
+        let Reconfiguration { id, generation, settings, sockets, slots, service_address } = reconfiguration;
         let dead_after = settings.timing.dead_after;
-        self.coming = Some(Coming { generation, sockets, service_address, dead_after });
+        let vips = vips_of(&settings);
+        self.coming = Some(Coming { generation, sockets, slots, vips, service_address, dead_after });
         self.handle(Input::Reconfigure(id, settings));
         if let Some(refused) = self.coming.take() {
             drop(refused);
         }
     }
 
-    /// From here on paths and peers are those of the configuration that was handed over.
+    /// From here on paths, peers and groups are those of the configuration that was handed over.
     fn take_over(&mut self) {
         let Some(coming) = self.coming.take() else { return };
-        let Coming { generation, sockets, service_address, dead_after } = coming;
+        let Coming { generation, sockets, slots, vips, service_address, dead_after } = coming;
         // What the kernel has dropped on those that go is counted before they do.
         let (filtered, strangers) = self.sockets.dropped();
         self.counters.filtered += filtered;
         self.counters.strangers += strangers;
         let leftover = self.sockets.replace(sockets);
+        let announced =
+            |slot: &GroupSlot| self.group_in(*slot).map_or(0, |group| self.announcements[group.0]);
+        self.announcements = slots.iter().map(announced).collect();
+        if let Some(serving) = &mut self.serving {
+            serving.slots = slots;
+        }
+        self.vips = vips;
         self.generation = generation;
         self.service_address = service_address;
         self.dead_after = dead_after;
@@ -303,8 +316,8 @@ impl HeartbeatLoop {
                     leases.clear(slots[group.0]);
                 }
             }
-            Effect::AddAddress { group } => self.address_job(AddressJob::Add(group)),
-            Effect::RemoveAddress { group } => self.address_job(AddressJob::Remove(group)),
+            Effect::AddAddress { group } => self.address_job(group, AddressJob::Add),
+            Effect::RemoveAddress { group } => self.address_job(group, AddressJob::Remove),
             Effect::Announce { group } => {
                 self.announcements[group.0] += 1;
                 for place in 0..self.vips[group.0].len() {
@@ -360,20 +373,34 @@ impl HeartbeatLoop {
         }
     }
 
-    fn address_job(&mut self, job: AddressJob) {
-        let taken = self.serving.as_mut().is_some_and(|serving| serving.addresses.job(job));
-        if !taken {
+    fn address_job(&mut self, group: GroupIndex, job: fn(GroupSlot) -> AddressJob) {
+        let Some(serving) = &mut self.serving else { return };
+        let slot = serving.slots[group.0];
+        let job = job(slot);
+        if !serving.addresses.job(job) {
             self.counters.tasks_lost += 1;
-            if let AddressJob::Add(group) = job {
-                self.addresses_refused.push(group);
+            if let AddressJob::Add(slot) = job {
+                self.addresses_refused.push(slot);
             }
+        }
+    }
+
+    /// The group that has this slot, if one has.
+    fn group_in(&self, slot: GroupSlot) -> Option<GroupIndex> {
+        let slots = &self.serving.as_ref()?.slots;
+        slots.iter().position(|&other| other == slot).map(GroupIndex)
+    }
+
+    fn address_failed(&mut self, slot: GroupSlot) {
+        if let Some(group) = self.group_in(slot) {
+            self.handle(Input::AddressFailed(group));
         }
     }
 
     /// Tells the core that what nobody took has failed.
     fn answer_refused(&mut self) {
-        while let Some(group) = self.addresses_refused.pop() {
-            self.handle(Input::AddressFailed(group));
+        while let Some(slot) = self.addresses_refused.pop() {
+            self.address_failed(slot);
         }
         if std::mem::take(&mut self.reservation_refused) {
             self.handle(Input::ReservationFailed);
@@ -382,4 +409,8 @@ impl HeartbeatLoop {
             self.handle(Input::NotRemembered);
         }
     }
+}
+
+fn vips_of(settings: &Settings) -> Vec<Vec<Ipv4Addr>> {
+    settings.groups.iter().map(|group| group.vips.clone()).collect()
 }

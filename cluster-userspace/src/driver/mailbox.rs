@@ -7,11 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_proto::{Command, CommandId, Event, GroupIndex, Link, Mac, Memory, Refusal, Settings, Snapshot};
+use cluster_proto::{Command, CommandId, Event, Link, Mac, Memory, Refusal, Settings, Snapshot};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::path_sockets::{Leftover, Replacement};
+use crate::dataplane::GroupSlot;
 use crate::network::packet_socket::ArpSocket;
 
 /// Orders, requests and answers waiting at the same time; there is about one of each for a group.
@@ -27,7 +28,7 @@ pub enum Order {
     /// The service interface changed. With `Up` comes the socket for its ARP frames.
     Link(Link, Option<ArpSocket>),
     /// The group's VIPs are no longer on the interface and could not be put back.
-    AddressFailed(GroupIndex),
+    AddressFailed(GroupSlot),
     /// Epoch counters are on disk.
     EpochsReserved(u64),
     /// They are not.
@@ -65,7 +66,7 @@ pub enum Task {
     CloseAll(Leftover),
 }
 
-/// Another configuration, with everything opened that it takes. Its groups and their VIPs are those of the present one.
+/// Another configuration, with everything opened and ready that it takes.
 #[derive(Debug)]
 pub struct Reconfiguration {
     /// What the answer names.
@@ -76,6 +77,8 @@ pub struct Reconfiguration {
     pub settings: Box<Settings>,
     /// The sockets of their paths.
     pub sockets: Replacement,
+    /// For each group its slot in the lease table; nothing for a witness.
+    pub slots: Vec<GroupSlot>,
     /// This node's own address on the service link.
     pub service_address: Option<Ipv4Addr>,
 }
