@@ -21,12 +21,14 @@ pub const FILTER: &str = "filter";
 pub const LEASES: &str = "leases";
 /// Array by group slot of [`Tenure`], memory-mapped by user space and not read by the programs.
 pub const TENURES: &str = "tenures";
+/// Array by group slot of [`Grace`], memory-mapped by user space.
+pub const GRACES: &str = "graces";
 /// Array of one [`Nic`], memory-mapped by user space.
 pub const NIC: &str = "nic";
 /// Per-CPU array by group slot of [`GroupCounters`].
 pub const COUNTERS: &str = "counters";
 /// All maps of the data plane.
-pub const ALL: [&str; 6] = [VIPS, FILTER, LEASES, TENURES, NIC, COUNTERS];
+pub const ALL: [&str; 7] = [VIPS, FILTER, LEASES, TENURES, GRACES, NIC, COUNTERS];
 
 /// Until when this node holds the group, in nanoseconds of `CLOCK_BOOTTIME`, as `bpf_ktime_get_boot_ns` gives it. The
 /// lease is valid while the clock shows less; 0 is no lease. One aligned u64, so that it is read and written whole.
@@ -72,6 +74,27 @@ pub struct Tenure {
     pub used: u16,
 }
 
+/// A hand-over under way: until when this node and the other send each other what is the other's. Two words, each read and
+/// written whole: the time is 0 while the rest is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Grace {
+    /// In nanoseconds of `CLOCK_BOOTTIME`; 0 if there is none.
+    pub until: u64,
+    /// The Ethernet address of the node at the other end.
+    pub other: [u8; 6],
+    /// Which end this node is: [`Grace::NEW`] or [`Grace::OLD`].
+    pub side: u16,
+}
+
+impl Grace {
+    /// The node takes the group, or has taken it.
+    pub const NEW: u16 = 1;
+    /// The node gave the group up.
+    pub const OLD: u16 = 2;
+}
+
 /// The network card that the ingress program answers for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C, align(8))]
@@ -112,6 +135,7 @@ const _: () = {
     assert!(size_of::<Lease>() == 8 && align_of::<Lease>() == 8);
     assert!(size_of::<VipEntry>() == 8 && align_of::<VipEntry>() == 4);
     assert!(size_of::<Tenure>() == 16 && align_of::<Tenure>() == 8);
+    assert!(size_of::<Grace>() == 16 && align_of::<Grace>() == 8);
     assert!(size_of::<Nic>() == 8 && align_of::<Nic>() == 8);
     assert!(size_of::<Served>() == 16 && align_of::<Served>() == 8);
     assert!(size_of::<GroupCounters>() == Verdict::COUNT * 8 + SERVED_PLACES * 16);

@@ -48,6 +48,8 @@ pub enum Input<'a> {
     AddressReady(GroupIndex),
     /// They could not be put there.
     AddressFailed(GroupIndex),
+    /// After a hand-over: this node has no connection of the group's VIPs any more.
+    NoConnections(GroupIndex),
     /// An ARP reply for (or an announcement of) one of our VIPs, or of a served address that was probed.
     ProbeAnswer {
         /// The address asked for.
@@ -151,6 +153,16 @@ pub enum Command {
     Resign,
 }
 
+/// An end of a hand-over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// Who takes the group: it accepts what the old holder sends over although it has no lease yet; once it has, it sends
+    /// over what belongs to connections that it does not know.
+    New,
+    /// Who gave it up: it serves the connections that it knows, and sends everything else over.
+    Old,
+}
+
 /// The service interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Link {
@@ -196,6 +208,28 @@ pub enum Effect {
     },
     /// Take the group's VIPs off the interface. Not answered.
     RemoveAddress {
+        /// Whose.
+        group: GroupIndex,
+    },
+    /// The group is being handed over: until then this node and the one at the other end send each other what is the
+    /// other's. Written before the lease that begins, or ends, with it.
+    Grace {
+        /// Whose.
+        group: GroupIndex,
+        /// Which end this node is.
+        side: Side,
+        /// The Ethernet address of the other.
+        other: Mac,
+        /// Until when.
+        until: Time,
+    },
+    /// The hand-over's grace is over, or was in vain.
+    EndGrace {
+        /// Whose.
+        group: GroupIndex,
+    },
+    /// Reset what connections the group's VIPs still have here, and take the VIPs off the interface. Not answered.
+    LetGo {
         /// Whose.
         group: GroupIndex,
     },
@@ -550,6 +584,8 @@ pub struct GroupView {
     pub cause: Cause,
     /// Whether the placement was made by hand.
     pub by_hand: bool,
+    /// After a hand-over: until when this node serves the connections that it had, if it was the old holder.
+    pub letting_go: Option<Time>,
     /// How often this node's lease has run out while active.
     pub lapses: u64,
     /// How often each role was taken: init, passive, active, fault.

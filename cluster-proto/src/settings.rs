@@ -66,6 +66,8 @@ pub struct Group {
     pub failback: Failback,
     /// How often a takeover is announced.
     pub announce: AnnounceSchedule,
+    /// For how long the connections of before a hand-over go on where they were; zero is not at all.
+    pub grace: Duration,
     /// With [`Quorum::Off`]: a router on the service link without whose answers a node that hears no peer neither takes
     /// nor keeps the group.
     pub gateway: Option<Ipv4Addr>,

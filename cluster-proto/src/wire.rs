@@ -253,6 +253,8 @@ pub struct Claim {
     pub stand: Stand,
     /// The placement was made by hand and stays until the next failover.
     pub by_hand: bool,
+    /// With [`Stand::Ready`]: the sender accepts what the holder sends over once it has let go.
+    pub receives: bool,
     /// The tenure the stand is about; for the others the highest epoch the sender has seen.
     pub epoch: Epoch,
 }
@@ -452,7 +454,13 @@ fn parse_claim(bytes: &[u8]) -> Option<Claim> {
         _ => return None,
     };
     let epoch = Epoch { counter: u64_at(bytes, 8), node: NodeId(u16_at(bytes, 16)) };
-    let claim = Claim { group: GroupId(u32_at(bytes, 0)), stand, by_hand: bytes[5] & 1 != 0, epoch };
+    let claim = Claim {
+        group: GroupId(u32_at(bytes, 0)),
+        stand,
+        by_hand: bytes[5] & 1 != 0,
+        receives: bytes[5] & 2 != 0,
+        epoch,
+    };
     (epoch.counter < MAX_COUNTER).then_some(claim)
 }
 
@@ -627,7 +635,8 @@ fn emit_claim(out: &mut Vec<u8>, claim: &Claim) {
         Reason::ServiceCut => 7,
     };
     out.extend_from_slice(&claim.group.0.to_be_bytes());
-    out.extend_from_slice(&[stand, u8::from(claim.by_hand), reason, 0]);
+    let flags = u8::from(claim.by_hand) | u8::from(claim.receives) << 1;
+    out.extend_from_slice(&[stand, flags, reason, 0]);
     out.extend_from_slice(&claim.epoch.counter.to_be_bytes());
     out.extend_from_slice(&claim.epoch.node.0.to_be_bytes());
     out.extend_from_slice(&offered_to.map_or(0, |node| node.0).to_be_bytes());
@@ -693,6 +702,7 @@ mod tests {
             group: GroupId(7),
             stand: Stand::Holds { offered_to: Some(NodeId(3)), reason: Reason::Demote },
             by_hand: true,
+            receives: true,
             epoch: Epoch { counter: 9, node: NodeId(2) },
         }
     }

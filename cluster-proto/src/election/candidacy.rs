@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::identity::{GroupIndex, Mac};
-use crate::interface::{Cause, Effect, Effects, EventKind, Role, ServiceHealth, Timeline};
+use crate::interface::{Cause, Effect, Effects, EventKind, Role, ServiceHealth, Side, Timeline};
 use crate::settings::Failback;
 use crate::time::Time;
 use crate::wire::{Reason, Stand};
@@ -38,6 +38,7 @@ impl Core {
             Stage::Passive => self.consider(now, index, out),
             Stage::Ready(candidacy) if !promised => {
                 // The holder that had offered it is gone, or let go without our hearing of it.
+                self.end_grace(now, index, out);
                 self.groups[index].stage = Stage::Standing(candidacy);
                 self.news = true;
             }
@@ -294,6 +295,7 @@ impl Core {
         group.announcing = None;
         group.timeline.lease = Some(now);
         let wish = group.wish.take();
+        self.take_connections(now, index, out);
         out.list.push(Effect::Lease { group: GroupIndex(index), epoch, until });
         self.announce(now, index, out);
         self.show_role(now, index, Role::Active, candidacy.cause, out);
@@ -304,6 +306,10 @@ impl Core {
     }
 
     pub(super) fn ask_for_address(&mut self, now: Time, index: usize, out: &mut Effects) {
+        if self.groups[index].side() == Some(Side::Old) {
+            // The VIPs may be there still; they stay now.
+            self.end_grace(now, index, out);
+        }
         let group = &mut self.groups[index];
         group.address_asked = now;
         group.addresses_asked += 1;
@@ -325,7 +331,10 @@ impl Core {
         {
             candidacy.address = Address::Ready;
             group.timeline.address = Some(now);
-            self.news = matches!(group.stage, Stage::Ready(_)) || self.news;
+            if matches!(group.stage, Stage::Ready(_)) {
+                self.news = true;
+                self.receive_connections(now, index, out);
+            }
             self.advance_candidacy(now, index, out);
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::identity::{Epoch, Mac, PathIndex};
-use crate::interface::{Cause, CommandId, Role, Timeline};
+use crate::interface::{Cause, CommandId, Role, Side, Timeline};
 use crate::settings::Settings;
 use crate::time::Time;
 use crate::wire::{Claim, Reason};
@@ -51,6 +51,7 @@ pub(super) struct GroupState {
     /// Since when this node could serve it without a break.
     pub(super) fit_since: Option<Time>,
     pub(super) announcing: Option<Announcing>,
+    pub(super) grace: Option<Grace>,
     pub(super) timeline: Timeline,
     pub(super) rival_said: Option<Time>,
     /// When this node last answered a peer's announcement with its own.
@@ -219,6 +220,19 @@ pub(super) struct Awaited {
     pub(super) deadline: Time,
 }
 
+/// A hand-over's grace, as the data plane was told of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Grace {
+    pub(super) side: Side,
+    pub(super) other: Mac,
+    /// When it began.
+    pub(super) since: Time,
+    /// Until when the data plane goes by it.
+    pub(super) until: Time,
+    /// When the old holder takes the VIPs off; `None` if they are none of its business any more, or it is the new one.
+    pub(super) let_go: Option<Time>,
+}
+
 /// Announcements still to be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Announcing {
@@ -252,6 +266,7 @@ impl GroupState {
             by_hand: false,
             fit_since: None,
             announcing: None,
+            grace: None,
             timeline: Timeline::default(),
             rival_said: None,
             defended: None,

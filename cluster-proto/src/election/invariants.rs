@@ -1,6 +1,6 @@
 //! What must be true of the state after every input; checked in debug builds.
 
-use crate::interface::Role;
+use crate::interface::{Role, Side};
 use crate::time::Time;
 
 use super::Core;
@@ -33,6 +33,15 @@ impl Core {
                 debug_assert_eq!(candidacy.epoch.node, self.settings.me, "asks only for its own epochs");
                 debug_assert!(group.top >= Some(candidacy.epoch), "no epoch above the highest seen");
             }
+            let receives = group.side() == Some(Side::New);
+            debug_assert!(
+                !receives || matches!(group.stage, Stage::Ready(_) | Stage::Active(_)),
+                "only who takes a group accepts what its old holder sends over"
+            );
+            debug_assert!(
+                !group.serves_connections() || !matches!(group.stage, Stage::Active(_)),
+                "a holder lets nothing go"
+            );
             let matches = match group.stage {
                 Stage::Init => group.role == Role::Init,
                 Stage::Passive | Stage::Standing(_) | Stage::Ready(_) => group.role == Role::Passive,

@@ -633,7 +633,8 @@ impl Core {
             }
         };
         let epoch = epoch.unwrap_or(Epoch { counter: 0, node: self.settings.me });
-        Claim { group: self.settings.groups[index].id, stand, by_hand, epoch }
+        let receives = stand == Stand::Ready && group.grace.is_some();
+        Claim { group: self.settings.groups[index].id, stand, by_hand, receives, epoch }
     }
 
     /// Collects the promises to a peer that rest on its heartbeat sent then. If all claims of that heartbeat are known

@@ -10,6 +10,7 @@
 //! | `reconfigure.rs` | how the state goes over to a new configuration |
 //! | `candidacy.rs` | when this node may take a group: vacancy, probe, votes, readiness |
 //! | `tenure.rs` | how it keeps and loses one: leases, lapses, hand-over, other holders |
+//! | `grace.rs` | what becomes of connections at a hand-over |
 //! | `service.rs` | whose service link is cut |
 //! | `gateway.rs` | whether a node that hears no peer is itself cut off |
 //! | `commands.rs` | what operators ask for |
@@ -24,6 +25,7 @@ mod candidacy;
 mod commands;
 mod epochs;
 mod gateway;
+mod grace;
 mod group;
 mod invariants;
 mod membership;
@@ -176,6 +178,7 @@ impl Core {
             Input::AddressReady(GroupIndex(group)) => self.address_ready(now, group, out),
             Input::AddressFailed(GroupIndex(group)) => self.address_failed(now, group, out),
             Input::ProbeAnswer { address, mac } => self.probe_answer(now, address, mac, out),
+            Input::NoConnections(GroupIndex(group)) => self.no_connections(group),
             Input::EpochsReserved(below) => {
                 self.epochs.reserved(below);
                 self.reservation_failed_said = false;
@@ -236,7 +239,7 @@ impl Core {
             Stage::Fault(Fault::Link) => Time::NEVER,
             Stage::Fault(Fault::Address { retry }) => retry,
         };
-        announcing.min(stage).min(self.pending_deadline(index))
+        announcing.min(stage).min(self.pending_deadline(index)).min(group.let_go_at())
     }
 
     /// When the next of the peers that are alive counts as silent, if it is not heard until then. A candidate needs no
@@ -259,6 +262,7 @@ impl Core {
             // After these: a better-ranked node that may stand now does so.
             self.answer_pending(now, group, out);
             self.command_timers(now, group, out);
+            self.grace_timers(now, group, out);
         }
         self.retreat_timers(now, out);
         if now >= self.next_heartbeat || now >= self.going_alone_at() {

@@ -1,7 +1,7 @@
 //! How the state goes over to a new configuration: groups, peers and what they said are found again by their ids. What
 //! did not change keeps its lease, its epoch and its promises.
 
-use crate::identity::{GroupId, NodeId, PathIndex};
+use crate::identity::{GroupId, GroupIndex, NodeId, PathIndex};
 use crate::interface::{Cause, CommandId, Effect, Effects, Refusal};
 use crate::settings::Settings;
 use crate::time::Time;
@@ -82,6 +82,10 @@ impl Core {
                 }
                 Stage::Init | Stage::Passive | Stage::Fault(_) => {}
             }
+            if self.groups[index].serves_connections() {
+                out.list.push(Effect::LetGo { group: GroupIndex(index) });
+            }
+            self.end_grace(now, index, out);
             let group = &mut self.groups[index];
             let wish = group.wish.take().and_then(|wish| wish.command);
             let awaited = group.awaited.take().map(|awaited| awaited.command);

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use crate::identity::{Epoch, GroupIndex};
-use crate::interface::{Cause, CommandId, Effect, Effects, EventKind, Link, Refusal, Role, ServiceHealth};
+use crate::interface::{
+    Cause, CommandId, Effect, Effects, EventKind, Link, Refusal, Role, ServiceHealth, Side,
+};
 use crate::time::Time;
 use crate::wire::{Reason, Stand};
 
@@ -255,6 +257,7 @@ impl Core {
         if let Some(tenure) = self.groups[index].tenure() {
             tenure.giving = None;
         }
+        self.hand_over_connections(now, index, peer, giving.reason, out);
         self.leave(now, index, Stage::Passive, cause_of(giving.reason), out);
         let deadline = now + handover_patience(self.settings.timing.dead_after);
         let group = &mut self.groups[index];
@@ -320,6 +323,11 @@ impl Core {
             Stage::Init | Stage::Passive | Stage::Fault(_) => (false, Address::Absent),
         };
         let giving = group.tenure().and_then(|tenure| tenure.giving);
+        let keeps_address = group.serves_connections();
+        if group.side() == Some(Side::New) {
+            self.end_grace(now, index, out);
+        }
+        let group = &mut self.groups[index];
         group.stage = stage;
         group.acknowledged.fill(None);
         group.vacant_since = now;
@@ -329,7 +337,7 @@ impl Core {
         if was_active {
             out.list.push(Effect::Dark { group: GroupIndex(index) });
         }
-        if address != Address::Absent {
+        if address != Address::Absent && !keeps_address {
             out.list.push(Effect::RemoveAddress { group: GroupIndex(index) });
         }
         if let Some(command) = giving.and_then(|giving| giving.command) {

@@ -65,6 +65,7 @@ impl Core {
             since: group.since,
             cause: group.cause,
             by_hand: group.by_hand,
+            letting_go: group.grace.and_then(|grace| grace.let_go),
             lapses: group.lapses,
             transitions: group.transitions,
         }

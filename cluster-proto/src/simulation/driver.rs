@@ -4,13 +4,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::identity::PathIndex;
-use crate::interface::{Effect, EventKind, Input, Role, ServiceHealth};
+use crate::identity::{GroupIndex, PathIndex};
+use crate::interface::{Effect, EventKind, Input, Role, ServiceHealth, Side};
 use crate::wire::{self, Kind, Vote};
 
 use super::check::Broken;
 use super::clock::MICROSECOND;
-use super::host::{Action, MapEntry, Phase, Processed, Processing, node_of_peer};
+use super::host::{Action, MapEntry, Note, Phase, Processed, Processing, node_of_peer};
 use super::options::{Planted, Rule};
 use super::plan::{mac_of, node_id};
 use super::words::{describe, event_in_words};
@@ -285,7 +285,14 @@ impl World<'_> {
                 self.moved("a dark moment", node, group.0)?;
             }
             Effect::AddAddress { group } => self.address_job(node, group.0, true),
-            Effect::RemoveAddress { group } => self.address_job(node, group.0, false),
+            Effect::RemoveAddress { group } | Effect::LetGo { group } => {
+                self.address_job(node, group.0, false);
+            }
+            Effect::Grace { group, side, until, .. } => {
+                tell!(self, "node {node}: grace of group {}, {side:?} side, until {until:?}", group.0);
+                self.begin_grace(node, group, side);
+            }
+            Effect::EndGrace { group } => tell!(self, "node {node}: end of the grace of group {}", group.0),
             Effect::Announce { group } => self.announce(node, group.0),
             Effect::Probe { address } => {
                 tell!(self, "node {node}: probes {address}");
@@ -310,6 +317,16 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Some old holders have no connections, and their daemons find out at once.
+    fn begin_grace(&mut self, node: usize, group: GroupIndex, side: Side) {
+        if side == Side::Old
+            && self.step.is_multiple_of(2)
+            && let Some(daemon) = &mut self.hosts[node].daemon
+        {
+            daemon.notes.push_back(Note::NoConnections(group));
+        }
     }
 
     fn write_lease(&mut self, node: usize, group: usize, mut entry: MapEntry) -> Result<(), Broken> {

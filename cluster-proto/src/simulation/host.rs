@@ -101,6 +101,7 @@ pub(super) enum Note {
     Link(Link),
     AddressReady(GroupIndex),
     AddressFailed(GroupIndex),
+    NoConnections(GroupIndex),
     EpochsReserved(u64),
     ReservationFailed,
     Remembered,

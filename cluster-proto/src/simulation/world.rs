@@ -554,6 +554,7 @@ pub(super) fn input_of(note: &Note) -> Input<'_> {
         Note::Link(link) => Input::Link(*link),
         Note::AddressReady(group) => Input::AddressReady(*group),
         Note::AddressFailed(group) => Input::AddressFailed(*group),
+        Note::NoConnections(group) => Input::NoConnections(*group),
         Note::EpochsReserved(below) => Input::EpochsReserved(*below),
         Note::ReservationFailed => Input::ReservationFailed,
         Note::Remembered => Input::Remembered,

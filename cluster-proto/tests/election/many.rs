@@ -233,6 +233,9 @@ impl Many {
             Effect::Announce { .. }
             | Effect::Probe { .. }
             | Effect::RemoveAddress { .. }
+            | Effect::Grace { .. }
+            | Effect::EndGrace { .. }
+            | Effect::LetGo { .. }
             | Effect::Reconfigured
             | Effect::Event(_) => {}
         }

@@ -8,7 +8,7 @@ use cluster_proto::wire::{Claim, Kind, Message, Stand, Vote};
 use cluster_proto::{
     AnnounceSchedule, ClusterId, Command, CommandId, Core, Effect, Effects, Epoch, EventKind, Failback,
     Group, GroupId, GroupIndex, Incarnation, Input, Key, Link, Mac, Memory, NodeId, Path, PathIndex, Peer,
-    Quorum, Settings, Start, Time, Timing,
+    Quorum, Settings, Side, Start, Time, Timing,
 };
 
 /// The node that is preferred, with id 1.
@@ -43,6 +43,8 @@ pub(crate) struct Pair {
     pub(crate) sent: Vec<(usize, usize, Vec<u8>)>,
     /// Leases in the maps, which outlive the daemons.
     pub(crate) maps: [Option<(Epoch, Time)>; 2],
+    /// Which ends of hand-overs the data planes were told of: node, side, the other, until when.
+    pub(crate) graces: Vec<(usize, Side, Mac, Time)>,
     pub(crate) disks: [u64; 2],
     /// What their cores must not forget.
     pub(crate) memories: [Option<Memory>; 2],
@@ -95,6 +97,7 @@ pub(crate) fn settings(me: usize) -> Settings {
             prefer: vec![id(A), id(B)],
             failback: Failback::Never,
             announce: AnnounceSchedule { count: 1, interval: Duration::from_millis(500) },
+            grace: Duration::ZERO,
             gateway: None,
         }],
         timing: Timing {
@@ -121,6 +124,7 @@ impl Pair {
             log: Vec::new(),
             sent: Vec::new(),
             maps: [None, None],
+            graces: Vec::new(),
             disks: [0; 2],
             memories: [None; 2],
             told: [None; 2],
@@ -320,6 +324,7 @@ impl Pair {
                 }
             }
             Effect::Dark { .. } => self.maps[node] = None,
+            Effect::Grace { side, other, until, .. } => self.graces.push((node, side, other, until)),
             Effect::AddAddress { .. } => {
                 self.schedule(200, node, Coming::AddressDone(!self.addresses_fail[node]));
             }
@@ -338,6 +343,8 @@ impl Pair {
             Effect::Announce { .. }
             | Effect::Probe { .. }
             | Effect::RemoveAddress { .. }
+            | Effect::EndGrace { .. }
+            | Effect::LetGo { .. }
             | Effect::Reconfigured
             | Effect::Reply(..)
             | Effect::Event(_) => {}
@@ -390,6 +397,9 @@ impl Pair {
             Effect::Dark { .. } => "dark".into(),
             Effect::AddAddress { .. } => "add address".into(),
             Effect::RemoveAddress { .. } => "remove address".into(),
+            Effect::Grace { side, .. } => format!("grace {side:?}"),
+            Effect::EndGrace { .. } => "end grace".into(),
+            Effect::LetGo { .. } => "let go".into(),
             Effect::Announce { .. } => "announce".into(),
             Effect::Probe { address } => format!("probe {address}"),
             Effect::ReserveEpochs { below } => format!("reserve {below}"),

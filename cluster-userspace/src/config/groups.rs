@@ -10,6 +10,10 @@ use super::document::{Findings, Item, Section, list, nearest};
 use super::nodes::Nodes;
 use super::{MAX_GROUPS, values};
 
+/// For how long the connections of before a hand-over go on where they were, unless the file says otherwise.
+const GRACE: Duration = Duration::from_secs(5);
+const LONGEST_GRACE: Duration = Duration::from_secs(3600);
+
 /// A virtual address and the length of its network's prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vip {
@@ -29,6 +33,8 @@ pub(super) struct Group {
     pub(super) prefer: Vec<usize>,
     pub(super) failback: Failback,
     pub(super) announce: AnnounceSchedule,
+    /// For how long connections go on where they were after a hand-over.
+    pub(super) grace: Duration,
     /// A router on the VIPs' network.
     pub(super) gateway: Option<Ipv4Addr>,
 }
@@ -69,10 +75,10 @@ fn read_group(
             "protocol",
             "announce",
             "gateway",
+            "grace",
         ],
         &[
             ("virtual_id", "virtual MAC addresses are"),
-            ("grace", "a grace after a switchover is"),
             ("vlan", "VLANs are"),
             ("hash", "spreading flows over nodes is"),
             ("apart", "keeping groups apart is"),
@@ -100,6 +106,7 @@ fn read_group(
     let prefer = read_rank(section, nodes, findings);
     let failback = read_failback(section, findings);
     let announce = read_announce(section, findings);
+    let grace = values::duration(Some(section), "grace", GRACE, Duration::ZERO, LONGEST_GRACE, findings);
     let gateway = match section.item("gateway") {
         Some(item) => read_gateway(&item, vips.as_deref(), nodes, findings).map(Some),
         None => Some(None),
@@ -112,6 +119,7 @@ fn read_group(
         prefer: prefer?,
         failback: failback?,
         announce: announce?,
+        grace: grace?,
         gateway: gateway?,
     })
 }

@@ -274,6 +274,7 @@ impl Config {
             prefer: group.prefer.iter().map(|node| self.hosts[*node].id).collect(),
             failback: group.failback,
             announce: group.announce,
+            grace: group.grace,
             gateway: group.gateway,
         }
     }

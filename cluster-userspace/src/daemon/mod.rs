@@ -9,6 +9,7 @@
 //! | `witness.rs` | the start and the loop of a witness |
 //! | `reload.rs` | going over to another configuration |
 //! | `groups.rs` | what other groups and VIPs take of a node: maps, addresses, watch |
+//! | `connections.rs` | a group's connections that are left after a hand-over |
 //! | `answers.rs` | the control socket's requests |
 //! | `cleanup.rs` | removing what a dead daemon has left |
 //!
@@ -16,6 +17,7 @@
 
 mod answers;
 mod cleanup;
+mod connections;
 mod groups;
 mod node;
 mod reload;
@@ -145,6 +147,8 @@ struct Daemon {
     coming: Option<Coming>,
     /// Clients that wait for a reload.
     reloads: Vec<Call>,
+    /// Groups that were handed over, and until when their connections are of interest.
+    handed_over: Vec<(GroupSlot, Time)>,
     started: Time,
     mailbox: DaemonEnd,
     thread: JoinHandle<()>,
@@ -217,6 +221,7 @@ impl Prepared {
             generation: 0,
             coming: None,
             reloads: Vec::new(),
+            handed_over: Vec::new(),
             started,
             mailbox,
             thread,
@@ -286,6 +291,7 @@ impl Daemon {
                     let file = self.memory.clone();
                     self.write(move || Written::Memory(file.write(&memory)));
                 }
+                Task::WatchConnections(slot, until) => self.handed_over.push((slot, until)),
                 Task::Reply(id, outcome) => self.answers.reply(id, outcome),
                 Task::Shown(shown) => self.shown(shown),
                 Task::Close(socket) => drop(tokio::task::spawn_blocking(move || drop(socket))),

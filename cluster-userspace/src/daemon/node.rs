@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::connections::Connections;
 use super::start::find_service_paths;
 use super::watch::Watch;
 use super::{Asked, CHORES, Daemon, Signals, join};
@@ -27,6 +28,8 @@ pub(super) struct Node {
     pub(super) plane: SharedPlane,
     pub(super) addresses: AddressThread,
     pub(super) address_reports: mpsc::Receiver<AddressReport>,
+    pub(super) connections_in: mpsc::Sender<Connections>,
+    pub(super) connections: mpsc::Receiver<Connections>,
     pub(super) watch: Watch,
     /// Maps, addresses and watch still know groups or VIPs that the configuration does not have, or not any more.
     pub(super) unsettled: bool,
@@ -70,6 +73,7 @@ impl Node {
                 attended = self.daemon.attend() => attended?,
                 event = self.watch.next() => self.link_event(event?).await,
                 Some(report) = self.address_reports.recv() => self.address_report(report),
+                Some(connections) = self.connections.recv() => self.connections(connections),
                 _ = chores.tick() => self.chores().await,
                 asked = signals.next() => match asked {
                     Asked::Reload => self.reload(None).await,
@@ -78,6 +82,9 @@ impl Node {
             }
             while let Some(call) = self.daemon.reloads.pop() {
                 self.reload(Some(call)).await;
+            }
+            for (slot, until) in std::mem::take(&mut self.daemon.handed_over) {
+                self.watch_connections(slot, until);
             }
             self.daemon.check_thread()?;
         }
@@ -132,6 +139,7 @@ impl Node {
 
     fn address_report(&mut self, report: AddressReport) {
         let (kind, group, text) = match report {
+            AddressReport::Leaving(group) => return self.reset_connections(group),
             AddressReport::Failed(group, why) => {
                 ("address_failed", group, format!("cannot configure the VIPs: {why}"))
             }

@@ -85,6 +85,7 @@ pub(super) async fn start(
     let (thread_end, daemon_end) =
         mailbox::mailbox().context("cannot make the heartbeat thread's mailbox")?;
     let (reports_in, address_reports) = mpsc::channel(QUEUE);
+    let (connections_in, connections) = mpsc::channel(QUEUE);
     let vips = slots.iter().copied().zip(local.groups.iter().map(|group| group.vips.clone())).collect();
     let (address_thread, jobs) =
         address_thread::spawn(addresses.record(), vips, daemon_end.wake_thread(), reports_in)
@@ -135,6 +136,8 @@ pub(super) async fn start(
         plane,
         addresses: address_thread,
         address_reports,
+        connections_in,
+        connections,
         watch,
         unsettled: false,
         tables: addresses,

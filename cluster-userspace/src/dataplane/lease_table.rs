@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::MapData;
-use cluster_common::maps::{LEASES, MAX_GROUPS, TENURES, Tenure};
-use cluster_proto::{Epoch, GroupId, NodeId, Time};
+use cluster_common::maps::{GRACES, Grace, LEASES, MAX_GROUPS, TENURES, Tenure};
+use cluster_proto::{Epoch, GroupId, Mac, NodeId, Side, Time};
 
 use super::error::DataPlaneError;
 use super::slots::GroupSlot;
@@ -12,13 +12,16 @@ use super::unsafe_shared_words::SharedWords;
 
 /// Words of one [`Tenure`].
 const TENURE_WORDS: usize = size_of::<Tenure>() / size_of::<u64>();
+/// Words of one [`Grace`].
+const GRACE_WORDS: usize = size_of::<Grace>() / size_of::<u64>();
 
-/// The leases and tenures of all groups, shared with the programs. Reading and writing is a matter of a few memory
+/// The leases, tenures and graces of all groups, shared with the programs. Reading and writing is a matter of a few memory
 /// accesses: no system call, no lock, no allocation. One thread at a time may write.
 #[derive(Debug)]
 pub struct LeaseTable {
     leases: SharedWords,
     tenures: SharedWords,
+    graces: SharedWords,
 }
 
 /// A lease as it stands in the map.
@@ -31,7 +34,11 @@ pub struct Tenancy {
 }
 
 impl LeaseTable {
-    pub(super) fn map(leases: &MapData, tenures: &MapData) -> Result<Self, DataPlaneError> {
+    pub(super) fn map(
+        leases: &MapData,
+        tenures: &MapData,
+        graces: &MapData,
+    ) -> Result<Self, DataPlaneError> {
         let groups = MAX_GROUPS as usize;
         let map = |map: &'static str, data: &MapData, words| {
             SharedWords::map(data.fd(), words).map_err(|source| DataPlaneError::SharedMemory { map, source })
@@ -39,6 +46,7 @@ impl LeaseTable {
         Ok(Self {
             leases: map(LEASES, leases, groups)?,
             tenures: map(TENURES, tenures, groups * TENURE_WORDS)?,
+            graces: map(GRACES, graces, groups * GRACE_WORDS)?,
         })
     }
 
@@ -60,6 +68,29 @@ impl LeaseTable {
     pub fn clear(&self, slot: GroupSlot) {
         if let Some((lease, _)) = self.slot(slot) {
             lease.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// From now until then this node and the one with that Ethernet address send each other what is the other's.
+    pub fn begin_grace(&self, slot: GroupSlot, side: Side, other: Mac, until: Time) {
+        let Some([until_word, rest]) = self.grace(slot) else { return };
+        let side = match side {
+            Side::New => Grace::NEW,
+            Side::Old => Grace::OLD,
+        };
+        let grace = Grace { until: until.as_nanos(), other: other.0, side };
+        let [until, other]: [u64; GRACE_WORDS] = bytemuck::cast(grace);
+        if rest.load(Ordering::SeqCst) != other {
+            until_word.store(0, Ordering::SeqCst);
+            rest.store(other, Ordering::SeqCst);
+        }
+        until_word.store(until, Ordering::SeqCst);
+    }
+
+    /// Nothing is sent over, or accepted, any more.
+    pub fn end_grace(&self, slot: GroupSlot) {
+        if let Some([until, _]) = self.grace(slot) {
+            until.store(0, Ordering::SeqCst);
         }
     }
 
@@ -85,8 +116,13 @@ impl LeaseTable {
     pub(super) fn assign(&self, slot: GroupSlot, group: Option<GroupId>) {
         let Some((lease, tenure)) = self.slot(slot) else { return };
         lease.store(0, Ordering::SeqCst);
+        self.end_grace(slot);
         let (group, used) = group.map_or((0, 0), |group| (group.0, 1));
         write_tenure(tenure, Tenure { counter: 0, group, node: 0, used });
+    }
+
+    fn grace(&self, slot: GroupSlot) -> Option<&[AtomicU64; GRACE_WORDS]> {
+        self.graces.words().get(slot.index() as usize * GRACE_WORDS..)?.first_chunk()
     }
 
     fn slot(&self, slot: GroupSlot) -> Option<(&AtomicU64, &[AtomicU64; TENURE_WORDS])> {

@@ -7,7 +7,7 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_obj::Object;
 use cluster_common::maps::{
-    ALL, COUNTERS, FILTER, FILTER_WORDS, GroupCounters, LAYOUT_VERSION, LEASES, MAX_GROUPS, NIC, TENURES,
+    ALL, COUNTERS, FILTER, FILTER_WORDS, GRACES, GroupCounters, LAYOUT_VERSION, LEASES, MAX_GROUPS, NIC, TENURES,
     VIPS,
 };
 
@@ -32,6 +32,7 @@ pub(super) struct Maps {
     pub(super) nic: SharedWords,
     leases: MapData,
     tenures: MapData,
+    graces: MapData,
 }
 
 /// What was found where the maps are pinned.
@@ -87,6 +88,7 @@ impl Maps {
                 .map_err(|source| DataPlaneError::SharedMemory { map: NIC, source })?,
             leases: array_data(take(object, LEASES)?, LEASES)?,
             tenures: array_data(take(object, TENURES)?, TENURES)?,
+            graces: array_data(take(object, GRACES)?, GRACES)?,
         })
     }
 
@@ -99,7 +101,7 @@ impl Maps {
     }
 
     pub(super) fn lease_table(&self) -> Result<LeaseTable, DataPlaneError> {
-        LeaseTable::map(&self.leases, &self.tenures)
+        LeaseTable::map(&self.leases, &self.tenures, &self.graces)
     }
 }
 

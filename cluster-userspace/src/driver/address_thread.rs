@@ -30,6 +30,8 @@ pub enum AddressJob {
     Add(GroupSlot),
     /// Take them off.
     Remove(GroupSlot),
+    /// The same, once the connections that are left have been reset: [`AddressReport::Leaving`] asks for that.
+    LetGo(GroupSlot),
 }
 
 /// What the daemon wants done.
@@ -39,6 +41,8 @@ pub enum AddressOrder {
     /// the next [`AddressJob::Add`]. Answered when that is done, with the reason if an address could not be taken off;
     /// then the group has the VIPs it had.
     SetVips(GroupSlot, Vec<Vip>, oneshot::Sender<Result<(), String>>),
+    /// What [`AddressReport::Leaving`] asked for is done: take the VIPs off, unless they are wanted again.
+    Leave(GroupSlot),
     /// An address was taken off by somebody else: put the group's back if they are still wanted.
     Restore(GroupSlot),
     /// End the thread.
@@ -52,6 +56,8 @@ pub enum AddressReport {
     Failed(GroupSlot, String),
     /// The group's VIPs could not be taken off.
     NotRemoved(GroupSlot, String),
+    /// The group's VIPs are about to be taken off: their connections are to be reset, and [`AddressOrder::Leave`] given.
+    Leaving(GroupSlot),
     /// VIPs that somebody else had taken off are back.
     Restored(GroupSlot),
     /// They could not be put back.
@@ -239,6 +245,11 @@ impl Worker {
             }
             match order {
                 None => {}
+                Some(AddressOrder::Leave(group)) => {
+                    if !self.state.is_wanted(group) {
+                        self.take_off(group, addresses).await;
+                    }
+                }
                 Some(AddressOrder::Restore(group)) => self.restore(group, addresses).await,
                 Some(AddressOrder::SetVips(group, vips, done)) => {
                     // Nobody waits any more only if the daemon ends.
@@ -265,10 +276,21 @@ impl Worker {
             }
             AddressJob::Remove(group) => {
                 self.state.set_wanted(group, false);
-                if let Err(why) = self.remove(group, addresses).await {
-                    self.report(AddressReport::NotRemoved(group, why));
+                self.take_off(group, addresses).await;
+            }
+            AddressJob::LetGo(group) => {
+                self.state.set_wanted(group, false);
+                if self.reports.try_send(AddressReport::Leaving(group)).is_err() {
+                    // Nobody resets them; without their address they end by themselves.
+                    self.take_off(group, addresses).await;
                 }
             }
+        }
+    }
+
+    async fn take_off(&self, group: GroupSlot, addresses: &Addresses) {
+        if let Err(why) = self.remove(group, addresses).await {
+            self.report(AddressReport::NotRemoved(group, why));
         }
     }
 

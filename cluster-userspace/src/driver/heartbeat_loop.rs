@@ -7,7 +7,9 @@ use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use cluster_proto::{Core, Effect, Effects, GroupIndex, Input, Mac, PathIndex, Settings, Start, Time, wire};
+use cluster_proto::{
+    Core, Effect, Effects, GroupIndex, Input, Mac, PathIndex, Settings, Side, Start, Time, wire,
+};
 
 use super::address_thread::{AddressJob, ThreadJobs};
 use super::clock;
@@ -232,6 +234,11 @@ impl HeartbeatLoop {
                     }
                 }
                 Order::AddressFailed(slot) => self.address_failed(slot),
+                Order::NoConnections(slot) => {
+                    if let Some(group) = self.group_in(slot) {
+                        self.handle(Input::NoConnections(group));
+                    }
+                }
                 Order::EpochsReserved(below) => self.handle(Input::EpochsReserved(below)),
                 Order::ReservationFailed => self.handle(Input::ReservationFailed),
                 Order::Remembered => self.handle(Input::Remembered),
@@ -316,6 +323,13 @@ impl HeartbeatLoop {
                     leases.clear(slots[group.0]);
                 }
             }
+            Effect::Grace { group, side, other, until } => self.begin_grace(group, side, other, until),
+            Effect::EndGrace { group } => {
+                if let Some(Serving { leases, slots, .. }) = &self.serving {
+                    leases.end_grace(slots[group.0]);
+                }
+            }
+            Effect::LetGo { group } => self.address_job(group, AddressJob::LetGo),
             Effect::AddAddress { group } => self.address_job(group, AddressJob::Add),
             Effect::RemoveAddress { group } => self.address_job(group, AddressJob::Remove),
             Effect::Announce { group } => {
@@ -344,6 +358,16 @@ impl HeartbeatLoop {
         }
     }
 
+    fn begin_grace(&mut self, group: GroupIndex, side: Side, other: Mac, until: Time) {
+        let Some(Serving { leases, slots, .. }) = &self.serving else { return };
+        let slot = slots[group.0];
+        leases.begin_grace(slot, side, other, until);
+        if side == Side::Old {
+            // If nobody takes it, the connections are let go when the grace ends, and not before.
+            self.task(Task::WatchConnections(slot, until));
+        }
+    }
+
     fn send(&mut self, path: PathIndex, bytes: &[u8]) {
         match self.sockets.send(path, bytes) {
             Sent::Sent => self.counters.sent += 1,
@@ -368,7 +392,7 @@ impl HeartbeatLoop {
             match task {
                 Task::ReserveEpochs(_) => self.reservation_refused = true,
                 Task::Remember(_) => self.memory_refused = true,
-                Task::Reply(..) | Task::Shown(_) | Task::Close(_) | Task::CloseAll(_) => {}
+                Task::WatchConnections(..) | Task::Reply(..) | Task::Shown(_) | Task::Close(_) | Task::CloseAll(_) => {}
             }
         }
     }

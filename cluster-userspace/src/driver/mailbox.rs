@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_proto::{Command, CommandId, Event, Link, Mac, Memory, Refusal, Settings, Snapshot};
+use cluster_proto::{Command, CommandId, Event, Link, Mac, Memory, Refusal, Settings, Snapshot, Time};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rtrb::{Consumer, Producer, RingBuffer};
 
@@ -29,6 +29,8 @@ pub enum Order {
     Link(Link, Option<ArpSocket>),
     /// The group's VIPs are no longer on the interface and could not be put back.
     AddressFailed(GroupSlot),
+    /// After a hand-over: no connection of the group's VIPs is left.
+    NoConnections(GroupSlot),
     /// Epoch counters are on disk.
     EpochsReserved(u64),
     /// They are not.
@@ -56,6 +58,8 @@ pub enum Task {
     ReserveEpochs(u64),
     /// Write to disk what must not be forgotten, and answer.
     Remember(Memory),
+    /// Say when the group's VIPs have no connection left; of no interest after that time.
+    WatchConnections(GroupSlot, Time),
     /// The outcome of a command.
     Reply(CommandId, Result<(), Refusal>),
     /// The state that was asked for.

@@ -1,7 +1,7 @@
 //! What the daemon does on the network besides the data plane's programs.
 //!
 //! Here: the VIPs on the interface ([`addresses`]), the watch over interfaces and addresses ([`links`]), where the
-//! default routes point ([`gateways`]), ARP frames ([`arp`]) and the two kinds of sockets that the real-time thread
+//! default routes point ([`gateways`]), TCP connections ([`connections`]), ARP frames ([`arp`]) and the two kinds of sockets that the real-time thread
 //! uses: raw ones for ARP ([`packet_socket`]) and UDP for heartbeats ([`heartbeat_socket`]), both with a filter in the kernel.
 //!
 //! The first three are for tokio and may wait for the kernel's configuration lock (rtnl), which others can hold for
@@ -14,6 +14,7 @@
 pub mod address_record;
 pub mod addresses;
 pub mod arp;
+pub mod connections;
 pub mod gateways;
 mod heartbeat_filter;
 pub mod heartbeat_socket;
