@@ -392,7 +392,6 @@ fn what_is_documented_but_not_built_is_said_to_be_so() {
         (in_group("mac = \"virtual\""), "group[0].mac"),
         (in_group("virtual_id = 7"), "group[0].virtual_id"),
         (in_group("address = \"always\""), "group[0].address"),
-        (in_group("grace = \"5s\""), "group[0].grace"),
         (in_group("protocol = \"vrrp3\""), "group[0].protocol"),
         (in_group("protocol = \"vrrp2\""), "group[0].protocol"),
         (in_group("protocol = \"carp\""), "group[0].protocol"),
@@ -437,7 +436,7 @@ weight = 2
 name = "web"
 vips = ["10.77.0.1/24", "10.77.0.100"]
 prefer = ["a"]
-grace = "5s"
+grace = "5"
 
 [[group]]
 name = "web"

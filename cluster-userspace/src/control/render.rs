@@ -127,7 +127,14 @@ fn groups(status: &Status) -> Table {
             Some(holder) => (holder.clone(), Style::Plain),
             None => ("nobody known".to_owned(), Style::Attention),
         };
-        let cause = if group.by_hand { format!("{} (by hand)", group.cause) } else { group.cause.clone() };
+        let mut cause = group.cause.clone();
+        if group.by_hand {
+            cause.push_str(" (by hand)");
+        }
+        if let Some(left) = group.letting_go_ms {
+            let left = duration(Duration::from_millis(left));
+            cause.push_str(&format!(", serves connections for {left} more"));
+        }
         table.row([
             (group.name.clone(), Style::Heading),
             (group.role.clone(), role),

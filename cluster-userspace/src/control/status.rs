@@ -78,6 +78,9 @@ pub struct GroupStatus {
     /// Whether the placement was made by hand and stays until the next failover or `undrain`.
     #[serde(default)]
     pub by_hand: bool,
+    /// After a hand-over: for how long this node still serves the connections that it had; null if it serves none.
+    #[serde(default)]
+    pub letting_go_ms: Option<u64>,
     /// How often this node's lease has run out while it was active.
     #[serde(default)]
     pub lapses: u64,
@@ -318,6 +321,7 @@ fn groups(observation: &Observation<'_>) -> Vec<GroupStatus> {
             since_ms: whole_millis(now.since(view.since)),
             cause: cause_name(view.cause).to_owned(),
             by_hand: view.by_hand,
+            letting_go_ms: view.letting_go.map(|at| whole_millis(at.since(now))),
             lapses: view.lapses,
             transitions: view.transitions,
         }

@@ -156,6 +156,7 @@ pub(crate) fn snapshot(lease_until: Time) -> Snapshot {
             since: NOW - Duration::from_millis(991),
             cause: Cause::Election,
             by_hand: false,
+            letting_go: None,
             lapses: 0,
             transitions: 2,
         }],
