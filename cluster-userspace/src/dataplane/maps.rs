@@ -8,14 +8,14 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_obj::Object;
 use cluster_common::maps::{
     ALL, COUNTERS, FILTER, FILTER_WORDS, GroupCounters, LAYOUT_VERSION, LEASES, MAX_GROUPS, NIC, TENURES,
-    VIPS,
+    VIPS, VIPS6,
 };
 
 use super::error::DataPlaneError;
 use super::lease_table::LeaseTable;
 use super::objects::DATAPLANE_OBJECT;
 use super::pins::PinDirectory;
-use super::slots::{GroupSlot, VipMap};
+use super::slots::{GroupSlot, VipMaps};
 use super::unsafe_shared_words::SharedWords;
 
 /// Words of one [`GroupCounters`].
@@ -26,7 +26,7 @@ pub(super) type CounterMap = PerCpuArray<MapData, [u64; COUNTER_WORDS]>;
 
 /// The maps that user space uses.
 pub(super) struct Maps {
-    pub(super) vips: VipMap,
+    pub(super) vips: VipMaps,
     pub(super) counters: CounterMap,
     pub(super) filter: SharedWords,
     pub(super) nic: SharedWords,
@@ -79,7 +79,10 @@ impl Maps {
         let filter = array_data(take(object, FILTER)?, FILTER)?;
         let nic = array_data(take(object, NIC)?, NIC)?;
         Ok(Self {
-            vips: take(object, VIPS)?.try_into().map_err(unusable(VIPS))?,
+            vips: VipMaps {
+                ipv4: take(object, VIPS)?.try_into().map_err(unusable(VIPS))?,
+                ipv6: take(object, VIPS6)?.try_into().map_err(unusable(VIPS6))?,
+            },
             counters: take(object, COUNTERS)?.try_into().map_err(unusable(COUNTERS))?,
             filter: SharedWords::map(filter.fd(), FILTER_WORDS as usize)
                 .map_err(|source| DataPlaneError::SharedMemory { map: FILTER, source })?,

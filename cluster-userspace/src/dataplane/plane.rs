@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -59,7 +59,7 @@ pub struct GroupCount {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ServedAddress {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// When last.
     pub at: Time,
 }
@@ -128,7 +128,7 @@ impl DataPlane {
 
     /// All VIPs.
     #[must_use]
-    pub fn vips(&self) -> Vec<Ipv4Addr> {
+    pub fn vips(&self) -> Vec<IpAddr> {
         self.options.groups.iter().flat_map(|group| &group.vips).map(|vip| vip.address).collect()
     }
 
@@ -192,13 +192,18 @@ impl DataPlane {
 
     /// Answers with this Ethernet address from now on, because the interface has changed its own.
     pub fn set_mac(&mut self, mac: Mac) {
-        let nic: u64 = bytemuck::cast(Nic { mac: mac.0, unused: [0; 2] });
-        if let [word] = self.maps.nic.words() {
-            word.store(nic, Ordering::SeqCst);
-        }
+        self.set_nic(Nic { mac: mac.0, ..self.nic() });
         if let Some(attached) = &mut self.attached {
             attached.mac = mac;
         }
+    }
+
+    /// Says whether this host forwards IPv6 packets that come in by the service interface, as its sysctl `forwarding` has
+    /// it. Answers then call it a router: hosts that hear otherwise from one that is would drop it as their
+    /// default router (RFC 4861 section 7.2.5).
+    pub fn set_forwarding(&mut self, forwards: bool) {
+        let flags = if forwards { Nic::FORWARDS } else { 0 };
+        self.set_nic(Nic { flags, ..self.nic() });
     }
 
     /// Puts the egress program onto every Ethernet interface of the namespace.
@@ -271,11 +276,15 @@ impl DataPlane {
     /// # Errors
     /// If the map cannot be read.
     pub fn served(&self) -> Result<Vec<ServedAddress>, DataPlaneError> {
-        let mut newest: HashMap<Ipv4Addr, u64> = HashMap::new();
+        let mut newest: HashMap<IpAddr, u64> = HashMap::new();
         self.per_group(|_, counters| {
-            for served in counters.iter().flat_map(|cpu| cpu.served).filter(|served| served.at != 0) {
-                let at = newest.entry(Ipv4Addr::from(served.address)).or_default();
-                *at = served.at.max(*at);
+            let ipv4 = counters.iter().flat_map(|cpu| cpu.served);
+            let ipv4 = ipv4.map(|served| (Ipv4Addr::from(served.address).into(), served.at));
+            let ipv6 = counters.iter().flat_map(|cpu| cpu.served6);
+            let ipv6 = ipv6.map(|served| (Ipv6Addr::from(served.address).into(), served.at));
+            for (address, at) in ipv4.chain(ipv6).filter(|(_, at)| *at != 0) {
+                let newest = newest.entry(address).or_default();
+                *newest = at.max(*newest);
             }
         })?;
         let mut served: Vec<_> = newest
@@ -296,6 +305,17 @@ impl DataPlane {
             self.table.clear(*slot);
         }
         remove_everything(&mut self.fences, self.directory)
+    }
+
+    fn nic(&self) -> Nic {
+        let word = self.maps.nic.words().first();
+        bytemuck::cast(word.map_or(0, |word| word.load(Ordering::SeqCst)))
+    }
+
+    fn set_nic(&mut self, nic: Nic) {
+        if let [word] = self.maps.nic.words() {
+            word.store(bytemuck::cast(nic), Ordering::SeqCst);
+        }
     }
 
     fn fence(&mut self, interface: &Interface) -> Result<(), DataPlaneError> {

@@ -1,0 +1,36 @@
+//! ARP with a VIP as its sender.
+
+use cluster_common::Verdict;
+use cluster_common::frame::{TYPE_IPV4, arp};
+
+use crate::Fate;
+use crate::unsafe_maps::{count, valid_lease, vip};
+use crate::unsafe_packet::{Outgoing, Unreachable};
+
+/// Judges the ARP packet that begins at `AT`.
+#[inline(always)]
+pub(super) fn packet<const AT: usize>(frame: &mut Outgoing<'_>) -> Result<Fate, Unreachable> {
+    let header = frame.reach(AT + arp::LENGTH)?;
+    if header.two(AT + arp::HARDWARE_TYPE) != arp::ETHERNET.to_be()
+        || header.two(AT + arp::PROTOCOL_TYPE) != TYPE_IPV4.to_be()
+        || header.two(AT + arp::ADDRESS_LENGTHS) != arp::LENGTHS_6_AND_4.to_be()
+    {
+        return Ok(Fate::Pass);
+    }
+    let Some(entry) = vip(header.four_in_halves(AT + arp::SENDER_IP)) else { return Ok(Fate::Pass) };
+    Ok(match u16::from_be(header.two(AT + arp::OPERATION)) {
+        arp::REPLY => {
+            count(entry.group, Verdict::EgressArpReplyFenced);
+            Fate::Drop
+        }
+        arp::REQUEST if valid_lease(entry.group).is_some() => {
+            count(entry.group, Verdict::EgressArpRequestPassed);
+            Fate::Pass
+        }
+        arp::REQUEST => {
+            count(entry.group, Verdict::EgressArpRequestFenced);
+            Fate::Drop
+        }
+        _ => Fate::Pass,
+    })
+}

@@ -1,0 +1,52 @@
+//! IPv6 packets.
+
+use aya_ebpf::programs::XdpContext;
+use cluster_common::Verdict;
+use cluster_common::frame::{ipv6, nd as field};
+
+use super::{is_for_us, nd};
+use crate::unsafe_maps::{count, count_served6, valid_lease, vip6};
+use crate::{Fate, Frame};
+
+/// Judges the packet that begins at `AT`. The destination address stands in the fixed header, so extension headers need
+/// no look. A neighbour discovery message behind one is none to this program: it is judged by its destination, and
+/// what the kernel may answer to it does not leave.
+#[inline(always)]
+pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame) -> Fate {
+    let Some(header) = frame.header(AT + ipv6::LENGTH) else { return Fate::Pass };
+    let message = match header.one(AT + ipv6::NEXT_HEADER) {
+        ipv6::ICMPV6 => frame.header(AT + field::OPTIONS),
+        _ => None,
+    };
+    if let Some(message) = message
+        && message.one(AT + field::TYPE) == field::SOLICITATION
+        && let Some(entry) = vip6(message.sixteen(AT + field::TARGET))
+        && is_for_us(message)
+    {
+        return nd::solicitation::<AT>(context, frame, entry);
+    }
+    let destination = header.sixteen(AT + ipv6::DESTINATION);
+    let Some(entry) = vip6(destination) else {
+        if let Some(message) = message
+            && message.one(AT + field::TYPE) == field::ADVERTISEMENT
+            && let Some(entry) = vip6(message.sixteen(AT + field::TARGET))
+            && is_for_us(message)
+        {
+            count(entry.group, Verdict::NaAnnounced);
+        }
+        return Fate::Pass;
+    };
+    match valid_lease(entry.group) {
+        Some(now) => {
+            let source = header.sixteen(AT + ipv6::SOURCE);
+            count_served6(entry, Verdict::Ipv6Passed, now, source, destination);
+            Fate::Pass
+        }
+        // As in IPv4.
+        None if !is_for_us(header) => Fate::Pass,
+        None => {
+            count(entry.group, Verdict::Ipv6Dark);
+            Fate::Drop
+        }
+    }
+}
