@@ -6,6 +6,9 @@
 //! What is not here: the programs (`cluster-ebpf`), and loading them (`cluster-userspace`).
 #![no_std]
 
+#[cfg(feature = "reference")]
+extern crate alloc;
+
 pub mod frame;
 pub mod maps;
 #[cfg(feature = "reference")]

@@ -3,18 +3,20 @@
 use crate::Verdict;
 
 /// The version of the layouts; maps are pinned in a directory named for it, so that no program meets another's maps.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Groups a node can have.
 pub const MAX_GROUPS: u32 = 256;
-/// VIPs a node can have, over all groups.
+/// VIPs a node can have, over all groups and both families.
 pub const MAX_VIPS: u32 = 16_384;
-/// Places for recently served addresses, per group and CPU; a power of two.
+/// Places for recently served addresses, per group, family and CPU; a power of two.
 pub const SERVED_PLACES: usize = 8;
 
-/// Hash map: VIP (4 bytes, network order) to [`VipEntry`].
+/// Hash map: IPv4 VIP (4 bytes, network order) to [`VipEntry`].
 pub const VIPS: &str = "vips";
-/// Array of [`FILTER_WORDS`] u64, memory-mapped by user space: a bit for each hash that a VIP may have. Most packets concern
+/// Hash map: IPv6 VIP (16 bytes, network order) to [`Vip6Entry`].
+pub const VIPS6: &str = "vips6";
+/// Array of [`FILTER_WORDS`] u64, memory-mapped by user space: a bit for each hash that a VIP of either family may have. Most packets concern
 /// no VIP, and a bit is found faster than an absence from a hash map. Every VIP in the map has its bit, at any moment.
 pub const FILTER: &str = "filter";
 /// Array by group slot of [`Lease`], memory-mapped by user space.
@@ -25,10 +27,12 @@ pub const TENURES: &str = "tenures";
 pub const GRACES: &str = "graces";
 /// Array of one [`Nic`], memory-mapped by user space.
 pub const NIC: &str = "nic";
+/// Array of one [`Own`].
+pub const OWN: &str = "own";
 /// Per-CPU array by group slot of [`GroupCounters`].
 pub const COUNTERS: &str = "counters";
 /// All maps of the data plane.
-pub const ALL: [&str; 7] = [VIPS, FILTER, LEASES, TENURES, GRACES, NIC, COUNTERS];
+pub const ALL: [&str; 9] = [VIPS, VIPS6, FILTER, LEASES, TENURES, GRACES, NIC, OWN, COUNTERS];
 
 /// Until when this node holds the group, in nanoseconds of `CLOCK_BOOTTIME`, as `bpf_ktime_get_boot_ns` gives it. The
 /// lease is valid while the clock shows less; 0 is no lease. One aligned u64, so that it is read and written whole.
@@ -37,17 +41,30 @@ pub type Lease = u64;
 /// Words of the filter, a power of two: 8 KiB, of which 16 384 VIPs fill less than a quarter.
 pub const FILTER_WORDS: u32 = 1024;
 
-/// Where an address has its bit in the filter: the number of the word, and the bit in it.
+/// Bits of the filter, as a power of two.
+const FILTER_BITS: u32 = FILTER_WORDS.trailing_zeros() + u64::BITS.trailing_zeros();
+
+/// Where an IPv4 address has its bit in the filter: the number of the word, and the bit in it.
 #[inline(always)]
 #[must_use]
 pub const fn filter_place(address: [u8; 4]) -> (u32, u64) {
     // Multiplicative hashing: the product's top bits depend on every bit of the address.
-    let hash =
-        u32::from_ne_bytes(address).wrapping_mul(0x9e37_79b1) >> (32 - FILTER_WORDS.trailing_zeros() - 6);
+    let hash = u32::from_ne_bytes(address).wrapping_mul(0x9e37_79b1) >> (u32::BITS - FILTER_BITS);
     (hash >> 6, 1 << (hash & 63))
 }
 
-/// Whose a VIP is.
+/// Where an IPv6 address, as four words that lie in memory as on the wire, has its bit in the filter.
+#[inline(always)]
+#[must_use]
+pub const fn filter_place6(address: [u32; 4]) -> (u32, u64) {
+    // The halves are laid over each other crosswise, so that what varies most (the last word) meets what varies least.
+    let [a, b, c, d] = address;
+    let folded = ((a as u64) << 32 | b as u64) ^ ((d as u64) << 32 | c as u64);
+    let hash = (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - FILTER_BITS)) as u32;
+    (hash >> 6, 1 << (hash & 63))
+}
+
+/// Whose an IPv4 VIP is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 #[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
@@ -56,6 +73,17 @@ pub struct VipEntry {
     pub group: u32,
     /// The mask of its prefix, which tells who is on the link.
     pub mask: [u8; 4],
+}
+
+/// Whose an IPv6 VIP is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Vip6Entry {
+    /// The slot of its group, below [`MAX_GROUPS`].
+    pub group: u32,
+    /// The mask of its prefix, which tells who is on the link.
+    pub mask: [u8; 16],
 }
 
 /// Who a slot belongs to and the epoch of its lease, for the daemon that adopts the maps after this one died. Written
@@ -102,8 +130,26 @@ impl Grace {
 pub struct Nic {
     /// Its Ethernet address.
     pub mac: [u8; 6],
+    /// [`Nic::FORWARDS`], or 0.
+    pub flags: u8,
     /// Zero; it makes the entry one u64, which is written whole.
-    pub unused: [u8; 2],
+    pub unused: u8,
+}
+
+impl Nic {
+    /// Flag: this host forwards IPv6 packets that come in here, so it advertises itself as a router.
+    pub const FORWARDS: u8 = 1;
+}
+
+/// The node's own addresses on the service link, in whose name it asks for neighbours where it may not do so in a VIP's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Own {
+    /// Of IPv4, in network order; zeros for none.
+    pub ipv4: [u8; 4],
+    /// Of IPv6, in network order; zeros for none.
+    pub ipv6: [u8; 16],
 }
 
 /// What a group's packets came to on one CPU.
@@ -116,9 +162,11 @@ pub struct GroupCounters {
     /// Addresses on the link that were served lately. An address goes to the place its hash names, so that a packet
     /// costs one store and a busy client leaves room for others.
     pub served: [Served; SERVED_PLACES],
+    /// The same for IPv6.
+    pub served6: [Served6; SERVED_PLACES],
 }
 
-/// An address that was served.
+/// An IPv4 address that was served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 #[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
@@ -131,13 +179,27 @@ pub struct Served {
     pub unused: [u8; 4],
 }
 
+/// An IPv6 address that was served. Who reads it while it is written may see half of the one and half of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Served6 {
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`; 0 if the place is free.
+    pub at: u64,
+    /// The address, in network order.
+    pub address: [u8; 16],
+}
+
 const _: () = {
     assert!(size_of::<Lease>() == 8 && align_of::<Lease>() == 8);
     assert!(size_of::<VipEntry>() == 8 && align_of::<VipEntry>() == 4);
+    assert!(size_of::<Vip6Entry>() == 20 && align_of::<Vip6Entry>() == 4);
     assert!(size_of::<Tenure>() == 16 && align_of::<Tenure>() == 8);
     assert!(size_of::<Grace>() == 16 && align_of::<Grace>() == 8);
     assert!(size_of::<Nic>() == 8 && align_of::<Nic>() == 8);
+    assert!(size_of::<Own>() == 20 && align_of::<Own>() == 1);
     assert!(size_of::<Served>() == 16 && align_of::<Served>() == 8);
-    assert!(size_of::<GroupCounters>() == Verdict::COUNT * 8 + SERVED_PLACES * 16);
+    assert!(size_of::<Served6>() == 24 && align_of::<Served6>() == 8);
+    assert!(size_of::<GroupCounters>() == Verdict::COUNT * 8 + SERVED_PLACES * (16 + 24));
     assert!(SERVED_PLACES.is_power_of_two() && FILTER_WORDS.is_power_of_two());
 };

@@ -25,11 +25,44 @@ pub enum Verdict {
     EgressIpv4Passed = 8,
     /// An IPv4 packet of this host with the VIP as source, kept from leaving because there was no valid lease.
     EgressIpv4Fenced = 9,
+    /// A neighbour solicitation for the VIP, answered in place.
+    NsAnswered = 10,
+    /// A neighbour solicitation for the VIP, dropped because there was no valid lease.
+    NsDark = 11,
+    /// A neighbour solicitation for the VIP that is not valid (RFC 4861 section 7.1.1) or cannot be answered, dropped.
+    NsRefused = 12,
+    /// Somebody advertised the VIP as a neighbour; passed to the local stack, never answered.
+    NaAnnounced = 13,
+    /// An IPv6 packet to the VIP, passed to the local stack.
+    Ipv6Passed = 14,
+    /// An IPv6 packet to the VIP, dropped because there was no valid lease.
+    Ipv6Dark = 15,
+    /// A neighbour advertisement of this host for the VIP that answers nobody, let out.
+    EgressNaPassed = 16,
+    /// A neighbour advertisement of this host for the VIP, kept from leaving: it was an answer, which only the ingress
+    /// program gives, or there was no valid lease.
+    EgressNaFenced = 17,
+    /// A duplicate address detection of this host for the VIP, let out.
+    EgressDadPassed = 18,
+    /// A duplicate address detection of this host for the VIP, kept from leaving because there was no valid lease.
+    EgressDadFenced = 19,
+    /// An IPv6 packet of this host with the VIP as source, let out.
+    EgressIpv6Passed = 20,
+    /// An IPv6 packet of this host with the VIP as source, kept from leaving because there was no valid lease.
+    EgressIpv6Fenced = 21,
+    /// An IPv4 packet to the VIP, sent over to the node at the other end of a hand-over.
+    Ipv4SentOver = 22,
+    /// An IPv6 packet to the VIP, sent over to the node at the other end of a hand-over.
+    Ipv6SentOver = 23,
+    /// An ARP request of this host with the VIP as sender, let out in the name of the node's own address.
+    EgressArpRequestRenamed = 24,
+    /// A neighbour solicitation of this host with the VIP as source, let out in the name of the node's own address.
+    EgressNsRenamed = 25,
 }
 
 impl Verdict {
     /// How many verdicts there are.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 26;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -43,6 +76,22 @@ impl Verdict {
         Self::EgressArpRequestFenced,
         Self::EgressIpv4Passed,
         Self::EgressIpv4Fenced,
+        Self::NsAnswered,
+        Self::NsDark,
+        Self::NsRefused,
+        Self::NaAnnounced,
+        Self::Ipv6Passed,
+        Self::Ipv6Dark,
+        Self::EgressNaPassed,
+        Self::EgressNaFenced,
+        Self::EgressDadPassed,
+        Self::EgressDadFenced,
+        Self::EgressIpv6Passed,
+        Self::EgressIpv6Fenced,
+        Self::Ipv4SentOver,
+        Self::Ipv6SentOver,
+        Self::EgressArpRequestRenamed,
+        Self::EgressNsRenamed,
     ];
 
     /// The name under which the counter is shown, for example `arp_answered`. Part of the public interface.
@@ -59,6 +108,22 @@ impl Verdict {
             Self::EgressArpRequestFenced => "egress_arp_request_fenced",
             Self::EgressIpv4Passed => "egress_ipv4_passed",
             Self::EgressIpv4Fenced => "egress_ipv4_fenced",
+            Self::NsAnswered => "ns_answered",
+            Self::NsDark => "ns_dark",
+            Self::NsRefused => "ns_refused",
+            Self::NaAnnounced => "na_announced",
+            Self::Ipv6Passed => "ipv6_passed",
+            Self::Ipv6Dark => "ipv6_dark",
+            Self::EgressNaPassed => "egress_na_passed",
+            Self::EgressNaFenced => "egress_na_fenced",
+            Self::EgressDadPassed => "egress_dad_passed",
+            Self::EgressDadFenced => "egress_dad_fenced",
+            Self::EgressIpv6Passed => "egress_ipv6_passed",
+            Self::EgressIpv6Fenced => "egress_ipv6_fenced",
+            Self::Ipv4SentOver => "ipv4_sent_over",
+            Self::Ipv6SentOver => "ipv6_sent_over",
+            Self::EgressArpRequestRenamed => "egress_arp_request_renamed",
+            Self::EgressNsRenamed => "egress_ns_renamed",
         }
     }
 }

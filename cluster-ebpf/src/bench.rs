@@ -19,7 +19,7 @@ fn empty(_context: XdpContext) -> u32 {
 
 #[xdp]
 fn answer_and_undo(context: XdpContext) -> u32 {
-    match ingress(received(&context)) {
+    match ingress(&context) {
         Fate::Answer => make_request(&context),
         Fate::Pass | Fate::Drop => xdp_action::XDP_ABORTED,
     }

@@ -1,25 +1,28 @@
 //! The data plane's decisions, compiled for the BPF target: what comes in ([`ingress`]), what goes out ([`egress`]).
 //!
 //! The binaries of this package are the programs' entry points: `dataplane` is the product's, `lab` and `bench` serve
-//! the tests. Unknown traffic passes untouched; nothing here loops, logs, or reads a clock for packets that concern no
-//! VIP.
+//! the tests. Unknown traffic passes untouched; nothing here logs, or reads a clock for packets that concern no VIP, and
+//! only neighbour discovery's options and IPv6's extension headers are walked through, a fixed number of steps at most.
 //!
 //! What is not here: loading and attaching (`cluster-userspace`), and the map layouts (`cluster-common`).
 #![no_std]
 
+mod checksum;
 pub mod egress;
+mod grace;
 pub mod ingress;
 mod unsafe_maps;
 mod unsafe_packet;
+mod unsafe_sockets;
 
-pub use unsafe_packet::{Frame, linear_part, pull, received};
+pub use unsafe_packet::{Frame, received};
 
 /// What is to be done with a frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// Goes on as if there were no program.
     Pass,
-    /// Was made an answer, and goes out where it came in.
+    /// Was made an answer, or addressed to another node, and goes out where it came in.
     Answer,
     /// Is dropped.
     Drop,

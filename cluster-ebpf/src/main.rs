@@ -7,9 +7,9 @@ mod object;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use cluster_ebpf::egress::{LOOKED_AT, egress};
+use cluster_ebpf::Fate;
+use cluster_ebpf::egress::egress;
 use cluster_ebpf::ingress::ingress;
-use cluster_ebpf::{Fate, linear_part, pull, received};
 
 /// Frames in several buffers (jumbo frames) are let in: all headers are in the first.
 #[xdp(frags)]
@@ -24,7 +24,7 @@ fn cluster_linear(context: XdpContext) -> u32 {
 
 #[inline(always)]
 fn judge_received(context: &XdpContext) -> u32 {
-    match ingress(received(context)) {
+    match ingress(context) {
         Fate::Pass => xdp_action::XDP_PASS,
         Fate::Answer => xdp_action::XDP_TX,
         Fate::Drop => xdp_action::XDP_DROP,
@@ -34,15 +34,7 @@ fn judge_received(context: &XdpContext) -> u32 {
 /// `TC_ACT_UNSPEC`, which is `TCX_NEXT`, lets the programs after this one have their say.
 #[classifier]
 fn cluster_egress(context: TcContext) -> i32 {
-    let mut frame = linear_part(&context);
-    if frame.length() < LOOKED_AT && frame.length() < context.len() as usize {
-        // A frame whose headers cannot be read cannot be told from one that must not leave.
-        match pull(&context, LOOKED_AT as u32) {
-            Some(pulled) => frame = pulled,
-            None => return TC_ACT_SHOT,
-        }
-    }
-    match egress(frame) {
+    match egress(&context) {
         Fate::Pass | Fate::Answer => TC_ACT_UNSPEC,
         Fate::Drop => TC_ACT_SHOT,
     }

@@ -7,37 +7,101 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use cluster_common::Verdict;
+use cluster_common::frame::ipv6;
 use cluster_common::maps::{
-    FILTER_WORDS, GroupCounters, Lease, MAX_GROUPS, MAX_VIPS, Nic, SERVED_PLACES, Served, Tenure, VipEntry,
-    filter_place,
+    FILTER_WORDS, GroupCounters, Lease, MAX_GROUPS, MAX_VIPS, Nic, SERVED_PLACES, Served, Served6, Tenure,
+    Vip6Entry, VipEntry, filter_place, filter_place6,
 };
 
 /// Allocated as VIPs come, so that a removed entry is freed after a grace period instead of being used again under a
 /// program that still reads it.
 #[map(name = "vips")]
 static VIPS: HashMap<u32, VipEntry> = HashMap::with_max_entries(MAX_VIPS, BPF_F_NO_PREALLOC);
+#[map(name = "vips6")]
+static VIPS6: HashMap<[u32; 4], Vip6Entry> = HashMap::with_max_entries(MAX_VIPS, BPF_F_NO_PREALLOC);
 #[map(name = "filter")]
 static FILTER: Array<u64> = Array::with_max_entries(FILTER_WORDS, BPF_F_MMAPABLE);
 #[map(name = "leases")]
 static LEASES: Array<Lease> = Array::with_max_entries(MAX_GROUPS, BPF_F_MMAPABLE);
 #[map(name = "tenures")]
 static TENURES: Array<Tenure> = Array::with_max_entries(MAX_GROUPS, BPF_F_MMAPABLE);
+#[map(name = "graces")]
+static GRACES: Array<GraceWords> = Array::with_max_entries(MAX_GROUPS, BPF_F_MMAPABLE);
+#[map(name = "own")]
+static OWN: Array<OwnWords> = Array::with_max_entries(1, 0);
 #[map(name = "nic")]
 static NIC: Array<Nic> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map(name = "counters")]
 static COUNTERS: PerCpuArray<GroupCounters> = PerCpuArray::with_max_entries(MAX_GROUPS, 0);
 
-/// Whose VIP the address is, if it is one. The address is four bytes of a packet as they lie in memory.
+/// [`cluster_common::maps::Grace`], as it is read.
+type GraceWords = [u64; 2];
+/// [`Own`], as it is read.
+type OwnWords = [u32; 5];
+
+/// What a node may do for a group at a moment in which it may do anything.
+#[derive(Clone, Copy)]
+pub(crate) struct Standing {
+    /// The time, in nanoseconds of the boot clock.
+    pub(crate) now: u64,
+    /// Whether the lease is valid.
+    pub(crate) holds: bool,
+    /// The hand-over that is under way.
+    pub(crate) grace: Option<Grace>,
+}
+
+/// A hand-over under way.
+#[derive(Clone, Copy)]
+pub(crate) struct Grace {
+    /// Which end this node is.
+    pub(crate) side: Side,
+    /// The Ethernet address of the node at the other.
+    pub(crate) other: [u16; 3],
+}
+
+/// An end of a hand-over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Who takes the group, or has taken it.
+    New,
+    /// Who gave it up.
+    Old,
+}
+
+/// The network card that the programs answer for.
+#[derive(Clone, Copy)]
+pub(crate) struct NicEntry {
+    /// Its Ethernet address.
+    pub(crate) mac: [u16; 3],
+    /// Whether this host forwards IPv6 packets that come in there.
+    pub(crate) forwards: bool,
+}
+
+/// Whose VIP the IPv4 address is, if it is one. The address is four bytes of a packet as they lie in memory.
 #[inline(always)]
 pub(crate) fn vip(address: u32) -> Option<&'static VipEntry> {
-    let (word, bit) = filter_place(address.to_ne_bytes());
-    let filter = FILTER.get_ptr(word)?;
-    // SAFETY: the pointer is the map's own, aligned, and user space writes the word whole.
-    if unsafe { read_volatile(filter) } & bit == 0 {
+    if !is_in_filter(filter_place(address.to_ne_bytes())) {
         return None;
     }
     // SAFETY: entries are freed only after an RCU grace period, which no running program outlives (see VIPS).
     unsafe { VIPS.get(address) }
+}
+
+/// Whose VIP the IPv6 address is, if it is one. The address is sixteen bytes of a packet as they lie in memory.
+#[inline(always)]
+pub(crate) fn vip6(address: [u32; 4]) -> Option<&'static Vip6Entry> {
+    if !is_in_filter(filter_place6(address)) {
+        return None;
+    }
+    // SAFETY: as in `vip`.
+    unsafe { VIPS6.get(address) }
+}
+
+#[inline(always)]
+fn is_in_filter((word, bit): (u32, u64)) -> bool {
+    let Some(filter) = FILTER.get_ptr(word) else { return false };
+    // SAFETY: the pointer is the map's own, aligned, and user space writes the word whole.
+    unsafe { read_volatile(filter) & bit != 0 }
 }
 
 /// The time, in nanoseconds of the boot clock, if the group's lease is valid now. A group without a lease costs no
@@ -55,17 +119,51 @@ pub(crate) fn valid_lease(group: u32) -> Option<u64> {
     if now < until { Some(now) } else { None }
 }
 
-/// The network card's Ethernet address.
+/// What this node may do for the group now; `None` if nothing. A group without lease and hand-over costs no clock.
 #[inline(always)]
-pub(crate) fn nic() -> Option<[u16; 3]> {
+pub(crate) fn standing(group: u32) -> Option<Standing> {
+    let (lease, grace) = (LEASES.get_ptr(group)?, GRACES.get_ptr(group)?.cast::<u64>());
+    // SAFETY: as in `valid_lease`; the second word was written before the first says that it counts.
+    let (held_until, shared_until) = unsafe { (read_volatile(lease), read_volatile(grace)) };
+    if held_until == 0 && shared_until == 0 {
+        return None;
+    }
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let holds = now < held_until;
+    if now >= shared_until {
+        return if holds { Some(Standing { now, holds, grace: None }) } else { None };
+    }
+    // SAFETY: as above.
+    let [a, b, c, d, e, f, g, h] = unsafe { read_volatile(grace.add(1)) }.to_ne_bytes();
+    let other = [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])];
+    let side = match u16::from_ne_bytes([g, h]) {
+        cluster_common::maps::Grace::NEW => Side::New,
+        _ => Side::Old,
+    };
+    Some(Standing { now, holds, grace: Some(Grace { side, other }) })
+}
+
+/// This node's own IPv4 address, if it has one; four bytes as they lie in memory.
+#[inline(always)]
+pub(crate) fn own_ipv4() -> Option<u32> {
+    OWN.get(0).map(|own| own[0]).filter(|address| *address != 0)
+}
+
+/// This node's own IPv6 address, if it has one; sixteen bytes as they lie in memory.
+#[inline(always)]
+pub(crate) fn own_ipv6() -> Option<[u32; 4]> {
+    OWN.get(0).map(|own| [own[1], own[2], own[3], own[4]]).filter(|address| *address != [0; 4])
+}
+
+/// The network card.
+#[inline(always)]
+pub(crate) fn nic() -> Option<NicEntry> {
     let nic = NIC.get_ptr(0)?;
     // SAFETY: as in `valid_lease`; `Nic` is one aligned u64.
-    let bytes = unsafe { read_volatile(nic.cast::<u64>()) }.to_ne_bytes();
-    Some([
-        u16::from_ne_bytes([bytes[0], bytes[1]]),
-        u16::from_ne_bytes([bytes[2], bytes[3]]),
-        u16::from_ne_bytes([bytes[4], bytes[5]]),
-    ])
+    let [a, b, c, d, e, f, flags, _] = unsafe { read_volatile(nic.cast::<u64>()) }.to_ne_bytes();
+    let mac = [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])];
+    Some(NicEntry { mac, forwards: flags & Nic::FORWARDS != 0 })
 }
 
 /// Counts a packet of the group.
@@ -92,6 +190,45 @@ pub(crate) fn count_served(vip: &VipEntry, verdict: Verdict, now: u64, sender: u
             write_volatile((&raw mut (*served).address).cast::<u32>(), sender);
         }
     }
+}
+
+/// The same for IPv6, where an address of this link only is on the VIP's link as well.
+#[inline(always)]
+pub(crate) fn count_served6(
+    vip: &Vip6Entry,
+    verdict: Verdict,
+    now: u64,
+    sender: [u32; 4],
+    address: [u32; 4],
+) {
+    let Some(counters) = COUNTERS.get_ptr_mut(vip.group) else { return };
+    add_one(counters, verdict);
+    let (link_local, of_bits) = ipv6::LINK_LOCAL;
+    let on_link = off_prefix(vip, sender, address) == 0 || sender[0] & of_bits.to_be() == link_local.to_be();
+    if on_link && sender != address && sender != [0; 4] {
+        let folded = sender[0] ^ sender[1] ^ sender[2] ^ sender[3];
+        let place = (folded.wrapping_mul(0x9e37_79b1) >> (32 - SERVED_PLACES.trailing_zeros())) as usize;
+        // SAFETY: as in `count_served`.
+        unsafe {
+            let served: *mut Served6 = (&raw mut (*counters).served6).cast::<Served6>().add(place);
+            write_volatile(&raw mut (*served).at, now);
+            let words = (&raw mut (*served).address).cast::<u32>();
+            write_volatile(words, sender[0]);
+            write_volatile(words.add(1), sender[1]);
+            write_volatile(words.add(2), sender[2]);
+            write_volatile(words.add(3), sender[3]);
+        }
+    }
+}
+
+/// In which bits of the prefix the addresses differ.
+#[inline(always)]
+fn off_prefix(vip: &Vip6Entry, sender: [u32; 4], address: [u32; 4]) -> u32 {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = vip.mask;
+    (sender[0] ^ address[0]) & u32::from_ne_bytes([a, b, c, d])
+        | (sender[1] ^ address[1]) & u32::from_ne_bytes([e, f, g, h])
+        | (sender[2] ^ address[2]) & u32::from_ne_bytes([i, j, k, l])
+        | (sender[3] ^ address[3]) & u32::from_ne_bytes([m, n, o, p])
 }
 
 #[inline(always)]

@@ -3,6 +3,9 @@
 //! Every access stands behind [`Frame::header`], and the kernel's verifier proves it again for each program it loads:
 //! a read or write outside the checked bytes cannot be loaded at all.
 
+use core::ptr::read_volatile;
+
+use aya_ebpf::helpers::generated::bpf_xdp_adjust_tail;
 use aya_ebpf::programs::{TcContext, XdpContext};
 
 /// The bytes of a frame that the programs can reach directly, from the Ethernet header on.
@@ -12,35 +15,91 @@ pub struct Frame {
     end: usize,
 }
 
+/// Why bytes of a frame that leaves cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unreachable {
+    /// It has not so many.
+    TooShort,
+    /// They are in another part of the buffer, and the kernel had no memory to bring them together.
+    NoMemory,
+}
+
 /// The frame that an XDP program was called for.
 #[inline(always)]
 #[must_use]
 pub fn received(context: &XdpContext) -> Frame {
-    Frame { start: context.data(), end: context.data_end() }
+    // SAFETY: the context is the one that the kernel called the program with. The reads are volatile so that each gives
+    // the verifier a packet pointer of its own; the compiler would join them as the 32-bit numbers that they seem to be.
+    let (start, end) = unsafe {
+        (read_volatile(&raw const (*context.ctx).data), read_volatile(&raw const (*context.ctx).data_end))
+    };
+    Frame { start: start as usize, end: end as usize }
 }
 
-/// The linear part of the frame that a classifier was called for.
+/// Makes the frame longer. `None` if there is no room behind it. Invalidates what was read before.
 #[inline(always)]
-#[must_use]
-pub fn linear_part(context: &TcContext) -> Frame {
-    Frame { start: context.data(), end: context.data_end() }
+pub(crate) fn lengthen(context: &XdpContext, by: usize) -> Option<Frame> {
+    // SAFETY: the context is the one that the kernel called the program with.
+    let result = unsafe { bpf_xdp_adjust_tail(context.ctx, by as i32) };
+    if result == 0 { Some(received(context)) } else { None }
 }
 
-/// Brings the first `length` bytes of the frame, or all of a shorter one, into its linear part. `None` if the kernel
-/// had no memory for it. Invalidates what was read before.
+/// A frame that leaves, as a classifier sees it.
+pub(crate) struct Outgoing<'c> {
+    context: &'c TcContext,
+    /// What is in the linear part of its buffer.
+    linear: Frame,
+}
+
+impl<'c> Outgoing<'c> {
+    #[inline(always)]
+    pub(crate) fn new(context: &'c TcContext) -> Self {
+        Self { context, linear: linear_part(context) }
+    }
+
+    /// The first `length` bytes, brought into the linear part of the buffer if need be. Invalidates what was read before.
+    #[inline(always)]
+    pub(crate) fn reach(&mut self, length: usize) -> Result<Header, Unreachable> {
+        if let Some(header) = self.linear.header(length) {
+            return Ok(header);
+        }
+        if (self.context.len() as usize) < length {
+            return Err(Unreachable::TooShort);
+        }
+        self.context.pull_data(length as u32).map_err(|_| Unreachable::NoMemory)?;
+        self.linear = linear_part(self.context);
+        self.linear.header(length).ok_or(Unreachable::NoMemory)
+    }
+
+    /// Some bytes, wherever they are; `None` if there are not so many.
+    #[inline(always)]
+    pub(crate) fn load<T>(&self, at: usize) -> Option<T> {
+        self.context.load(at).ok()
+    }
+}
+
 #[inline(always)]
-#[must_use]
-pub fn pull(context: &TcContext, length: u32) -> Option<Frame> {
-    context.pull_data(length.min(context.len())).ok()?;
-    Some(linear_part(context))
+fn linear_part(context: &TcContext) -> Frame {
+    let skb = context.skb.skb;
+    // SAFETY: as in `received`.
+    let (start, end) =
+        unsafe { (read_volatile(&raw const (*skb).data), read_volatile(&raw const (*skb).data_end)) };
+    Frame { start: start as usize, end: end as usize }
 }
 
 impl Frame {
     /// How many bytes there are.
     #[inline(always)]
-    #[must_use]
-    pub fn length(self) -> usize {
+    pub(crate) fn length(self) -> usize {
         self.end - self.start
+    }
+
+    /// The `length` bytes that are that far behind the frame's start, where the frame itself says how far; `None` if it is
+    /// shorter.
+    #[inline(always)]
+    pub(crate) fn behind(self, distance: usize, length: usize) -> Option<Header> {
+        let start = self.start + distance;
+        if start + length > self.end { None } else { Some(Header { start }) }
     }
 
     /// The first `length` bytes; `None` if the frame is shorter.
@@ -61,11 +120,19 @@ pub struct Header {
 }
 
 impl Header {
+    /// One byte.
+    #[inline(always)]
+    #[must_use]
+    pub fn one(self, at: usize) -> u8 {
+        // SAFETY: `header` has compared the offset with the packet's end, or the verifier refuses the program.
+        unsafe { *((self.start + at) as *const u8) }
+    }
+
     /// Two bytes at an even offset, as they lie in memory.
     #[inline(always)]
     #[must_use]
     pub fn two(self, at: usize) -> u16 {
-        // SAFETY: `header` has compared the offset with the packet's end, or the verifier refuses the program.
+        // SAFETY: as in `one`.
         unsafe { *((self.start + at) as *const u16) }
     }
 
@@ -73,7 +140,7 @@ impl Header {
     #[inline(always)]
     #[must_use]
     pub fn four(self, at: usize) -> u32 {
-        // SAFETY: as in `two`.
+        // SAFETY: as in `one`.
         unsafe { *((self.start + at) as *const u32) }
     }
 
@@ -86,6 +153,13 @@ impl Header {
         u32::from_ne_bytes([a, b, c, d])
     }
 
+    /// Sixteen bytes at an offset that is 2 modulo 4, as they lie in memory.
+    #[inline(always)]
+    #[must_use]
+    pub fn sixteen(self, at: usize) -> [u32; 4] {
+        [self.four(at), self.four(at + 4), self.four(at + 8), self.four(at + 12)]
+    }
+
     /// An Ethernet address at an even offset.
     #[inline(always)]
     #[must_use]
@@ -96,7 +170,7 @@ impl Header {
     /// Overwrites two bytes at an even offset.
     #[inline(always)]
     pub fn set_two(self, at: usize, value: u16) {
-        // SAFETY: as in `two`; the packet is this program's alone while it runs.
+        // SAFETY: as in `one`; the packet is this program's alone while it runs.
         unsafe { *((self.start + at) as *mut u16) = value }
     }
 
@@ -113,6 +187,15 @@ impl Header {
         let [a, b, c, d] = value.to_ne_bytes();
         self.set_two(at, u16::from_ne_bytes([a, b]));
         self.set_two(at + 2, u16::from_ne_bytes([c, d]));
+    }
+
+    /// Overwrites sixteen bytes at an offset that is 2 modulo 4.
+    #[inline(always)]
+    pub fn set_sixteen(self, at: usize, value: [u32; 4]) {
+        self.set_four(at, value[0]);
+        self.set_four(at + 4, value[1]);
+        self.set_four(at + 8, value[2]);
+        self.set_four(at + 12, value[3]);
     }
 
     /// Overwrites an Ethernet address at an even offset.

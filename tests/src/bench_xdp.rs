@@ -157,9 +157,9 @@ pub fn measure(effort: Effort) -> Result<XdpCosts> {
 
 fn prepared(object: &[u8]) -> Result<Programs> {
     let mut programs = Programs::load(object)?;
-    programs.set_mac(MAC)?;
-    programs.set_vip(Ipv4Addr::from(ACTIVE_VIP), 24, 0)?;
-    programs.set_vip(Ipv4Addr::from(PASSIVE_VIP), 24, 1)?;
+    programs.set_nic(MAC, false)?;
+    programs.set_vip(Ipv4Addr::from(ACTIVE_VIP).into(), 24, 0)?;
+    programs.set_vip(Ipv4Addr::from(PASSIVE_VIP).into(), 24, 1)?;
     programs.set_lease(0, u64::MAX)?;
     Ok(programs)
 }

@@ -1,5 +1,7 @@
 //! Ethernet frames, put together by hand for the data plane's tests and benchmark.
 
+use std::net::Ipv6Addr;
+
 /// Everybody's Ethernet address.
 pub const BROADCAST: [u8; 6] = [0xff; 6];
 
@@ -67,6 +69,132 @@ pub fn ipv4(destination_mac: [u8; 6], source: [u8; 4], destination: [u8; 4], len
     bytes.extend([0, 0]);
     bytes.resize(length, 0x5a);
     bytes
+}
+
+/// A neighbour discovery message (RFC 4861 section 4), with the packet and the frame around it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NdFrame {
+    /// The frame's destination.
+    pub destination_mac: [u8; 6],
+    /// The frame's source.
+    pub source_mac: [u8; 6],
+    /// The hop limit, 255 in every valid message.
+    pub hop_limit: u8,
+    /// Who sends it.
+    pub source: Ipv6Addr,
+    /// Whom it goes to.
+    pub destination: Ipv6Addr,
+    /// 135 to ask, 136 to tell.
+    pub kind: u8,
+    /// 0.
+    pub code: u8,
+    /// The flags of an advertisement: router, solicited, override.
+    pub flags: u8,
+    /// The address in question.
+    pub target: Ipv6Addr,
+    /// The options: type, length in units of 8 bytes, and what is in them.
+    pub options: Vec<u8>,
+}
+
+impl NdFrame {
+    /// `asker`, at this Ethernet address, asks everybody who may have `target`.
+    #[must_use]
+    pub fn solicitation(mac: [u8; 6], asker: Ipv6Addr, target: Ipv6Addr) -> Self {
+        let [.., a, b, c] = target.octets();
+        let mut options = vec![1, 1];
+        options.extend(mac);
+        Self {
+            destination_mac: [0x33, 0x33, 0xff, a, b, c],
+            source_mac: mac,
+            hop_limit: 255,
+            source: asker,
+            destination: solicited_node(target),
+            kind: 135,
+            code: 0,
+            flags: 0,
+            target,
+            options,
+        }
+    }
+
+    /// Somebody at this Ethernet address asks whether anybody has `target`, which he would like to have (RFC 4862).
+    #[must_use]
+    pub fn detection(mac: [u8; 6], target: Ipv6Addr) -> Self {
+        Self { options: Vec::new(), ..Self::solicitation(mac, Ipv6Addr::UNSPECIFIED, target) }
+    }
+
+    /// `target`, at this Ethernet address, tells everybody so.
+    #[must_use]
+    pub fn announcement(mac: [u8; 6], target: Ipv6Addr) -> Self {
+        let mut options = vec![2, 1];
+        options.extend(mac);
+        Self {
+            destination_mac: [0x33, 0x33, 0, 0, 0, 1],
+            source_mac: mac,
+            hop_limit: 255,
+            source: target,
+            destination: Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+            kind: 136,
+            code: 0,
+            flags: 0x20,
+            target,
+            options,
+        }
+    }
+
+    /// Its bytes, with the right checksum.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut message = vec![self.kind, self.code, 0, 0, self.flags, 0, 0, 0];
+        message.extend(self.target.octets());
+        message.extend(&self.options);
+        let mut bytes =
+            ipv6(self.destination_mac, self.source, self.destination, 58, self.hop_limit, &message);
+        bytes[6..12].copy_from_slice(&self.source_mac);
+        set_icmpv6_checksum(&mut bytes);
+        bytes
+    }
+}
+
+/// The multicast address to which questions about `address` go (RFC 4291 section 2.7.1).
+#[must_use]
+pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., high, low] = address.segments();
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | high & 0xff, low)
+}
+
+/// An IPv6 packet with this next header and payload.
+#[must_use]
+pub fn ipv6(
+    destination_mac: [u8; 6],
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    next_header: u8,
+    hop_limit: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut bytes = [&destination_mac[..], &[2, 0, 0, 0, 0, 0xcc], &[0x86, 0xdd, 0x60, 0, 0, 0]].concat();
+    bytes.extend((payload.len() as u16).to_be_bytes());
+    bytes.extend([next_header, hop_limit]);
+    bytes.extend(source.octets());
+    bytes.extend(destination.octets());
+    bytes.extend(payload);
+    bytes
+}
+
+/// Gives the ICMPv6 message of an untagged frame, which follows the fixed header and reaches to the frame's end, its
+/// checksum.
+pub fn set_icmpv6_checksum(frame: &mut [u8]) {
+    let message = 14 + 40;
+    frame[message + 2..message + 4].fill(0);
+    let addresses_and_message = frame[14 + 8..].chunks(2);
+    let words =
+        addresses_and_message.map(|two| u32::from(two[0]) << 8 | two.get(1).copied().map_or(0, u32::from));
+    let mut sum = words.sum::<u32>() + (frame.len() - message) as u32 + 58;
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    frame[message + 2..message + 4].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
 /// The frame with VLAN tags, the outermost first: EtherType of the tag, and what follows it.

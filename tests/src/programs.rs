@@ -1,15 +1,19 @@
 //! BPF programs without a data plane around them: loaded with maps of their own, and run on one frame at a time by
 //! `BPF_PROG_TEST_RUN`.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{Program, TestRun, TestRunOptions};
+use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
-use cluster_common::Verdict;
-use cluster_common::maps::{COUNTERS, FILTER, GroupCounters, LEASES, NIC, Nic, VIPS, VipEntry, filter_place};
+use cluster_common::maps::{
+    COUNTERS, FILTER, GRACES, Grace, GroupCounters, LEASES, NIC, Nic, OWN, Own, VIPS, VIPS6, Vip6Entry, VipEntry, filter_place,
+    filter_place6,
+};
+use cluster_common::{Verdict, reference};
 
 /// Words of one [`GroupCounters`].
 const COUNTER_WORDS: usize = size_of::<GroupCounters>() / size_of::<u64>();
@@ -53,15 +57,28 @@ impl Programs {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn set_vip(&mut self, address: Ipv4Addr, prefix: u32, group: u32) -> Result<()> {
-        let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0).to_be_bytes();
-        let map = self.object.map_mut(FILTER).ok_or_else(|| anyhow!("no map {FILTER}"))?;
-        let mut filter: Array<&mut MapData, u64> = map.try_into()?;
-        let (word, bit) = filter_place(address.octets());
+    pub fn set_vip(&mut self, address: IpAddr, prefix: u32, group: u32) -> Result<()> {
+        let (word, bit) = match address {
+            IpAddr::V4(address) => filter_place(address.octets()),
+            IpAddr::V6(address) => filter_place6(bytemuck::cast(address.octets())),
+        };
+        let mut filter: Array<&mut MapData, u64> = self.map_mut(FILTER)?.try_into()?;
         filter.set(word, filter.get(&word, 0)? | bit, 0)?;
-        let map = self.object.map_mut(VIPS).ok_or_else(|| anyhow!("no map {VIPS}"))?;
-        let mut vips: HashMap<&mut MapData, [u8; 4], [u8; 8]> = map.try_into()?;
-        Ok(vips.insert(address.octets(), bytemuck::cast::<_, [u8; 8]>(VipEntry { group, mask }), 0)?)
+        match address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0).to_be_bytes();
+                let entry: [u8; 8] = bytemuck::cast(VipEntry { group, mask });
+                let mut vips: HashMap<&mut MapData, [u8; 4], [u8; 8]> = self.map_mut(VIPS)?.try_into()?;
+                vips.insert(address.octets(), entry, 0)?;
+            }
+            IpAddr::V6(address) => {
+                let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0).to_be_bytes();
+                let entry: [u8; 20] = bytemuck::cast(Vip6Entry { group, mask });
+                let mut vips: HashMap<&mut MapData, [u8; 16], [u8; 20]> = self.map_mut(VIPS6)?.try_into()?;
+                vips.insert(address.octets(), entry, 0)?;
+            }
+        }
+        Ok(())
     }
 
     /// Says until when a group is held, in nanoseconds of the boot clock; 0 is not at all.
@@ -69,19 +86,42 @@ impl Programs {
     /// # Errors
     /// If the kernel refuses.
     pub fn set_lease(&mut self, group: u32, until: u64) -> Result<()> {
-        let map = self.object.map_mut(LEASES).ok_or_else(|| anyhow!("no map {LEASES}"))?;
-        let mut leases: Array<&mut MapData, u64> = map.try_into()?;
+        let mut leases: Array<&mut MapData, u64> = self.map_mut(LEASES)?.try_into()?;
         Ok(leases.set(group, until, 0)?)
     }
 
-    /// Says which Ethernet address the network card has.
+    /// Says that a group is being handed over until then, in nanoseconds of the boot clock.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn set_mac(&mut self, mac: [u8; 6]) -> Result<()> {
-        let map = self.object.map_mut(NIC).ok_or_else(|| anyhow!("no map {NIC}"))?;
-        let mut nic: Array<&mut MapData, u64> = map.try_into()?;
-        Ok(nic.set(0, bytemuck::cast::<_, u64>(Nic { mac, unused: [0; 2] }), 0)?)
+    pub fn set_grace(&mut self, group: u32, until: u64, grace: reference::Grace) -> Result<()> {
+        let side = match grace.side {
+            reference::Side::New => Grace::NEW,
+            reference::Side::Old => Grace::OLD,
+        };
+        let words: [u64; 2] = bytemuck::cast(Grace { until, other: grace.other, side });
+        let mut graces: Array<&mut MapData, [u64; 2]> = self.map_mut(GRACES)?.try_into()?;
+        Ok(graces.set(group, words, 0)?)
+    }
+
+    /// Says which addresses are the node's own.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_own(&mut self, ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> Result<()> {
+        let bytes: [u8; 20] = bytemuck::cast(Own { ipv4: ipv4.octets(), ipv6: ipv6.octets() });
+        let mut own: Array<&mut MapData, [u8; 20]> = self.map_mut(OWN)?.try_into()?;
+        Ok(own.set(0, bytes, 0)?)
+    }
+
+    /// Says which Ethernet address the network card has, and whether the host forwards IPv6 packets from there.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_nic(&mut self, mac: [u8; 6], forwards: bool) -> Result<()> {
+        let flags = if forwards { Nic::FORWARDS } else { 0 };
+        let mut nic: Array<&mut MapData, u64> = self.map_mut(NIC)?.try_into()?;
+        Ok(nic.set(0, bytemuck::cast::<_, u64>(Nic { mac, flags, unused: 0 }), 0)?)
     }
 
     /// Runs a program on a frame, `repeat` times over; edits stay from one time to the next.
@@ -124,10 +164,27 @@ impl Programs {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn served(&self, group: u32) -> Result<Vec<[u8; 4]>> {
+    pub fn served(&self, group: u32) -> Result<Vec<IpAddr>> {
         let counters = self.counters(group)?;
-        let places = counters.iter().flat_map(|cpu| cpu.served);
-        Ok(places.filter(|served| served.at != 0).map(|served| served.address).collect())
+        let ipv4 = counters.iter().flat_map(|cpu| cpu.served).filter(|served| served.at != 0);
+        let ipv6 = counters.iter().flat_map(|cpu| cpu.served6).filter(|served| served.at != 0);
+        let ipv4 = ipv4.map(|served| IpAddr::from(Ipv4Addr::from(served.address)));
+        Ok(ipv4.chain(ipv6.map(|served| Ipv6Addr::from(served.address).into())).collect())
+    }
+
+    /// Makes a group's counters zero and forgets whom it has served.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn reset_counters(&mut self, group: u32) -> Result<()> {
+        let zeroes = vec![[0; COUNTER_WORDS]; nr_cpus().map_err(|(_, error)| error)?];
+        let mut counters: PerCpuArray<&mut MapData, [u64; COUNTER_WORDS]> =
+            self.map_mut(COUNTERS)?.try_into()?;
+        Ok(counters.set(group, PerCpuValues::try_from(zeroes)?, 0)?)
+    }
+
+    fn map_mut(&mut self, name: &str) -> Result<&mut Map> {
+        self.object.map_mut(name).ok_or_else(|| anyhow!("no map {name}"))
     }
 
     fn counters(&self, group: u32) -> Result<Vec<GroupCounters>> {

@@ -10,14 +10,16 @@ use aya::EbpfLoader;
 use aya::programs::tc::{NlOptions, SchedClassifier, TcAttachOptions, TcAttachType};
 use cluster_common::Verdict;
 use cluster_proto::Time;
-use cluster_tests::frames::{ipv4, tagged};
+use cluster_tests::frames::{ipv4, ipv6, tagged};
+use cluster_tests::lab::await_true;
 use cluster_tests::netns::Netns;
 use cluster_userspace::dataplane::{DataPlane, EgressHook, Fenced, Hook, LAB_OBJECT, Options};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
 
 use dataplane_support::{
-    CLIENT, CLIENT_MAC, EPOCH, PATIENCE, Place, VIP, ask, ask_in_vain, await_count, count, names_below,
+    CLIENT, CLIENT_MAC, CLIENT6, EPOCH, NODE_MAC, NODE6, PATIENCE, Place, VIP, VIP6, ask, ask_in_vain,
+    await_count, client_knows_of_vip6, count, have_client_ask_for_vip6, names_below,
 };
 
 const HOOKS: [(EgressHook, Hook); 2] = [(EgressHook::Tcx, Hook::Tcx), (EgressHook::Clsact, Hook::Clsact)];
@@ -74,6 +76,65 @@ fn a_kernel_with_the_address_is_silent_without_the_lease() {
     }
 }
 
+/// The same by IPv6.
+#[test]
+fn a_kernel_with_the_ipv6_address_is_silent_without_the_lease() {
+    for (egress, _) in HOOKS {
+        let Some(place) = Place::new() else { return };
+        place.node.ip(&format!("addr add {VIP6}/64 dev eth0 nodad")).expect("configure the VIP");
+        let mut plane = place.open(Options { egress, ..place.options() });
+        place.node.run(|| plane.fence_all()).expect("fence");
+        let (table, slot) = (plane.lease_table().expect("map the leases"), plane.slots()[0]);
+
+        // Held or not, the kernel does not answer for the VIP.
+        for until in [Time::ZERO, Time::NEVER] {
+            table.set(slot, EPOCH, until);
+            let before = count(&plane, Verdict::EgressNaFenced);
+            have_client_ask_for_vip6(&place);
+            await_count(&plane, Verdict::EgressNaFenced, before + 1);
+            assert!(!client_knows_of_vip6(&place).contains("lladdr"), "{}", client_knows_of_vip6(&place));
+        }
+        table.clear(slot);
+
+        let listener = place.client.run(|| UdpSocket::bind((CLIENT6, 4780))).expect("listen");
+        listener.set_read_timeout(Some(PATIENCE)).expect("set a limit");
+        let speaker = place.node.run(|| UdpSocket::bind((VIP6, 0))).expect("speak from the VIP");
+        let speak = |word: &[u8]| speaker.send_to(word, (CLIENT6, 4780));
+
+        // The kernel, which has forgotten the client, asks for it from the VIP.
+        place.node.ip("-6 neigh flush dev eth0").expect("forget");
+        speak(b"first").expect("the kernel takes it");
+        await_count(&plane, Verdict::EgressIpv6Fenced, 1);
+
+        // The kernel knows the client.
+        place.node.ip(&format!("-6 neigh replace {CLIENT6} lladdr {CLIENT_MAC} dev eth0")).expect("tell it");
+        let before = count(&plane, Verdict::EgressIpv6Fenced);
+        // The kernel may tell of the drop; that is no failure of this test.
+        let _told = speak(b"dark");
+        await_count(&plane, Verdict::EgressIpv6Fenced, before + 1);
+        table.set(slot, EPOCH, Time::NEVER);
+        speak(b"held").expect("it is let out");
+        let mut word = [0; 16];
+        let (length, from) = listener.recv_from(&mut word).expect("it arrives");
+        assert_eq!((&word[..length], from.ip()), (&b"held"[..], VIP6.into()), "and nothing has before it");
+        assert!(count(&plane, Verdict::EgressIpv6Passed) > 0);
+
+        // An address that is added without `nodad` is asked for first, which says that somebody wants it.
+        table.clear(slot);
+        place.node.ip(&format!("addr del {VIP6}/64 dev eth0")).expect("take it away");
+        place.node.ip(&format!("addr add {VIP6}/64 dev eth0")).expect("configure it again");
+        await_count(&plane, Verdict::EgressDadFenced, 1);
+
+        // Without the fence the kernel answers: it is the fence that has kept it.
+        place.node.ip(&format!("addr del {VIP6}/64 dev eth0")).expect("take it away");
+        place.node.ip(&format!("addr add {VIP6}/64 dev eth0 nodad")).expect("configure it without asking");
+        place.node.run(|| plane.detach_and_unpin()).expect("remove");
+        have_client_ask_for_vip6(&place);
+        let answered = || client_knows_of_vip6(&place).contains(&format!("lladdr {NODE_MAC}"));
+        await_true("an answer", PATIENCE, answered).expect("the kernel answers");
+    }
+}
+
 /// The kernel keeps the headers of a long raw frame outside the part of the buffer that programs see without asking.
 #[test]
 fn a_frame_in_pieces_is_fenced_too() {
@@ -87,6 +148,13 @@ fn a_frame_in_pieces_is_fenced_too() {
         let frame = ipv4(CLIENT_MAC.0, VIP.octets(), CLIENT.octets(), 6000);
         send_raw(&place.node, &frame);
         await_count(&plane, Verdict::EgressIpv4Fenced, 1);
+        // The address that it advertises stands behind an extension header of 2048 bytes.
+        let mut hidden = ipv6(CLIENT_MAC.0, NODE6, CLIENT6, 60, 255, &[0; 6000]);
+        hidden[54..56].copy_from_slice(&[58, 255]);
+        hidden[54 + 2048] = 136;
+        hidden[54 + 2048 + 8..][..16].copy_from_slice(&VIP6.octets());
+        send_raw(&place.node, &hidden);
+        await_count(&plane, Verdict::EgressNaFenced, 1);
         plane.lease_table().expect("map the leases").set(plane.slots()[0], EPOCH, Time::NEVER);
         send_raw(&place.node, &tagged(&frame, &[(0x88a8, 9), (0x8100, 5)]));
         await_count(&plane, Verdict::EgressIpv4Passed, 1);

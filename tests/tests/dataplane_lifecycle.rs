@@ -2,7 +2,7 @@
 
 mod dataplane_support;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::process::Command;
 
 use aya::maps::Array;
@@ -10,7 +10,7 @@ use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use cluster_common::Verdict;
 use cluster_proto::{GroupId, Mac, Time};
-use cluster_tests::lab::Moment;
+use cluster_tests::lab::{Moment, await_true};
 use cluster_userspace::dataplane::{
     DataPlane, DataPlaneError, EgressHook, GroupVips, LAB_OBJECT, MapsWere, Mode, Options, Tenancy, Vip,
     XdpPreference, cleanup,
@@ -18,8 +18,8 @@ use cluster_userspace::dataplane::{
 use cluster_userspace::network::arp;
 
 use dataplane_support::{
-    CLIENT, CLIENT_MAC, EPOCH, GROUP, NODE_MAC, Place, VIP, ask, ask_in_vain, await_count, count, group,
-    names_below,
+    CLIENT, CLIENT_MAC, CLIENT6, EPOCH, GROUP, NODE_MAC, PATIENCE, Place, VIP, VIP6, ask, ask_in_vain,
+    await_count, client_knows_of_vip6, count, group, have_client_ask_for_vip6, names_below,
 };
 
 const OTHER_GROUP: GroupId = GroupId(7);
@@ -47,7 +47,7 @@ fn a_node_answers_while_it_holds_in_both_modes() {
         assert_eq!((answer.sender_mac, answer.sender_ip), (NODE_MAC, VIP));
         assert_eq!((answer.target_mac, answer.target_ip), (CLIENT_MAC, CLIENT));
         let served = plane.served().expect("read who was served");
-        assert_eq!(served.iter().map(|served| served.address).collect::<Vec<_>>(), [CLIENT]);
+        assert_eq!(served.iter().map(|served| served.address).collect::<Vec<_>>(), [IpAddr::from(CLIENT)]);
         assert!(served[0].at.as_nanos() <= Moment::now().0);
 
         plane.set_mac(Mac([2, 0, 0, 0, 0, 0x0f]));
@@ -94,7 +94,7 @@ fn a_restarted_daemon_adopts_lease_maps_and_programs() {
     assert_eq!(ask(&socket).sender_mac, NODE_MAC, "a dead daemon's programs go on");
 
     // The order of the groups and a new one among them change no slot.
-    let groups = vec![group(OTHER_GROUP, &[OTHER_VIP]), group(GROUP, &[VIP])];
+    let groups = vec![group(OTHER_GROUP, &[OTHER_VIP.into()]), group(GROUP, &[VIP.into()])];
     let mut plane = place.open(Options { groups: groups.clone(), ..place.options() });
     assert_eq!(*plane.maps_were(), MapsWere::Adopted);
     assert_eq!(plane.slots()[1], first);
@@ -112,7 +112,7 @@ fn a_restarted_daemon_adopts_lease_maps_and_programs() {
     assert_eq!(counts[1].verdicts[Verdict::ArpAnswered as usize], 4);
 
     // A group that is gone is dark, and its slot is another's afterwards.
-    plane.set_groups(vec![group(OTHER_GROUP, &[OTHER_VIP])]).expect("reload");
+    plane.set_groups(vec![group(OTHER_GROUP, &[OTHER_VIP.into()])]).expect("reload");
     assert_eq!(table.read(first), None);
     plane.set_groups(groups).expect("reload");
     let again = plane.slots()[1];
@@ -121,6 +121,51 @@ fn a_restarted_daemon_adopts_lease_maps_and_programs() {
     assert_eq!(fresh[1].verdicts, [0; Verdict::COUNT], "a slot that changes hands counts from zero");
     table.set(again, EPOCH, until);
     assert_eq!(ask(&socket).sender_mac, NODE_MAC);
+}
+
+/// A kernel as the client: it believes the answer only if every field and the checksum are right.
+#[test]
+fn a_node_answers_neighbours_while_it_holds_in_both_modes() {
+    for preference in [XdpPreference::Native, XdpPreference::Generic] {
+        let Some(place) = Place::new() else { return };
+        let _pass = let_answers_through(&place);
+        place.node.ip(&format!("addr add {VIP6}/128 dev lo nodad")).expect("configure the VIP");
+        let mut plane = place.open(Options { xdp: preference, ..place.options() });
+        place.node.run(|| plane.attach()).expect("attach");
+        place.node.run(|| plane.fence_all()).expect("fence");
+        let (table, slot) = (plane.lease_table().expect("map the leases"), plane.slots()[0]);
+        let listener = place.node.run(|| UdpSocket::bind((VIP6, 4780))).expect("listen");
+        listener.set_read_timeout(Some(PATIENCE)).expect("set a limit");
+
+        have_client_ask_for_vip6(&place);
+        await_count(&plane, Verdict::NsDark, 1);
+        assert!(!client_knows_of_vip6(&place).contains("lladdr"), "{}", client_knows_of_vip6(&place));
+
+        for forwards in [false, true] {
+            plane.set_forwarding(forwards);
+            table.set(slot, EPOCH, Time::NEVER);
+            let before = count(&plane, Verdict::NsAnswered);
+            have_client_ask_for_vip6(&place);
+            let mut word = [0; 16];
+            let (length, from) = listener.recv_from(&mut word).expect("it arrives");
+            assert_eq!((&word[..length], from.ip()), (&b"anybody?"[..], CLIENT6.into()));
+            assert!(count(&plane, Verdict::NsAnswered) > before);
+            let known = client_knows_of_vip6(&place);
+            assert!(known.contains(&format!("lladdr {NODE_MAC}")), "{known}");
+            assert_eq!(known.contains("router"), forwards, "{known}");
+        }
+        assert!(plane.served().expect("read who was served").iter().any(|served| served.address == CLIENT6));
+
+        // Whoever would like to have the VIP himself is told, and only while it is held, that he cannot.
+        place.client.ip(&format!("addr add {VIP6}/64 dev eth0")).expect("it would like to have the VIP");
+        let state = || place.client.ip("-6 addr show dev eth0").expect("ask the client");
+        await_true("a refusal", PATIENCE, || state().contains("dadfailed")).expect("the client is refused");
+        table.clear(slot);
+        place.client.ip(&format!("addr del {VIP6}/64 dev eth0")).expect("it gives up");
+        place.client.ip(&format!("addr add {VIP6}/64 dev eth0")).expect("it tries again");
+        let has_it = || !state().contains("tentative") && !state().contains("dadfailed");
+        await_true("an address", PATIENCE, has_it).expect("the client has it");
+    }
 }
 
 #[test]
@@ -147,7 +192,7 @@ fn maps_that_do_not_fit_go_dark_and_are_replaced() {
     ask(&socket);
     drop(plane);
 
-    let pin = place.root.join("test/node%2eexample/v1/counters");
+    let pin = place.root.join("test/node%2eexample/v2/counters");
     std::fs::remove_file(&pin).expect("remove the pin");
     let other = Array::<_, u64>::create(3, 0).expect("make a map");
     other.pin(&pin).expect("pin it");
@@ -164,7 +209,7 @@ fn maps_that_do_not_fit_go_dark_and_are_replaced() {
 
     // Another layout.
     let directory = place.root.join("test/node%2eexample");
-    std::fs::rename(directory.join("v1"), directory.join("v0")).expect("pretend");
+    std::fs::rename(directory.join("v2"), directory.join("v0")).expect("pretend");
     let plane = place.open(place.options());
     let MapsWere::Unfit { reason } = plane.maps_were() else { panic!("{:?}", plane.maps_were()) };
     assert!(reason.contains("v0"), "{reason}");
@@ -172,7 +217,7 @@ fn maps_that_do_not_fit_go_dark_and_are_replaced() {
     drop(plane);
 
     // One map is missing.
-    std::fs::remove_file(directory.join("v1/nic")).expect("remove the pin");
+    std::fs::remove_file(directory.join("v2/nic")).expect("remove the pin");
     let plane = place.open(place.options());
     let MapsWere::Unfit { reason } = plane.maps_were() else { panic!("{:?}", plane.maps_were()) };
     assert!(reason.contains("nic"), "{reason}");
@@ -281,7 +326,7 @@ fn nothing_is_left_by_a_clean_stop_or_by_a_cleanup() {
         place.node.run(|| plane.attach()).expect("attach");
         place.node.run(|| plane.fence_all()).expect("fence");
         assert!(place.node.ip("link show eth0").expect("show").contains("xdp"));
-        assert_eq!(names_below(&place.root).len(), 2 + 1 + 6 + 2, "{:?}", names_below(&place.root));
+        assert_eq!(names_below(&place.root).len(), 2 + 1 + 7 + 2, "{:?}", names_below(&place.root));
         if crash {
             drop(plane);
             assert!(place.cleanup());
@@ -297,7 +342,7 @@ fn nothing_is_left_by_a_clean_stop_or_by_a_cleanup() {
 fn the_maps_hold_what_is_promised_and_no_more() {
     let Some(place) = Place::new() else { return };
     let many = |groups: u32, each: u32| -> Vec<GroupVips> {
-        let vip = |number: u32| Vip { address: Ipv4Addr::from(0x0a00_0000 + number), prefix: 8 };
+        let vip = |number: u32| Vip { address: Ipv4Addr::from(0x0a00_0000 + number).into(), prefix: 8 };
         (0..groups)
             .map(|id| GroupVips { id: GroupId(id), vips: (id * each..(id + 1) * each).map(vip).collect() })
             .collect()
@@ -308,7 +353,7 @@ fn the_maps_hold_what_is_promised_and_no_more() {
     assert!(matches!(refused, Err(DataPlaneError::TooManyGroups { count: 257 })), "{refused:?}");
     let refused = plane.set_groups(many(1, 16_385));
     assert!(matches!(refused, Err(DataPlaneError::TooManyVips { count: 16_385 })), "{refused:?}");
-    let refused = plane.set_groups(vec![group(GROUP, &[VIP]), group(OTHER_GROUP, &[VIP])]);
+    let refused = plane.set_groups(vec![group(GROUP, &[VIP.into()]), group(OTHER_GROUP, &[VIP.into()])]);
     assert!(matches!(refused, Err(DataPlaneError::Duplicate { group: OTHER_GROUP })), "{refused:?}");
     assert_eq!(plane.slots().len(), 256, "what is refused changes nothing");
     plane.set_groups(many(0, 0)).expect("none at all");

@@ -4,11 +4,11 @@
 //! frame is judged differently.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cluster_common::Verdict;
-use cluster_common::reference::{Fate, Node, Outcome, Vip};
-use cluster_tests::frames::{ArpFrame, BROADCAST, ipv4, tagged};
+use cluster_common::reference::{Fate, Grace, Node, Outcome, Side, Vip};
+use cluster_tests::frames::{ArpFrame, BROADCAST, NdFrame, ipv4, ipv6, set_icmpv6_checksum, tagged};
 use cluster_tests::netns::available;
 use cluster_tests::programs::Programs;
 use cluster_userspace::dataplane::DATAPLANE_OBJECT;
@@ -16,15 +16,44 @@ use cluster_userspace::dataplane::DATAPLANE_OBJECT;
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
 const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xdd];
 
-/// Held, never held, run out, held; of all kinds of prefixes. The third slot has two.
-const VIPS: [Vip; 5] = [
-    Vip { address: [10, 77, 0, 100], prefix: 24, group: 0, held: true },
-    Vip { address: [10, 77, 0, 101], prefix: 24, group: 1, held: false },
-    Vip { address: [172, 16, 3, 4], prefix: 12, group: 2, held: false },
-    Vip { address: [172, 16, 3, 5], prefix: 32, group: 2, held: false },
-    Vip { address: [192, 0, 2, 1], prefix: 0, group: 255, held: true },
+/// Held, never held, run out, held; of all kinds of prefixes. The third slot has two of a family.
+const VIPS: [Vip; 18] = [
+    vip4([10, 77, 0, 100], 24, 0, true),
+    vip4([10, 77, 0, 101], 24, 1, false),
+    vip4([172, 16, 3, 4], 12, 2, false),
+    vip4([172, 16, 3, 5], 32, 2, false),
+    vip4([192, 0, 2, 1], 0, 255, true),
+    shared(vip4([10, 77, 0, 103], 24, 3, false), Side::New),
+    shared(vip4([10, 77, 0, 104], 24, 4, true), Side::New),
+    shared(vip4([10, 77, 0, 105], 24, 5, false), Side::Old),
+    shared(vip4([10, 77, 0, 106], 24, 6, true), Side::Old),
+    vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x100], 64, 0, true),
+    vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x101], 64, 1, false),
+    vip6([0xfd77, 0, 0, 9, 0, 0, 0, 1], 61, 2, false),
+    vip6([0xfd77, 0, 0, 9, 0, 0, 0, 2], 128, 2, false),
+    vip6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 0, 255, true),
+    shared(vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x103], 64, 3, false), Side::New),
+    shared(vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x104], 64, 4, true), Side::New),
+    shared(vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x105], 64, 5, false), Side::Old),
+    shared(vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x106], 64, 6, true), Side::Old),
 ];
-const LEASES: [(u32, u64); 4] = [(0, u64::MAX), (1, 0), (2, 1), (255, u64::MAX)];
+/// The middle four are being handed over; the last but one of all had been once.
+const LEASES: [(u32, u64); 8] =
+    [(0, u64::MAX), (1, 0), (2, 1), (255, u64::MAX), (3, 0), (4, u64::MAX), (5, 1), (6, u64::MAX)];
+const OWN: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(10, 77, 0, 1), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 0x0a));
+
+const fn shared(vip: Vip, side: Side) -> Vip {
+    Vip { grace: Some(Grace { side, other: OTHER_MAC }), ..vip }
+}
+
+const fn vip4([a, b, c, d]: [u8; 4], prefix: u8, group: u32, held: bool) -> Vip {
+    Vip { address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix, group, held, grace: None }
+}
+
+const fn vip6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8, group: u32, held: bool) -> Vip {
+    Vip { address: IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), prefix, group, held, grace: None }
+}
 
 #[test]
 fn ingress_does_what_the_reference_does() {
@@ -51,7 +80,7 @@ fn egress_does_what_the_reference_does() {
     );
 }
 
-fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut [u8]) -> Outcome, action: impl Fn(Fate) -> u32) {
+fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, action: impl Fn(Fate) -> u32) {
     if !available() {
         return;
     }
@@ -60,17 +89,32 @@ fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut [u8]) -> Outcome, actio
     let seed: u64 = from_environment("CLUSTER_SEED").unwrap_or(1);
 
     let mut programs = Programs::load(DATAPLANE_OBJECT).expect("the kernel takes the programs");
-    programs.set_mac(MAC).expect("set the card's address");
+    programs.set_nic(MAC, seed % 2 == 0).expect("set the card's address");
     for vip in VIPS {
-        programs.set_vip(Ipv4Addr::from(vip.address), vip.prefix.into(), vip.group).expect("set the VIP");
+        programs.set_vip(vip.address, vip.prefix.into(), vip.group).expect("set the VIP");
     }
     for (group, until) in LEASES {
         programs.set_lease(group, until).expect("set the lease");
     }
-    let node = Node { mac: MAC, vips: &VIPS };
+    for vip in VIPS {
+        if let Some(grace) = vip.grace {
+            programs.set_grace(vip.group, u64::MAX, grace).expect("set the hand-over");
+        }
+    }
+    // One that is over changes nothing.
+    let over = Grace { side: Side::New, other: OTHER_MAC };
+    programs.set_grace(1, 1, over).expect("set the hand-over");
+    programs.set_own(OWN.0, OWN.1).expect("set the node's own addresses");
+    let node = Node {
+        mac: MAC,
+        forwards: seed % 2 == 0,
+        vips: &VIPS,
+        own: (Some(OWN.0), Some(OWN.1)),
+        connections: &[],
+    };
     let mut random = Random(seed);
     let mut counted = [[0_u64; Verdict::COUNT]; 256];
-    let mut served: [HashSet<[u8; 4]>; 256] = std::array::from_fn(|_| HashSet::new());
+    let mut served: [HashSet<IpAddr>; 256] = std::array::from_fn(|_| HashSet::new());
     for number in 0..frames {
         let frame = random.frame();
         if program == "cluster_egress" && is_refused(&frame) {
@@ -140,13 +184,34 @@ impl Random {
         choice[self.below(choice.len())]
     }
 
-    fn address(&mut self) -> [u8; 4] {
+    fn ipv4_address(&mut self) -> [u8; 4] {
         match self.below(8) {
             0 => (self.next() as u32).to_be_bytes(),
             1 => [10, 77, 0, self.next() as u8],
             2 => [172, 16 + self.below(20) as u8, 3, 4],
             3 => self.one_of(&[[0; 4], [255; 4], [224, 0, 0, 1]]),
-            _ => self.one_of(&VIPS).address,
+            _ => match self.one_of(&VIPS[..9]).address {
+                IpAddr::V4(address) => address.octets(),
+                IpAddr::V6(_) => [0; 4],
+            },
+        }
+    }
+
+    fn ipv6_address(&mut self) -> Ipv6Addr {
+        match self.below(8) {
+            0 => Ipv6Addr::from(u128::from(self.next()) << 64 | u128::from(self.next())),
+            1 => Ipv6Addr::new(0xfd77, 0, 0, self.below(20) as u16, 0, 0, 0, self.next() as u16),
+            2 => Ipv6Addr::new(0xfe80 + self.below(128) as u16, 0, 0, 0, 0, 0, 0, 1),
+            3 => self.one_of(&[
+                Ipv6Addr::UNSPECIFIED,
+                Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+                Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0x100),
+                Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xfe00, 0x100),
+            ]),
+            _ => match self.one_of(&VIPS[9..]).address {
+                IpAddr::V6(address) => address,
+                IpAddr::V4(_) => Ipv6Addr::LOCALHOST,
+            },
         }
     }
 
@@ -154,10 +219,92 @@ impl Random {
         self.one_of(&[MAC, MAC, BROADCAST, OTHER_MAC, [1, 0, 0x5e, 0, 0, 1], [0; 6]])
     }
 
+    /// Options of neighbour discovery, most of them whole.
+    fn options(&mut self) -> Vec<u8> {
+        let mut options = Vec::new();
+        for _ in 0..self.one_of(&[0, 0, 1, 1, 1, 1, 2, 3, 5]) {
+            let units = self.one_of(&[1, 1, 1, 1, 1, 1, 2, 3, 8]);
+            options.push(self.one_of(&[1, 1, 1, 2, 14, 200]));
+            options.push(if self.below(20) == 0 { self.below(10) as u8 } else { units });
+            options.extend((2..units * 8).map(|_| self.next() as u8));
+        }
+        if self.below(20) == 0 {
+            options.truncate(self.below(options.len() + 1));
+        }
+        options
+    }
+
+    fn neighbour_discovery(&mut self) -> Vec<u8> {
+        let target = self.ipv6_address();
+        let mut message = match self.below(4) {
+            0 => NdFrame::detection(self.mac(), target),
+            1 => NdFrame::announcement(self.mac(), target),
+            _ => NdFrame::solicitation(self.mac(), self.ipv6_address(), target),
+        };
+        // Each of these on its own leaves a message of a kind that hosts send.
+        match self.below(8) {
+            0 => message.source = self.ipv6_address(),
+            1 => message.destination = self.ipv6_address(),
+            2 => message.flags = self.next() as u8,
+            3 => message.options = self.options(),
+            4 => {
+                message.source = self.ipv6_address();
+                message.flags = self.one_of(&[0, 0x20, 0x40, 0x60, 0xa0, 0xff]);
+                message.options = self.options();
+            }
+            5 => match self.below(4) {
+                0 => message.hop_limit = self.next() as u8,
+                1 => message.code = self.next() as u8,
+                2 => message.kind = self.one_of(&[133, 134, 135, 136, 137, 128]),
+                _ => message.destination = target,
+            },
+            _ => {}
+        }
+        if self.below(3) == 0 {
+            message.destination_mac = self.mac();
+        }
+        let mut frame = message.bytes();
+        if self.below(6) == 0 {
+            frame = self.behind_extensions(&frame);
+        }
+        if self.below(8) == 0 {
+            frame.resize(frame.len() + self.below(30), 0);
+        }
+        frame
+    }
+
+    /// The packet with extension headers put behind its fixed one.
+    fn behind_extensions(&mut self, frame: &[u8]) -> Vec<u8> {
+        let kinds: Vec<u8> =
+            (0..1 + self.below(7)).map(|_| self.one_of(&[0, 60, 43, 44, 51, 60, 59, 50])).collect();
+        let mut bytes = frame[..54].to_vec();
+        bytes[20] = kinds[0];
+        for (place, kind) in kinds.iter().enumerate() {
+            let next = kinds.get(place + 1).copied().unwrap_or(frame[20]);
+            let units = self.below(3) as u8;
+            let (second, length) = match kind {
+                44 => (0, 8),
+                51 => (units, (usize::from(units) + 2) * 4),
+                _ => (units, (usize::from(units) + 1) * 8),
+            };
+            let start = bytes.len();
+            bytes.resize(start + length, 0);
+            bytes[start] = next;
+            bytes[start + 1] = second;
+            if self.below(6) == 0 {
+                bytes[start + 2] = self.next() as u8;
+                bytes[start + 3] = self.next() as u8;
+            }
+        }
+        bytes.extend(&frame[54..]);
+        bytes
+    }
+
     fn frame(&mut self) -> Vec<u8> {
-        let mut frame = match self.below(10) {
+        let mut is_summed = false;
+        let mut frame = match self.below(20) {
             0..5 => {
-                let sender = self.address();
+                let sender = self.ipv4_address();
                 ArpFrame {
                     destination: self.mac(),
                     source: self.mac(),
@@ -165,26 +312,41 @@ impl Random {
                     sender_mac: self.mac(),
                     sender,
                     target_mac: self.mac(),
-                    target: if self.below(6) == 0 { sender } else { self.address() },
+                    target: if self.below(6) == 0 { sender } else { self.ipv4_address() },
                 }
                 .bytes()
             }
             5..9 => {
                 let length = 42 + self.below(200);
-                ipv4(self.mac(), self.address(), self.address(), length)
+                ipv4(self.mac(), self.ipv4_address(), self.ipv4_address(), length)
+            }
+            9..12 => {
+                let payload: Vec<u8> = (0..self.below(100)).map(|_| self.next() as u8).collect();
+                let next = self.one_of(&[6, 17, 58, 0, 44, 60]);
+                ipv6(self.mac(), self.ipv6_address(), self.ipv6_address(), next, 64, &payload)
+            }
+            12..19 => {
+                is_summed = true;
+                self.neighbour_discovery()
             }
             _ => (0..14 + self.below(100)).map(|_| self.next() as u8).collect(),
         };
+        let mut is_tagged = false;
         if self.below(5) == 0 {
             let tag = |random: &mut Self| (random.one_of(&[0x8100, 0x88a8, 0x9100]), random.next() as u16);
             let tags: Vec<_> = (0..1 + self.below(3)).map(|_| tag(self)).collect();
             frame = tagged(&frame, &tags);
+            is_tagged = true;
         }
         if self.below(3) == 0 {
             for _ in 0..1 + self.below(3) {
-                let at = self.below(frame.len().min(50));
+                let at = self.below(frame.len().min(100));
                 frame[at] =
                     if self.below(2) == 0 { self.next() as u8 } else { frame[at] ^ (1 << self.below(8)) };
+            }
+            // A damaged message is refused for its checksum; with the right one for what else is wrong with it.
+            if is_summed && !is_tagged && self.below(2) == 0 {
+                set_icmpv6_checksum(&mut frame);
             }
         }
         // The kernel runs programs on nothing shorter than an Ethernet header.

@@ -1,4 +1,6 @@
-//! What the BPF programs do with a frame, row by row: the frame, the lease, what becomes of it, what is counted.
+//! What the BPF programs do with IPv4 and ARP, row by row.
+
+mod dataplane_rows;
 
 use std::net::Ipv4Addr;
 
@@ -9,85 +11,15 @@ use cluster_tests::programs::Programs;
 use cluster_userspace::dataplane::DATAPLANE_OBJECT;
 use nix::time::{ClockId, clock_gettime};
 
-const DROP: u32 = 1;
-const PASS: u32 = 2;
-const TX: u32 = 3;
-const NEXT: u32 = u32::MAX;
-const SHOT: u32 = 2;
+use dataplane_rows::{
+    CLIENT_MAC, DARK, DROP, GROUP, HELD, LAPSED, MAC, NEXT, OTHER_MAC, PASS, SHOT, TX, VIP, check_egress,
+    check_ingress, row, short, with,
+};
 
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
-const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xcc];
-const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xdd];
 const MULTICAST: [u8; 6] = [1, 0, 0x5e, 0, 0, 1];
-const VIP: [u8; 4] = [10, 77, 0, 100];
 const CLIENT: [u8; 4] = [10, 77, 0, 9];
 const FAR_CLIENT: [u8; 4] = [192, 0, 2, 9];
 const STRANGER: [u8; 4] = [10, 77, 0, 101];
-const GROUP: u32 = 7;
-
-/// Valid as long as the machine runs.
-const HELD: u64 = u64::MAX;
-const DARK: u64 = 0;
-/// Ran out just after the machine had started.
-const LAPSED: u64 = 1;
-
-struct Row {
-    what: &'static str,
-    frame: Vec<u8>,
-    lease: u64,
-    action: u32,
-    /// The frame afterwards, where it is another.
-    output: Option<Vec<u8>>,
-    counted: Option<Verdict>,
-    served: Option<[u8; 4]>,
-}
-
-fn row(what: &'static str, frame: Vec<u8>, lease: u64, action: u32) -> Row {
-    Row { what, frame, lease, action, output: None, counted: None, served: None }
-}
-
-impl Row {
-    fn counts(self, verdict: Verdict) -> Self {
-        Self { counted: Some(verdict), ..self }
-    }
-
-    fn gives(self, output: Vec<u8>) -> Self {
-        Self { output: Some(output), ..self }
-    }
-
-    fn serves(self, client: [u8; 4]) -> Self {
-        Self { served: Some(client), ..self }
-    }
-
-    fn check(self, program: &str) {
-        let Self { what, frame, lease, action, output, counted, served } = self;
-        let mut programs = Programs::load(DATAPLANE_OBJECT).expect("the kernel takes the programs");
-        programs.set_mac(MAC).expect("set the card's address");
-        programs.set_vip(Ipv4Addr::from(VIP), 24, GROUP).expect("set the VIP");
-        programs.set_lease(GROUP, lease).expect("set the lease");
-        let ran = programs.run(program, &frame, 1).expect("the program runs");
-        assert_eq!(ran.action, action, "{program}: {what}: action");
-        assert_eq!(ran.frame, output.unwrap_or(frame), "{program}: {what}: frame");
-        let mut verdicts = [0; Verdict::COUNT];
-        if let Some(verdict) = counted {
-            verdicts[verdict as usize] = 1;
-        }
-        assert_eq!(
-            programs.verdicts(GROUP).expect("read the counters"),
-            verdicts,
-            "{program}: {what}: counters"
-        );
-        let noted = programs.served(GROUP).expect("read who was served");
-        assert_eq!(noted, served.into_iter().collect::<Vec<_>>(), "{program}: {what}: served");
-        for group in (0..256).filter(|group| *group != GROUP) {
-            assert_eq!(
-                programs.verdicts(group).expect("read the counters"),
-                [0; Verdict::COUNT],
-                "{what}: {group}"
-            );
-        }
-    }
-}
 
 fn request() -> ArpFrame {
     ArpFrame::request(CLIENT_MAC, CLIENT, VIP)
@@ -105,17 +37,6 @@ fn answer() -> ArpFrame {
     }
 }
 
-/// The frame with some bytes replaced.
-fn with(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
-    frame[at..at + bytes.len()].copy_from_slice(bytes);
-    frame
-}
-
-fn short(mut frame: Vec<u8>, length: usize) -> Vec<u8> {
-    frame.resize(length, 0);
-    frame
-}
-
 #[test]
 fn ingress() {
     if !available() {
@@ -130,6 +51,11 @@ fn ingress() {
     };
     let rows = [
         row("a request for the VIP, held", request().bytes(), HELD, TX)
+            .gives(answer().bytes())
+            .counts(Verdict::ArpAnswered)
+            .serves(CLIENT),
+        row("the same where packets are forwarded", request().bytes(), HELD, TX)
+            .where_packets_are_forwarded()
             .gives(answer().bytes())
             .counts(Verdict::ArpAnswered)
             .serves(CLIENT),
@@ -230,25 +156,11 @@ fn ingress() {
         row("a packet to a stranger", ipv4(MAC, CLIENT, STRANGER, 60), DARK, PASS),
         row("a packet from the VIP", ipv4(MAC, VIP, CLIENT, 60), DARK, PASS),
         row("a packet with a VLAN tag", tagged(&ipv4(MAC, CLIENT, VIP, 60), &[(0x8100, 5)]), DARK, PASS),
-        row("IPv6", with(ipv4(MAC, CLIENT, VIP, 60), 12, &[0x86, 0xdd]), DARK, PASS),
+        row("an IPv4 packet called IPv6", with(ipv4(MAC, CLIENT, VIP, 60), 12, &[0x86, 0xdd]), DARK, PASS),
         row("a frame with a length for a type", with(ipv4(MAC, CLIENT, VIP, 60), 12, &[0, 46]), DARK, PASS),
         row("an Ethernet header alone", short(request().bytes(), 14), DARK, PASS),
     ];
-    for row in rows {
-        let linear = row.frame.len() <= 2000;
-        let again = Row {
-            what: row.what,
-            frame: row.frame.clone(),
-            output: row.output.clone(),
-            counted: row.counted,
-            served: row.served,
-            ..row
-        };
-        row.check("cluster_ingress");
-        if linear {
-            again.check("cluster_linear");
-        }
-    }
+    check_ingress(&rows);
 }
 
 #[test]
@@ -306,9 +218,7 @@ fn egress() {
         row("half a tag", short(tagged(&packet, &one), 16), DARK, NEXT),
         row("an Ethernet header alone", short(query.bytes(), 14), DARK, NEXT),
     ];
-    for row in rows {
-        row.check("cluster_egress");
-    }
+    check_egress(&rows);
 }
 
 #[test]
@@ -321,8 +231,8 @@ fn a_lease_ends_at_its_nanosecond() {
         time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
     };
     let mut programs = Programs::load(DATAPLANE_OBJECT).expect("the kernel takes the programs");
-    programs.set_mac(MAC).expect("set the card's address");
-    programs.set_vip(Ipv4Addr::from(VIP), 24, GROUP).expect("set the VIP");
+    programs.set_nic(MAC, false).expect("set the card's address");
+    programs.set_vip(Ipv4Addr::from(VIP).into(), 24, GROUP).expect("set the VIP");
     let until = now() + 20_000_000;
     programs.set_lease(GROUP, until).expect("set the lease");
     let (mut held, mut dark) = (0, 0);

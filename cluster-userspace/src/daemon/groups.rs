@@ -5,7 +5,7 @@
 //! new one does not have is taken off the interfaces, and only after that out of the maps.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use cluster_proto::Settings;
 
@@ -17,7 +17,7 @@ use crate::dataplane::{self, GroupSlot, GroupVips};
 
 /// The groups of a configuration, as the data plane is told them.
 pub(super) fn group_vips(settings: &Settings, local: &Local) -> Vec<GroupVips> {
-    let vip = |vip: &config::Vip| dataplane::Vip { address: vip.address, prefix: vip.prefix };
+    let vip = |vip: &config::Vip| dataplane::Vip { address: vip.address.into(), prefix: vip.prefix };
     let groups = settings.groups.iter().zip(&local.groups);
     groups
         .map(|(group, named)| GroupVips { id: group.id, vips: named.vips.iter().map(vip).collect() })
@@ -28,7 +28,17 @@ pub(super) fn group_vips(settings: &Settings, local: &Local) -> Vec<GroupVips> {
 pub(super) fn watched_vips<'a>(
     groups: impl Iterator<Item = (&'a GroupVips, GroupSlot)>,
 ) -> BTreeMap<Ipv4Addr, GroupSlot> {
-    groups.flat_map(|(group, slot)| group.vips.iter().map(move |vip| (vip.address, slot))).collect()
+    groups
+        .flat_map(|(group, slot)| group.vips.iter().filter_map(move |vip| Some((ipv4(vip.address)?, slot))))
+        .collect()
+}
+
+/// The address, if it is of the family that the rest of the daemon handles.
+pub(super) fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
 }
 
 /// Why VIPs cannot go where another configuration has them. One that changes its group would have two holders as long as
@@ -110,6 +120,7 @@ impl Node {
             .filter(|address| {
                 !present.iter().any(|group| group.vips.iter().any(|vip| vip.address == *address))
             })
+            .filter_map(ipv4)
             .collect();
         let foreign = self.tables.foreign(&new).await.map_err(|error| refused(error.to_string()))?;
         if let Some(first) = foreign.first() {
@@ -165,7 +176,9 @@ impl Node {
         slot: GroupSlot,
         vips: impl Iterator<Item = dataplane::Vip>,
     ) -> Result<(), String> {
-        let vips = vips.map(|vip| config::Vip { address: vip.address, prefix: vip.prefix }).collect();
+        let vips = vips
+            .filter_map(|vip| Some(config::Vip { address: ipv4(vip.address)?, prefix: vip.prefix }))
+            .collect();
         let set = self.addresses.set_vips(slot, vips);
         self.patiently(set).await
     }

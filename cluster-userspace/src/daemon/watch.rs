@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use anyhow::Context as _;
 use cluster_proto::Link;
 
+use super::groups::ipv4;
 use super::node::Node;
 use crate::control::EventBody;
 use crate::dataplane::{Attached, DataPlaneError, GroupSlot, ServedAddress};
@@ -319,7 +320,8 @@ impl Node {
         let ends = self.daemon.local.peers.iter().flat_map(|peer| &peer.paths);
         let nodes: Vec<Ipv4Addr> = ends.flat_map(|path| [*path.local.ip(), *path.remote.ip()]).collect();
         let gateways = &self.watch.gateways;
-        let clients = served.iter().map(|served| served.address).filter(|ip| !nodes.contains(ip));
+        let clients =
+            served.iter().filter_map(|served| ipv4(served.address)).filter(|ip| !nodes.contains(ip));
         let mut addresses = [Ipv4Addr::UNSPECIFIED; SERVED];
         let mut count = 0;
         for address in clients.take(SERVED - gateways.len().min(2)).chain(gateways.iter().copied().take(2)) {

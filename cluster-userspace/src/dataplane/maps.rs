@@ -7,15 +7,15 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_obj::Object;
 use cluster_common::maps::{
-    ALL, COUNTERS, FILTER, FILTER_WORDS, GRACES, GroupCounters, LAYOUT_VERSION, LEASES, MAX_GROUPS, NIC, TENURES,
-    VIPS,
+    ALL, COUNTERS, FILTER, FILTER_WORDS, GRACES, GroupCounters, LAYOUT_VERSION, LEASES, MAX_GROUPS, NIC, OWN,
+    Own, TENURES, VIPS, VIPS6,
 };
 
 use super::error::DataPlaneError;
 use super::lease_table::LeaseTable;
 use super::objects::DATAPLANE_OBJECT;
 use super::pins::PinDirectory;
-use super::slots::{GroupSlot, VipMap};
+use super::slots::{GroupSlot, VipMaps};
 use super::unsafe_shared_words::SharedWords;
 
 /// Words of one [`GroupCounters`].
@@ -24,12 +24,16 @@ pub(super) const COUNTER_WORDS: usize = size_of::<GroupCounters>() / size_of::<u
 /// The counters' map with its values as words.
 pub(super) type CounterMap = PerCpuArray<MapData, [u64; COUNTER_WORDS]>;
 
+/// The map of the node's own addresses with its value as bytes.
+type OwnMap = Array<MapData, [u8; size_of::<Own>()]>;
+
 /// The maps that user space uses.
 pub(super) struct Maps {
-    pub(super) vips: VipMap,
+    pub(super) vips: VipMaps,
     pub(super) counters: CounterMap,
     pub(super) filter: SharedWords,
     pub(super) nic: SharedWords,
+    own: OwnMap,
     leases: MapData,
     tenures: MapData,
     graces: MapData,
@@ -80,12 +84,16 @@ impl Maps {
         let filter = array_data(take(object, FILTER)?, FILTER)?;
         let nic = array_data(take(object, NIC)?, NIC)?;
         Ok(Self {
-            vips: take(object, VIPS)?.try_into().map_err(unusable(VIPS))?,
+            vips: VipMaps {
+                ipv4: take(object, VIPS)?.try_into().map_err(unusable(VIPS))?,
+                ipv6: take(object, VIPS6)?.try_into().map_err(unusable(VIPS6))?,
+            },
             counters: take(object, COUNTERS)?.try_into().map_err(unusable(COUNTERS))?,
             filter: SharedWords::map(filter.fd(), FILTER_WORDS as usize)
                 .map_err(|source| DataPlaneError::SharedMemory { map: FILTER, source })?,
             nic: SharedWords::map(nic.fd(), 1)
                 .map_err(|source| DataPlaneError::SharedMemory { map: NIC, source })?,
+            own: take(object, OWN)?.try_into().map_err(unusable(OWN))?,
             leases: array_data(take(object, LEASES)?, LEASES)?,
             tenures: array_data(take(object, TENURES)?, TENURES)?,
             graces: array_data(take(object, GRACES)?, GRACES)?,
@@ -98,6 +106,11 @@ impl Maps {
             vec![[0; COUNTER_WORDS]; nr_cpus().map_err(|(_, source)| unusable(COUNTERS)(source.into()))?];
         let zeroes = PerCpuValues::try_from(zeroes).map_err(|source| unusable(COUNTERS)(source.into()))?;
         self.counters.set(slot.index(), zeroes, 0).map_err(unusable(COUNTERS))
+    }
+
+    /// In whose name the node asks for neighbours where it may not do so in a VIP's.
+    pub(super) fn set_own(&mut self, own: Own) -> Result<(), DataPlaneError> {
+        self.own.set(0, bytemuck::cast::<_, [u8; size_of::<Own>()]>(own), 0).map_err(unusable(OWN))
     }
 
     pub(super) fn lease_table(&self) -> Result<LeaseTable, DataPlaneError> {

@@ -1,6 +1,6 @@
 //! What the data plane is told when it is opened.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cluster_proto::GroupId;
@@ -40,16 +40,9 @@ pub struct GroupVips {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Vip {
     /// The address.
-    pub address: Ipv4Addr,
-    /// The length of the prefix that is on the link, in bits: 0 to 32.
+    pub address: IpAddr,
+    /// The length of the prefix that is on the link, in bits: 0 to 32, or to 128 for IPv6.
     pub prefix: u8,
-}
-
-impl Vip {
-    /// The mask of the prefix, in network order.
-    pub(super) fn mask(self) -> [u8; 4] {
-        u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0).to_be_bytes()
-    }
 }
 
 /// How the ingress program is to be attached.
@@ -74,18 +67,4 @@ pub enum EgressHook {
     Tcx,
     /// By a filter of the clsact queueing discipline.
     Clsact,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn masks_of_all_lengths() {
-        let mask = |prefix| Vip { address: Ipv4Addr::UNSPECIFIED, prefix }.mask();
-        assert_eq!(mask(0), [0, 0, 0, 0]);
-        assert_eq!(mask(1), [128, 0, 0, 0]);
-        assert_eq!(mask(20), [255, 255, 240, 0]);
-        assert_eq!(mask(32), [255; 4]);
-    }
 }

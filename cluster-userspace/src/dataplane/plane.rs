@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use aya::Ebpf;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use cluster_common::Verdict;
-use cluster_common::maps::{COUNTERS, GroupCounters, Nic};
+use cluster_common::maps::{COUNTERS, GroupCounters, Nic, Own};
 use cluster_proto::{GroupId, Mac, Time};
 
 use super::capabilities::check_process;
@@ -59,7 +59,7 @@ pub struct GroupCount {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ServedAddress {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// When last.
     pub at: Time,
 }
@@ -128,7 +128,7 @@ impl DataPlane {
 
     /// All VIPs.
     #[must_use]
-    pub fn vips(&self) -> Vec<Ipv4Addr> {
+    pub fn vips(&self) -> Vec<IpAddr> {
         self.options.groups.iter().flat_map(|group| &group.vips).map(|vip| vip.address).collect()
     }
 
@@ -192,13 +192,29 @@ impl DataPlane {
 
     /// Answers with this Ethernet address from now on, because the interface has changed its own.
     pub fn set_mac(&mut self, mac: Mac) {
-        let nic: u64 = bytemuck::cast(Nic { mac: mac.0, unused: [0; 2] });
-        if let [word] = self.maps.nic.words() {
-            word.store(nic, Ordering::SeqCst);
-        }
+        self.set_nic(Nic { mac: mac.0, ..self.nic() });
         if let Some(attached) = &mut self.attached {
             attached.mac = mac;
         }
+    }
+
+    /// Says whether this host forwards IPv6 packets that come in by the service interface, as its sysctl `forwarding` has
+    /// it. Answers then call it a router: hosts that hear otherwise from one that is would drop it as their
+    /// default router (RFC 4861 section 7.2.5).
+    pub fn set_forwarding(&mut self, forwards: bool) {
+        let flags = if forwards { Nic::FORWARDS } else { 0 };
+        self.set_nic(Nic { flags, ..self.nic() });
+    }
+
+    /// Asks for neighbours in the name of these addresses of the service link from now on, where the lease does not allow it
+    /// to do so in a VIP's; where there is none, it does not ask.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_own(&mut self, ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) -> Result<(), DataPlaneError> {
+        let ipv4 = ipv4.map_or([0; 4], |address| address.octets());
+        let ipv6 = ipv6.map_or([0; 16], |address| address.octets());
+        self.maps.set_own(Own { ipv4, ipv6 })
     }
 
     /// Puts the egress program onto every Ethernet interface of the namespace.
@@ -271,11 +287,15 @@ impl DataPlane {
     /// # Errors
     /// If the map cannot be read.
     pub fn served(&self) -> Result<Vec<ServedAddress>, DataPlaneError> {
-        let mut newest: HashMap<Ipv4Addr, u64> = HashMap::new();
+        let mut newest: HashMap<IpAddr, u64> = HashMap::new();
         self.per_group(|_, counters| {
-            for served in counters.iter().flat_map(|cpu| cpu.served).filter(|served| served.at != 0) {
-                let at = newest.entry(Ipv4Addr::from(served.address)).or_default();
-                *at = served.at.max(*at);
+            let ipv4 = counters.iter().flat_map(|cpu| cpu.served);
+            let ipv4 = ipv4.map(|served| (Ipv4Addr::from(served.address).into(), served.at));
+            let ipv6 = counters.iter().flat_map(|cpu| cpu.served6);
+            let ipv6 = ipv6.map(|served| (Ipv6Addr::from(served.address).into(), served.at));
+            for (address, at) in ipv4.chain(ipv6).filter(|(_, at)| *at != 0) {
+                let newest = newest.entry(address).or_default();
+                *newest = at.max(*newest);
             }
         })?;
         let mut served: Vec<_> = newest
@@ -296,6 +316,17 @@ impl DataPlane {
             self.table.clear(*slot);
         }
         remove_everything(&mut self.fences, self.directory)
+    }
+
+    fn nic(&self) -> Nic {
+        let word = self.maps.nic.words().first();
+        bytemuck::cast(word.map_or(0, |word| word.load(Ordering::SeqCst)))
+    }
+
+    fn set_nic(&mut self, nic: Nic) {
+        if let [word] = self.maps.nic.words() {
+            word.store(bytemuck::cast(nic), Ordering::SeqCst);
+        }
     }
 
     fn fence(&mut self, interface: &Interface) -> Result<(), DataPlaneError> {

@@ -1,6 +1,6 @@
 //! Two namespaces with a wire between them, and a data plane in one of them with pins of its own.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -16,6 +16,9 @@ use cluster_userspace::network::packet_socket::ArpSocket;
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
+pub(crate) const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100);
+pub(crate) const NODE6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+pub(crate) const CLIENT6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 9);
 pub(crate) const NODE_MAC: Mac = Mac([2, 0, 0, 0, 0, 0x0a]);
 pub(crate) const CLIENT_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xcc]);
 pub(crate) const GROUP: GroupId = GroupId(0xabcd_0123);
@@ -53,6 +56,10 @@ impl Place {
         self.node.veth(&node, &self.client, &client).expect("make a wire");
         self.node.ip(&format!("addr add {NODE}/24 dev eth0")).expect("give the node its address");
         self.client.ip(&format!("addr add {CLIENT}/24 dev eth0")).expect("give the client its address");
+        self.node.ip(&format!("addr add {NODE6}/64 dev eth0 nodad")).expect("give the node its address");
+        self.client
+            .ip(&format!("addr add {CLIENT6}/64 dev eth0 nodad"))
+            .expect("give the client its address");
     }
 
     pub(crate) fn options(&self) -> Options {
@@ -63,7 +70,7 @@ impl Place {
             interface: "eth0".to_owned(),
             xdp: XdpPreference::Auto,
             egress: EgressHook::Auto,
-            groups: vec![group(GROUP, &[VIP])],
+            groups: vec![group(GROUP, &[VIP.into(), VIP6.into()])],
         }
     }
 
@@ -91,8 +98,9 @@ impl Drop for Place {
     }
 }
 
-pub(crate) fn group(id: GroupId, vips: &[Ipv4Addr]) -> GroupVips {
-    GroupVips { id, vips: vips.iter().map(|&address| Vip { address, prefix: 24 }).collect() }
+pub(crate) fn group(id: GroupId, vips: &[IpAddr]) -> GroupVips {
+    let vip = |&address: &IpAddr| Vip { address, prefix: if address.is_ipv4() { 24 } else { 64 } };
+    GroupVips { id, vips: vips.iter().map(vip).collect() }
 }
 
 /// Asks for the VIP and waits for who answers.
@@ -124,6 +132,19 @@ pub(crate) fn count(plane: &DataPlane, verdict: Verdict) -> u64 {
 pub(crate) fn await_count(plane: &DataPlane, verdict: Verdict, at_least: u64) {
     let what = format!("{at_least} {}", verdict.name());
     await_true(&what, PATIENCE, || count(plane, verdict) >= at_least).expect("it is counted");
+}
+
+/// Has the client's kernel ask, as hosts do, who has the VIP: by wanting to send something there. What it knew before is
+/// forgotten.
+pub(crate) fn have_client_ask_for_vip6(place: &Place) {
+    place.client.ip("-6 neigh flush dev eth0").expect("forget");
+    let socket = place.client.run(|| UdpSocket::bind((CLIENT6, 0))).expect("open a socket");
+    socket.send_to(b"anybody?", SocketAddr::from((VIP6, 4780))).expect("the kernel takes it");
+}
+
+/// What the client's kernel knows about the VIP.
+pub(crate) fn client_knows_of_vip6(place: &Place) -> String {
+    place.client.ip(&format!("-6 neigh show {VIP6} dev eth0")).expect("ask the client")
 }
 
 /// All names below a directory; empty if there is no such directory.

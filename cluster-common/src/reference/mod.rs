@@ -1,0 +1,140 @@
+//! What the BPF programs must do with a frame, written for reading: slices, and no thought of speed.
+//!
+//! The tests hold the programs against it. It shares no code with them but the verdicts' names; even the
+//! offsets are written down again, as the RFCs have them.
+
+mod arp;
+mod grace;
+mod ipv4;
+mod ipv6;
+mod nd;
+
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::Verdict;
+
+pub use grace::{Grace, Side};
+
+/// A VIP.
+#[derive(Clone, Copy, Debug)]
+pub struct Vip {
+    /// Its address.
+    pub address: IpAddr,
+    /// The length of its prefix in bits, 0 to 32 or 128.
+    pub prefix: u8,
+    /// Its group's slot.
+    pub group: u32,
+    /// Whether the group's lease is valid at the moment.
+    pub held: bool,
+    /// The hand-over that is under way.
+    pub grace: Option<Grace>,
+}
+
+/// What a node knows when a frame comes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'a> {
+    /// The Ethernet address of its network card.
+    pub mac: [u8; 6],
+    /// Whether it forwards IPv6 packets.
+    pub forwards: bool,
+    /// The VIPs it may serve.
+    pub vips: &'a [Vip],
+    /// Its own addresses on the service link.
+    pub own: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+    /// The TCP connections of its host: where packets of them come from, and where they go.
+    pub connections: &'a [(SocketAddr, SocketAddr)],
+}
+
+/// What becomes of the frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It goes on.
+    Pass,
+    /// It was made an answer, or addressed to another node, and goes back.
+    Answer,
+    /// It is dropped.
+    Drop,
+}
+
+/// What happens to a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// What becomes of it.
+    pub fate: Fate,
+    /// What is counted, and for which slot.
+    pub counted: Option<(u32, Verdict)>,
+    /// The address that is noted as served.
+    pub served: Option<IpAddr>,
+}
+
+const FOREIGN: Outcome = Outcome { fate: Fate::Pass, counted: None, served: None };
+
+impl Node<'_> {
+    /// What happens to a frame that comes in. An answered request is turned into the answer.
+    pub fn receives(&self, frame: &mut Vec<u8>) -> Outcome {
+        match frame.get(12..14) {
+            Some([0x08, 0x00]) => self.receives_ipv4(frame),
+            Some([0x86, 0xdd]) => self.receives_ipv6(frame),
+            Some([0x08, 0x06]) => self.receives_arp(frame),
+            _ => FOREIGN,
+        }
+    }
+
+    /// What happens to a frame that is about to go out. It may be given another source.
+    pub fn sends(&self, frame: &mut [u8]) -> Outcome {
+        let Some((_, mut rest)) = frame.split_at_mut_checked(12) else { return FOREIGN };
+        for _ in 0..2 {
+            if matches!(rest, [0x81, 0x00, _, _, ..] | [0x88, 0xa8, _, _, ..]) {
+                rest = &mut rest[4..];
+            }
+        }
+        match rest {
+            [0x08, 0x00, packet @ ..] => self.sends_ipv4(packet),
+            [0x86, 0xdd, packet @ ..] => self.sends_ipv6(packet),
+            [0x08, 0x06, packet @ ..] => self.sends_arp(packet),
+            _ => FOREIGN,
+        }
+    }
+
+    fn vip(&self, address: impl Into<IpAddr>) -> Option<&Vip> {
+        let address = address.into();
+        self.vips.iter().find(|vip| vip.address == address)
+    }
+
+    fn is_addressed(&self, frame: &[u8]) -> bool {
+        frame.first().is_some_and(|byte| byte % 2 == 1) || frame.starts_with(&self.mac)
+    }
+}
+
+impl Vip {
+    fn outcome(&self, fate: Fate, verdict: Verdict) -> Outcome {
+        Outcome { fate, counted: Some((self.group, verdict)), served: None }
+    }
+
+    /// Whether packets may leave with the VIP as source.
+    fn serves(&self) -> bool {
+        self.held || self.grace.is_some()
+    }
+
+    /// The packet is let through while the lease is valid or a hand-over under way, and else dropped.
+    fn by_lease(&self, passed: Verdict, dropped: Verdict) -> Outcome {
+        if self.serves() { self.outcome(Fate::Pass, passed) } else { self.outcome(Fate::Drop, dropped) }
+    }
+
+    /// The client's address, if it is worth noting: on the VIP's link, and an address at all.
+    fn noted(&self, client: IpAddr) -> Option<IpAddr> {
+        let is_neighbour = match (client, self.address) {
+            (IpAddr::V4(client), IpAddr::V4(vip)) => {
+                let network = |address: u32| u64::from(address) >> (32 - u32::from(self.prefix));
+                network(client.to_bits()) == network(vip.to_bits())
+            }
+            (IpAddr::V6(client), IpAddr::V6(vip)) => {
+                let differing = (client.to_bits() ^ vip.to_bits()).leading_zeros();
+                differing >= u32::from(self.prefix) || client.is_unicast_link_local()
+            }
+            _ => false,
+        };
+        (is_neighbour && client != self.address && !client.is_unspecified()).then_some(client)
+    }
+}

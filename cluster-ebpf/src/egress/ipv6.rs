@@ -1,0 +1,56 @@
+//! IPv6 packets.
+
+use cluster_common::Verdict;
+use cluster_common::frame::ipv6;
+
+use super::nd;
+use crate::Fate;
+use crate::unsafe_maps::{Standing, count, standing, vip6};
+use crate::unsafe_packet::{Outgoing, Unreachable};
+
+/// Judges the packet that begins at `AT`, by the address that it says something about, if it does, and by its source.
+#[inline(always)]
+pub(super) fn packet<const AT: usize>(frame: &mut Outgoing<'_>) -> Result<Fate, Unreachable> {
+    let header = frame.reach(AT + ipv6::LENGTH)?;
+    let source = header.sixteen(AT + ipv6::SOURCE);
+    let mut solicits = false;
+    match header.one(AT + ipv6::NEXT_HEADER) {
+        ipv6::ICMPV6 => {
+            solicits = nd::is_solicitation::<AT>(frame)?;
+            if let Some(fate) = nd::message::<AT>(frame, source)? {
+                return Ok(fate);
+            }
+        }
+        next @ (ipv6::HOP_BY_HOP
+        | ipv6::ROUTING
+        | ipv6::FRAGMENT
+        | ipv6::AUTHENTICATION
+        | ipv6::DESTINATION_OPTIONS) => {
+            if nd::is_hidden_claim(frame, AT + ipv6::LENGTH, next, source) {
+                return Ok(Fate::Drop);
+            }
+        }
+        _ => {}
+    }
+    let Some(entry) = vip6(source) else { return Ok(Fate::Pass) };
+    match standing(entry.group) {
+        None => {
+            count(entry.group, Verdict::EgressIpv6Fenced);
+            Ok(Fate::Drop)
+        }
+        // Whoever hears a solicitation learns where its source is, and only a holder may be that for a VIP.
+        Some(Standing { holds: false, .. }) if solicits => {
+            if nd::rename::<AT>(frame, source)? {
+                count(entry.group, Verdict::EgressNsRenamed);
+                Ok(Fate::Pass)
+            } else {
+                count(entry.group, Verdict::EgressIpv6Fenced);
+                Ok(Fate::Drop)
+            }
+        }
+        Some(_) => {
+            count(entry.group, Verdict::EgressIpv6Passed);
+            Ok(Fate::Pass)
+        }
+    }
+}

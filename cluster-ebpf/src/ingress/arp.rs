@@ -1,0 +1,60 @@
+//! ARP: requests for a VIP, and announcements of one.
+
+use cluster_common::Verdict;
+use cluster_common::frame::{ETHERNET_DESTINATION, ETHERNET_SOURCE, TYPE_IPV4, arp};
+
+use super::is_for_us;
+use crate::unsafe_maps::{count, count_served, nic, valid_lease, vip};
+use crate::unsafe_packet::Header;
+use crate::{Fate, Frame};
+
+/// Judges the ARP packet that begins at `AT`.
+#[inline(always)]
+pub(super) fn packet<const AT: usize>(frame: Frame) -> Fate {
+    let Some(header) = frame.header(AT + arp::LENGTH) else { return Fate::Pass };
+    if header.two(AT + arp::HARDWARE_TYPE) != arp::ETHERNET.to_be()
+        || header.two(AT + arp::PROTOCOL_TYPE) != TYPE_IPV4.to_be()
+        || header.two(AT + arp::ADDRESS_LENGTHS) != arp::LENGTHS_6_AND_4.to_be()
+    {
+        return Fate::Pass;
+    }
+    let operation = u16::from_be(header.two(AT + arp::OPERATION));
+    let sender = header.four_in_halves(AT + arp::SENDER_IP);
+    let target = header.four(AT + arp::TARGET_IP);
+    // An announcement names one address as sender and as target, in a request or in a reply (RFC 5227 section 3). An
+    // answer to it would make two reflectors answer each other for ever.
+    let announcement = sender == target;
+    if !(operation == arp::REQUEST || operation == arp::REPLY && announcement) || !is_for_us(header) {
+        return Fate::Pass;
+    }
+    let Some(entry) = vip(target) else { return Fate::Pass };
+    if announcement {
+        count(entry.group, Verdict::ArpAnnounced);
+        return Fate::Pass;
+    }
+    match (valid_lease(entry.group), nic()) {
+        (Some(now), Some(nic)) => {
+            answer::<AT>(header, nic.mac, sender, target);
+            count_served(entry, Verdict::ArpAnswered, now, sender, target);
+            Fate::Answer
+        }
+        (None, _) | (_, None) => {
+            count(entry.group, Verdict::ArpDark);
+            Fate::Drop
+        }
+    }
+}
+
+/// Makes a request its own answer (RFC 826): sender and target change places, and the answer goes to the sender's
+/// hardware address, as the kernel's own would.
+#[inline(always)]
+fn answer<const AT: usize>(header: Header, mac: [u16; 3], sender: u32, target: u32) {
+    let asker = header.mac(AT + arp::SENDER_MAC);
+    header.set_mac(ETHERNET_DESTINATION, asker);
+    header.set_mac(ETHERNET_SOURCE, mac);
+    header.set_two(AT + arp::OPERATION, arp::REPLY.to_be());
+    header.set_mac(AT + arp::SENDER_MAC, mac);
+    header.set_four_in_halves(AT + arp::SENDER_IP, target);
+    header.set_mac(AT + arp::TARGET_MAC, asker);
+    header.set_four(AT + arp::TARGET_IP, sender);
+}

@@ -1,0 +1,44 @@
+//! IPv4 packets.
+
+use aya_ebpf::programs::XdpContext;
+use cluster_common::Verdict;
+use cluster_common::frame::ipv4;
+
+use super::is_for_us;
+use crate::grace::{Way, owner_of_ipv4, send_over, way};
+use crate::unsafe_maps::{count, count_served, standing, vip};
+use crate::{Fate, Frame};
+
+/// Judges the packet that begins at `AT`. The destination address stands in the header's fixed part, so options and
+/// fragments need no look.
+#[inline(always)]
+pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame) -> Fate {
+    let Some(header) = frame.header(AT + ipv4::LENGTH) else { return Fate::Pass };
+    let destination = header.four(AT + ipv4::DESTINATION);
+    let Some(entry) = vip(destination) else { return Fate::Pass };
+    let standing = standing(entry.group);
+    let goes_on = standing.is_some_and(|standing| standing.holds && standing.grace.is_none());
+    // A frame for another host, on a port that belongs to a bridge or is promiscuous, is not ours to drop or to send.
+    if !goes_on && !is_for_us(header) {
+        return Fate::Pass;
+    }
+    let way = match standing {
+        Some(standing) => way(standing, header, || owner_of_ipv4::<AT>(context, frame)),
+        None => Way::Nowhere,
+    };
+    match (way, standing) {
+        (Way::Here, Some(standing)) => {
+            let source = header.four(AT + ipv4::SOURCE);
+            count_served(entry, Verdict::Ipv4Passed, standing.now, source, destination);
+            Fate::Pass
+        }
+        (Way::Over(other), _) if send_over(header, other) => {
+            count(entry.group, Verdict::Ipv4SentOver);
+            Fate::Answer
+        }
+        (Way::Here | Way::Over(_) | Way::Nowhere, _) => {
+            count(entry.group, Verdict::Ipv4Dark);
+            Fate::Drop
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! IPv6 packets.
+
+use aya_ebpf::programs::XdpContext;
+use cluster_common::Verdict;
+use cluster_common::frame::{ipv6, nd as field};
+
+use super::{is_for_us, nd};
+use crate::grace::{Way, owner_of_ipv6, send_over, way};
+use crate::unsafe_maps::{count, count_served6, standing, vip6};
+use crate::{Fate, Frame};
+
+/// Judges the packet that begins at `AT`. The destination address stands in the fixed header, so extension headers need
+/// no look. A neighbour discovery message behind one is none to this program: it is judged by its destination, and
+/// what the kernel may answer to it does not leave.
+#[inline(always)]
+pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame) -> Fate {
+    let Some(header) = frame.header(AT + ipv6::LENGTH) else { return Fate::Pass };
+    let message = match header.one(AT + ipv6::NEXT_HEADER) {
+        ipv6::ICMPV6 => frame.header(AT + field::OPTIONS),
+        _ => None,
+    };
+    if let Some(message) = message
+        && message.one(AT + field::TYPE) == field::SOLICITATION
+        && let Some(entry) = vip6(message.sixteen(AT + field::TARGET))
+        && is_for_us(message)
+    {
+        return nd::solicitation::<AT>(context, frame, entry);
+    }
+    let destination = header.sixteen(AT + ipv6::DESTINATION);
+    let Some(entry) = vip6(destination) else {
+        if let Some(message) = message
+            && message.one(AT + field::TYPE) == field::ADVERTISEMENT
+            && let Some(entry) = vip6(message.sixteen(AT + field::TARGET))
+            && is_for_us(message)
+        {
+            count(entry.group, Verdict::NaAnnounced);
+        }
+        return Fate::Pass;
+    };
+    let standing = standing(entry.group);
+    let goes_on = standing.is_some_and(|standing| standing.holds && standing.grace.is_none());
+    // As in IPv4.
+    if !goes_on && !is_for_us(header) {
+        return Fate::Pass;
+    }
+    let way = match standing {
+        Some(standing) => way(standing, header, || owner_of_ipv6::<AT>(context, frame)),
+        None => Way::Nowhere,
+    };
+    match (way, standing) {
+        (Way::Here, Some(standing)) => {
+            let source = header.sixteen(AT + ipv6::SOURCE);
+            count_served6(entry, Verdict::Ipv6Passed, standing.now, source, destination);
+            Fate::Pass
+        }
+        (Way::Over(other), _) if send_over(header, other) => {
+            count(entry.group, Verdict::Ipv6SentOver);
+            Fate::Answer
+        }
+        (Way::Here | Way::Over(_) | Way::Nowhere, _) => {
+            count(entry.group, Verdict::Ipv6Dark);
+            Fate::Drop
+        }
+    }
+}
