@@ -15,4 +15,5 @@ mod mixed_files;
 mod pair;
 mod promises;
 mod restarts;
+mod review;
 mod silence;
