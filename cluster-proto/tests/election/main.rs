@@ -14,6 +14,6 @@ mod many;
 mod mixed_files;
 mod pair;
 mod promises;
+mod reloads;
 mod restarts;
-mod review;
 mod silence;
