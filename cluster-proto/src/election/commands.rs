@@ -24,6 +24,13 @@ pub(super) struct Retreat {
 impl Core {
     pub(super) fn command(&mut self, now: Time, id: CommandId, command: Command, out: &mut Effects) {
         let outcome = match command {
+            // It was named in terms of a configuration before this one.
+            Command::Promote { group: GroupIndex(index), .. }
+            | Command::Demote { group: GroupIndex(index), .. }
+                if index >= self.groups.len() =>
+            {
+                Some(Err(Refusal::Superseded))
+            }
             Command::Promote { group: GroupIndex(index), force } => self.promote(now, id, index, force, out),
             Command::Demote { group: GroupIndex(index), force } => self.demote(now, id, index, force, out),
             Command::Drain { force } => self.drain(now, id, force, out),

@@ -160,7 +160,12 @@ impl Membership {
         membership
     }
 
-    fn count(&mut self, settings: &Settings) {
+    /// Whose votes a lease takes.
+    pub(super) fn requirement(&self) -> (VoterSet, Option<VoterSet>) {
+        (self.current, self.former.map(|former| former.set))
+    }
+
+    pub(super) fn count(&mut self, settings: &Settings) {
         let sets = self.former.iter().map(|former| former.set).chain([self.current]);
         self.required = sets.map(|set| Counted::of(&set, settings)).collect();
     }
@@ -386,7 +391,7 @@ impl Core {
         for group in &mut self.groups {
             let promised = group.promise.filter(|promise| promise.counts).map(|promise| promise.until);
             let held = group.tenure().map(|tenure| tenure.until);
-            let given = promised.max(held).unwrap_or(Time::ZERO);
+            let given = promised.max(held).unwrap_or(Time::ZERO).max(group.bound_until);
             group.unlike_until = group.unlike_until.max(given);
         }
         event(out, now, EventKind::Voters(self.membership.former.map(|former| former.phase)));

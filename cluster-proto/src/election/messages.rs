@@ -556,7 +556,7 @@ impl Core {
         self.news = false;
         self.last_sent = now;
         if now >= self.next_heartbeat {
-            let interval = self.settings.timing.heartbeat;
+            let interval = self.beat();
             let next = self.next_heartbeat + interval;
             self.next_heartbeat = if next > now { next } else { now + interval };
         }

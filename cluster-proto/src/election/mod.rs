@@ -397,11 +397,17 @@ impl Core {
         }
         let longer = lease > self.lease;
         self.lease = lease;
+        self.next_heartbeat = self.next_heartbeat.min(now + self.beat());
         self.longest_lease = self.longest_lease.max(lease);
         if longer {
             // What was acknowledged so far was promised for less.
             self.requirements_changed(now);
         }
+    }
+
+    /// H, or less while leases are too short for that: three heartbeats have to fit.
+    fn beat(&self) -> Duration {
+        self.settings.timing.heartbeat.min(self.lease / 3)
     }
 
     /// Whether this node is still in the listening time after its start.

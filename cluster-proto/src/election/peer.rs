@@ -282,18 +282,10 @@ impl PeerState {
 
     /// Its paths may be others, and our groups have other places now: for each the one it had. What it says of those that
     /// are new must be asked for.
-    pub(super) fn reconfigure(
-        &mut self,
-        now: Time,
-        paths: &[crate::settings::Path],
-        groups: &[Option<usize>],
-    ) {
+    pub(super) fn reconfigure(&mut self, paths: &[crate::settings::Path], groups: &[Option<usize>]) {
         self.paths.resize_with(paths.len(), PathState::default);
         for (path, settings) in self.paths.iter_mut().zip(paths) {
             path.service = settings.service;
-        }
-        if !self.alive {
-            self.was_deaf(now);
         }
         let claims = groups.iter().map(|from| self.claims.get((*from)?).copied().flatten());
         let claims = claims.collect();
@@ -303,6 +295,8 @@ impl PeerState {
         if groups.contains(&None) {
             self.known = 0;
             self.whole = false;
+            // Parts heard so far may have named a group that was not known yet.
+            self.parts_heard = 0;
         }
     }
 

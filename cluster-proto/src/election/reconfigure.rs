@@ -41,12 +41,19 @@ impl Core {
             .iter()
             .map(|from| from.map(|from| std::mem::take(&mut self.settings.groups[from].vips)))
             .collect();
+        let required = self.membership.requirement();
         self.change_timings(now, new.timing.dead_after);
         self.change_voters(now, &new, out);
         self.move_groups(now, &new, &moves);
         self.move_peers(now, &new, &moves);
         self.take_over(now, new);
-        self.requirements_changed(now);
+        if self.membership.requirement() == required {
+            // The peers may have other places.
+            self.membership.count(&self.settings);
+            self.news = true;
+        } else {
+            self.requirements_changed(now);
+        }
         self.write_memory(now, out);
         for (index, before) in vips_before.into_iter().enumerate() {
             let same = before.is_none_or(|before| before == self.settings.groups[index].vips);
@@ -102,7 +109,7 @@ impl Core {
             let ranks = Ranks::of(new, index);
             let group = match from.and_then(|from| old[from].take()) {
                 Some(mut group) => {
-                    group.move_peers(&moves.peers, ranks);
+                    group.move_peers(&moves.peers, ranks, new);
                     group
                 }
                 None => {
@@ -127,6 +134,7 @@ impl Core {
     }
 
     fn move_peers(&mut self, now: Time, new: &Settings, moves: &Moves) {
+        let present: Vec<_> = self.settings.peers.iter().map(|peer| (peer.id, peer.paths.len())).collect();
         let old = std::mem::take(&mut self.peers);
         for (peer, settings) in old.into_iter().zip(&self.settings.peers) {
             self.removed.push((settings.id, peer));
@@ -142,7 +150,11 @@ impl Core {
                 Some(place) => self.removed.swap_remove(place).1,
                 None => PeerState::new(now, &settings.paths, new.groups.len()),
             };
-            peer.reconfigure(now, &settings.paths, &moves.groups);
+            peer.reconfigure(&settings.paths, &moves.groups);
+            if !peer.alive && !present.contains(&(settings.id, settings.paths.len())) {
+                // It could not be heard before.
+                peer.was_deaf(now);
+            }
             self.peers.push(peer);
         }
         // The oldest are forgotten: there are never more nodes than this.
@@ -158,16 +170,16 @@ impl Core {
         self.gateways = Gateway::of(&new.groups);
         self.keys = new.keys.iter().map(Authenticator::new).collect();
         self.settings_hash = messages::settings_hash(&new);
-        self.next_heartbeat = self.next_heartbeat.min(now + new.timing.heartbeat);
         self.settings = new;
         // No longer than before until the peers are known to promise for longer.
         self.lease = self.lease.min(self.settings.timing.lease);
+        self.next_heartbeat = self.next_heartbeat.min(now + self.beat());
     }
 }
 
 impl GroupState {
     /// Peers have other places now. A promise to one that is gone binds until it ends.
-    fn move_peers(&mut self, places: &[Option<usize>], ranks: Ranks) {
+    fn move_peers(&mut self, places: &[Option<usize>], ranks: Ranks, new: &Settings) {
         let to = |peer: usize| places[peer];
         if let Some(promise) = self.promise {
             match to(promise.peer) {
@@ -181,6 +193,8 @@ impl GroupState {
         }
         self.pending = self.pending.and_then(|pending| {
             let path = PathIndex { peer: to(pending.path.peer)?, ..pending.path };
+            // The path may be gone; the candidate asks again.
+            new.peers[path.peer].paths.get(path.path)?;
             Some(super::group::Pending { path, ..pending })
         });
         self.released_to = self.released_to.and_then(to);
@@ -188,8 +202,13 @@ impl GroupState {
             tenure.giving =
                 tenure.giving.and_then(|giving| Some(super::group::Giving { to: to(giving.to)?, ..giving }));
         }
-        // What was acknowledged is asked for anew after this.
-        self.acknowledged = vec![None; ranks.peers.len()];
+        let mut acknowledged = vec![None; ranks.peers.len()];
+        for (sent, place) in self.acknowledged.iter().zip(places) {
+            if let Some(place) = place {
+                acknowledged[*place] = *sent;
+            }
+        }
+        self.acknowledged = acknowledged;
         self.ranks = ranks;
     }
 }

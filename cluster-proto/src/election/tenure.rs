@@ -78,9 +78,9 @@ impl Core {
     /// come H and a round trip after the heartbeat that it last voted for, and that vote's lease must still be valid
     /// then: half an interval is left for timers that are late and round trips longer than usual.
     pub(super) fn going_alone_after(&self) -> Duration {
-        let timing = &self.settings.timing;
-        let used_up = timing.heartbeat * 3 / 2 + self.longest_round_trip();
-        self.lease.saturating_sub(used_up).max(timing.heartbeat * 5 / 4)
+        let beat = self.beat();
+        let used_up = beat * 3 / 2 + self.longest_round_trip();
+        self.lease.saturating_sub(used_up).max(beat * 5 / 4)
     }
 
     /// Whether no peer's acknowledgement is needed, since there is no quorum and none is heard.

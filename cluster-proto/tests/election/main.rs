@@ -15,5 +15,6 @@ mod many;
 mod mixed_files;
 mod pair;
 mod promises;
+mod reloads;
 mod restarts;
 mod silence;

@@ -25,10 +25,14 @@ pub(crate) struct Many {
     pub(crate) replies: Vec<(usize, Result<(), Refusal>)>,
     /// Whether an operator has seen to it that two may hold at once.
     pub(crate) may_be_two: bool,
+    /// How long a datagram takes.
+    pub(crate) delay: u64,
+    /// How much later each further datagram of one input to the same node arrives.
+    pub(crate) spread: u64,
     cores: Vec<Option<Core>>,
     cut: Vec<Vec<bool>>,
     maps: Vec<Option<(Epoch, Time)>>,
-    disks: Vec<u64>,
+    pub(crate) disks: Vec<u64>,
     coming: Vec<(u64, u64, usize, Coming)>,
     scheduled: u64,
     runs: u64,
@@ -37,8 +41,8 @@ pub(crate) struct Many {
 
 #[derive(Debug)]
 enum Coming {
-    Datagram(usize, Vec<u8>),
-    AddressDone,
+    Datagram(usize, usize, Vec<u8>),
+    AddressDone(GroupIndex),
     Reserved(u64),
     Remembered(Memory),
 }
@@ -67,6 +71,8 @@ impl Many {
             disk_fails: vec![false; count],
             replies: Vec::new(),
             may_be_two: false,
+            delay: 100,
+            spread: 0,
             cores: (0..count).map(|_| None).collect(),
             cut: vec![vec![false; count]; count],
             maps: vec![None; count],
@@ -186,13 +192,16 @@ impl Many {
 
     fn comes(&mut self, to: usize, what: Coming) {
         match what {
-            Coming::Datagram(from, bytes) => {
+            Coming::Datagram(from, path, bytes) => {
                 let peer = if from < to { from } else { from - 1 };
-                self.give(to, Input::Datagram { path: PathIndex { peer, path: 0 }, bytes: &bytes });
+                if path >= self.settings[to].peers[peer].paths.len() {
+                    return;
+                }
+                self.give(to, Input::Datagram { path: PathIndex { peer, path }, bytes: &bytes });
                 // As the driver does: what is there is read, then the timers run.
                 self.give(to, Input::Tick);
             }
-            Coming::AddressDone => self.give(to, Input::AddressReady(GROUP)),
+            Coming::AddressDone(group) => self.give(to, Input::AddressReady(group)),
             Coming::Reserved(below) => {
                 self.disks[to] = below;
                 self.give(to, Input::EpochsReserved(below));
@@ -210,23 +219,38 @@ impl Many {
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
         core.handle(at(self.now), input, &mut effects);
+        let mut sent = vec![0; self.maps.len() * 8];
         for effect in effects.list.drain(..) {
-            self.carry_out(node, effect, &effects.bytes);
+            let mut later = 0;
+            if let Effect::Send { path, .. } = &effect {
+                assert!(
+                    path.path < self.settings[node].peers[path.peer].paths.len(),
+                    "sends on a path that there is not: {path:?}"
+                );
+                later = sent[path.peer * 8 + path.path] * self.spread;
+                sent[path.peer * 8 + path.path] += 1;
+            }
+            self.carry_out(node, effect, &effects.bytes, later);
         }
         self.effects = effects;
     }
 
-    fn carry_out(&mut self, node: usize, effect: Effect, bytes: &[u8]) {
+    fn carry_out(&mut self, node: usize, effect: Effect, bytes: &[u8], later: u64) {
         match effect {
             Effect::Send { path, bytes: range } => {
                 let to = if path.peer < node { path.peer } else { path.peer + 1 };
                 if !self.cut[node][to] {
-                    self.schedule(100, to, Coming::Datagram(node, bytes[range].to_vec()));
+                    // The first of two paths is the slower one.
+                    let slower =
+                        if self.settings[node].peers[path.peer].paths.len() > path.path + 1 { 50 } else { 0 };
+                    let after = self.delay + later + slower;
+                    self.schedule(after, to, Coming::Datagram(node, path.path, bytes[range].to_vec()));
                 }
             }
-            Effect::Lease { epoch, until, .. } => self.maps[node] = Some((epoch, until)),
-            Effect::Dark { .. } => self.maps[node] = None,
-            Effect::AddAddress { .. } => self.schedule(200, node, Coming::AddressDone),
+            Effect::Lease { group, epoch, until } if group == GROUP => self.maps[node] = Some((epoch, until)),
+            Effect::Dark { group } if group == GROUP => self.maps[node] = None,
+            Effect::Lease { .. } | Effect::Dark { .. } => {}
+            Effect::AddAddress { group } => self.schedule(200, node, Coming::AddressDone(group)),
             Effect::ReserveEpochs { below } => self.schedule(300, node, Coming::Reserved(below)),
             Effect::Remember(memory) => self.schedule(300, node, Coming::Remembered(memory)),
             Effect::Reply(_, outcome) => self.replies.push((node, outcome)),
