@@ -8,6 +8,7 @@ mod commands;
 mod cost;
 mod faults;
 mod forced;
+mod gateway;
 mod holders_meet;
 mod leases;
 mod many;
