@@ -1,4 +1,5 @@
-//! Three voters: whatever is cut between them, at most one answers, and wherever two hear each other one serves.
+//! Three voters, three nodes or two and a witness: whatever is cut between them, at most one answers, and wherever two hear
+//! each other one serves.
 
 use std::time::Duration;
 
@@ -11,25 +12,45 @@ const NODES: [&str; 3] = ["a", "b", "c"];
 /// How long a cut lasts: time enough for every lease and promise to end, and for two elections.
 const CUT: Duration = Duration::from_millis(300);
 
-/// Clients reach all nodes all the time, so that they would see any two that both serve.
 #[test]
 fn no_cut_between_three_nodes_makes_two_answers_and_a_majority_serves() {
     if !may_run("partitions of three nodes") {
         return;
     }
     let lab = Lab::with_nodes(&NODES).expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::default()).expect("a cluster");
+    every_set_of_cuts(&lab, NODES);
+}
+
+#[test]
+fn no_cut_between_two_nodes_and_a_witness_makes_two_answers_and_a_majority_serves() {
+    if !may_run("partitions of two nodes and a witness") {
+        return;
+    }
+    let lab = Lab::with_witnesses(&["a", "b"], &["w"]).expect("a lab");
+    every_set_of_cuts(&lab, ["a", "b", "w"]);
+}
+
+/// Clients reach all nodes all the time, so that they would see any two that both serve.
+fn every_set_of_cuts(lab: &Lab, voters: [&str; 3]) {
+    let mut scene = Scene::start(lab, &ClusterSettings::default()).expect("a cluster");
+    scene.cluster.await_votes(SOON).expect("three voters");
     let mut outages = Vec::new();
     let mut silent = 0;
     for cuts in Cuts::all() {
         scene.settle().expect("a settled cluster");
+        let words = cuts.words(voters);
         let from = Moment::now();
-        cuts.apply(&lab, NODES).expect("cuts");
+        cuts.apply(lab, voters).expect("cuts");
         (from + CUT).sleep();
         let window = Window::since(from);
         let serving =
             Window { from: window.to - Duration::from_millis(20), to: window.to - Duration::from_millis(5) };
-        let served = !scene.client.served_by(serving).is_empty();
+        let served = scene.client.served_by(serving);
+        let stall = scene.canary.worst(window, false);
+        for (place, voter) in voters.iter().enumerate() {
+            let may = cuts.leave_a_majority_with(place) || stall > CUT / 3;
+            assert!(may || !served.contains_key(*voter), "{words}: {voter} serves without a majority");
+        }
         if cuts.leave_a_majority() {
             // A machine that stands still may need longer, but serve it must.
             let soon = await_true("a majority to serve", SOON, || {
@@ -37,13 +58,10 @@ fn no_cut_between_three_nodes_makes_two_answers_and_a_majority_serves() {
                 let recent = Window { from: now - Duration::from_millis(20), to: now };
                 !scene.client.served_by(recent).is_empty()
             });
-            let words = cuts.words(NODES);
-            assert!(served || soon.is_ok(), "{words}: two hear each other and nobody serves");
+            assert!(!served.is_empty() || soon.is_ok(), "{words}: two hear each other and nobody serves");
             outages.push(scene.client.outage(window).length);
         } else {
             silent += 1;
-            let stall = scene.canary.worst(window, false);
-            assert!(!served || stall > CUT / 3, "{}: somebody serves without a majority", cuts.words(NODES));
         }
         let holder = scene.client.last_answer().map(|(_, by)| by);
         let mended = Moment::now();
@@ -51,7 +69,7 @@ fn no_cut_between_three_nodes_makes_two_answers_and_a_majority_serves() {
         let settled = scene.settle().expect("a settled cluster");
         let stall = scene.canary.worst(Window::since(mended), false);
         if cuts.leave_a_majority() && stall < Timing::NORMAL.lease / 2 {
-            assert_eq!(Some(settled), holder, "{}: healing moved the group", cuts.words(NODES));
+            assert_eq!(Some(settled), holder, "{words}: healing moved the group");
         }
     }
     let worst = outages.iter().max().copied().unwrap_or_default();
@@ -63,16 +81,14 @@ fn no_cut_between_three_nodes_makes_two_answers_and_a_majority_serves() {
     scene.never_two_answers().expect("one answer at most");
 }
 
-fn silent_cuts(timing: Timing, bound: Duration) {
-    if !may_run("failover of three nodes") {
-        return;
-    }
-    let lab = Lab::with_nodes(&NODES).expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::with(timing)).expect("a cluster");
+fn silent_cuts(lab: &Lab, timing: Timing, bound: Duration) {
+    let mut scene = Scene::start(lab, &ClusterSettings::with(timing)).expect("a cluster");
+    scene.cluster.await_votes(SOON).expect("three voters");
     let mut outages = Vec::new();
     for _ in 0..trials(7) {
         let active = scene.settle().expect("a settled cluster");
-        let next = NODES.iter().find(|&&node| node != active).expect("three nodes");
+        let next = lab.nodes().iter().map(|node| &node.name).find(|node| **node != active);
+        let next = next.expect("another node");
         let trial =
             scene.trial(next, |scene| scene.lab.cut_all(&active)).expect("the next in rank takes over");
         outages.push(trial.outage.length);
@@ -85,12 +101,24 @@ fn silent_cuts(timing: Timing, bound: Duration) {
 
 #[test]
 fn a_silent_cut_of_one_of_three_costs_no_more_than_one_of_two() {
-    silent_cuts(Timing::NORMAL, Duration::from_millis(75));
+    if may_run("failover of three nodes") {
+        silent_cuts(&Lab::with_nodes(&NODES).expect("a lab"), Timing::NORMAL, Duration::from_millis(75));
+    }
 }
 
 #[test]
 fn so_it_is_at_fast_timing() {
-    silent_cuts(Timing::FAST, Duration::from_millis(15));
+    if may_run("failover of three nodes") {
+        silent_cuts(&Lab::with_nodes(&NODES).expect("a lab"), Timing::FAST, Duration::from_millis(15));
+    }
+}
+
+#[test]
+fn so_it_is_with_a_witness_in_the_place_of_the_third_node() {
+    if may_run("failover of two nodes with a witness") {
+        let lab = Lab::with_witnesses(&["a", "b"], &["w"]).expect("a lab");
+        silent_cuts(&lab, Timing::NORMAL, Duration::from_millis(75));
+    }
 }
 
 /// The holder loses one of two peers, then the other: with the majority it goes dark by itself.

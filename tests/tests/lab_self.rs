@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cluster_tests::lab::clock::Window;
 use cluster_tests::lab::probe::capture::Kind;
+use cluster_tests::lab::probe::echo;
 use cluster_tests::lab::probe::{AnswerProbe, Canary, Capture, EchoServer, RequestProbe};
 use cluster_tests::lab::topology::{CLIENT, VIP};
 use cluster_tests::lab::{Direction, Lab, Link, Moment, await_true, may_run, sweep};
@@ -193,6 +194,52 @@ fn cuts_are_one_way_where_they_should_be_and_mended_after() {
             "{link:?} is whole at last"
         );
     }
+}
+
+#[test]
+fn a_long_leg_takes_its_time_and_loses_and_swaps_nothing() {
+    const DELAY: Duration = Duration::from_millis(10);
+    const BURST: u64 = 500;
+    if !may_run("the lab's own tests") {
+        return;
+    }
+    let mut lab = Lab::with_witnesses(&["a"], &["w"]).expect("a lab");
+    lab.lengthen("w", DELAY).expect("long legs");
+    for link in Link::ALL {
+        let (node, witness) = (lab.leg("a", link).address, lab.leg("w", link).address);
+        let _server = EchoServer::start(lab.host("w"), witness).expect("a service");
+        let socket = lab.node("a").namespace.run(|| {
+            let socket = UdpSocket::bind((node, 0))?;
+            socket.set_read_timeout(Some(SOON))?;
+            socket.connect((witness, echo::PORT))?;
+            Ok(socket)
+        });
+        let socket = socket.expect("a socket");
+        let ask = |number: u64| socket.send(&[number.to_be_bytes(), [0; 8]].concat()).expect("a datagram");
+        let answer = || {
+            let mut answer = [0; 64];
+            socket.recv(&mut answer).expect("an answer");
+            answer.first_chunk().copied().map(u64::from_be_bytes)
+        };
+        // The first has to find out the other's Ethernet address.
+        ask(0);
+        assert_eq!(answer(), Some(0));
+        let mut round_trips = Vec::new();
+        for number in 1..=21 {
+            let asked = Moment::now();
+            ask(number);
+            assert_eq!(answer(), Some(number));
+            round_trips.push(Moment::now().since(asked));
+        }
+        round_trips.sort_unstable();
+        assert!(round_trips[0] >= DELAY * 2, "{round_trips:?}");
+        assert!(round_trips[10] <= DELAY * 2 + Duration::from_millis(2), "{round_trips:?}");
+        for number in 0..BURST {
+            ask(number);
+        }
+        assert!((0..BURST).all(|number| answer() == Some(number)), "{link:?}");
+    }
+    assert!(lab.lines().iter().all(|line| line.lost() == 0));
 }
 
 #[test]

@@ -27,6 +27,10 @@ impl Core {
         let listening = self.listening(now);
         let group = &mut self.groups[index];
         group.fit_since = if fit { group.fit_since.or(Some(now)) } else { None };
+        if !fit && matches!(group.probe, Probe::Asked(..)) {
+            // By the time it may stand again, nobody's silence will mean anything any more.
+            group.probe = Probe::Unasked;
+        }
         let promised = group.binding_promise(now).is_some();
         match self.groups[index].stage {
             Stage::Init if !listening => {
@@ -66,9 +70,9 @@ impl Core {
         candidacy.address == Address::Pending && now >= since + patience
     }
 
-    /// Whether this node could serve the group now, and hope for the votes it takes.
+    /// Whether this node could serve the group now, and hope for the votes it takes, or for what stands for them.
     pub(super) fn fit(&self, index: usize) -> bool {
-        self.able(index) && self.hears_majority()
+        self.able(index) && self.hears_majority() && !self.is_cut_off(index)
     }
 
     /// Whether it could serve the group, had it the votes.

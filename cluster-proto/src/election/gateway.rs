@@ -93,13 +93,25 @@ impl Core {
     /// What silence of all peers is worth in a group with a gateway: no more than the gateway's newest answer.
     pub(super) fn proven_by_gateway(&self, index: usize, basis: Basis) -> Basis {
         let Basis::Alone(sent) = basis else { return basis };
-        let Some(address) = self.settings.groups[index].gateway.filter(|_| !self.peers.is_empty()) else {
-            return basis;
-        };
-        let gateway = self.gateways.iter().find(|gateway| gateway.address == address);
-        match gateway.and_then(|gateway| gateway.proven) {
+        let Some(gateway) = self.gateway(index) else { return basis };
+        match gateway.proven {
             Some(proven) => Basis::Alone(sent.min(proven)),
             None => Basis::Nothing,
         }
+    }
+
+    /// Whether this node hears neither a peer nor the group's gateway, so that it could take the group on nothing. It must not
+    /// stand meanwhile: by the time either is heard, what its probe has shown is long past.
+    pub(super) fn is_cut_off(&self, index: usize) -> bool {
+        let Some(gateway) = self.gateway(index) else { return false };
+        let silent = !self.by_majority() && !self.partners().any(|peer| peer.alive);
+        silent && gateway.proven.is_none_or(|proven| self.latest >= proven + self.lease)
+    }
+
+    /// The group's gateway, if it has one and there is a peer whose silence means anything.
+    fn gateway(&self, index: usize) -> Option<&Gateway> {
+        let address = self.settings.groups[index].gateway?;
+        self.partners().next()?;
+        self.gateways.iter().find(|gateway| gateway.address == address)
     }
 }

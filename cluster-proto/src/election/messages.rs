@@ -358,7 +358,9 @@ impl Core {
         match self.groups[index].stage {
             // While it holds, or tries to regain, its own word is its own.
             Stage::Active(_) => return,
-            Stage::Standing(_) if !self.outranks(index, path.peer) => return,
+            Stage::Standing(_) if !self.outranks(index, path.peer) && !self.regains(index, path.peer) => {
+                return;
+            }
             Stage::Standing(_) => {
                 self.leave(now, index, Stage::Passive, Cause::Election, out);
             }
@@ -380,6 +382,13 @@ impl Core {
         if better.is_none() {
             self.groups[index].pending = Some(Pending { epoch, path, sent, at: now });
         }
+    }
+
+    /// Whether a peer asks for a tenure that has lapsed, which goes before one that is to begin. By majority the other
+    /// voters know who may have the group.
+    fn regains(&self, index: usize, peer: usize) -> bool {
+        let claim = self.peers[peer].claims[index];
+        !self.needs_majority() && claim.is_some_and(|claim| claim.stand == Stand::Suspended)
     }
 
     /// Gives the vote that was asked for too early, once the word is free.

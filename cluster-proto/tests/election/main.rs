@@ -9,6 +9,7 @@ mod cost;
 mod faults;
 mod forced;
 mod grace;
+mod gateway;
 mod holders_meet;
 mod leases;
 mod many;

@@ -12,8 +12,8 @@ use super::partition::Topology;
 use super::report::{Report, earlier};
 use super::stress::Who;
 use super::{
-    failover, failover_report, idle, partition, partition_report, scale, scale_report, stress, stress_report,
-    xdp_report,
+    core_alone, failover, failover_report, idle, partition, partition_report, scale, scale_report, stress,
+    stress_report, xdp_report,
 };
 use crate::bench_xdp;
 use crate::lab::{Moment, sweep};
@@ -78,6 +78,9 @@ pub enum Bench {
         /// How many elections.
         #[arg(long, default_value_t = 10)]
         trials: u16,
+        /// For how many seconds of its own time the core is measured alone, in clusters of 32 nodes; 0 leaves it out.
+        #[arg(long, default_value_t = 5)]
+        core: u64,
         /// Also run simulated clusters of 32 nodes for so many seconds.
         #[arg(long, default_value_t = 0)]
         simulate: u64,
@@ -141,7 +144,7 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
             let runs = idle::run(plan)?;
             show(&idle::table(&runs), write, || idle::report(plan, &runs))
         }
-        Bench::Scale { nodes, groups, seconds, trials, simulate, write } => {
+        Bench::Scale { nodes, groups, seconds, trials, core, simulate, write } => {
             let most = vec![1, config::MAX_GROUPS];
             let plan = scale::Plan {
                 nodes: usize::from(nodes),
@@ -150,9 +153,12 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
                 trials: usize::from(trials),
             };
             let cells = scale::run(&plan)?;
+            let alone = core_alone(&plan, Duration::from_secs(core))?;
             let simulated = if simulate > 0 { Some(large_simulation(simulate)?) } else { None };
-            let text = scale_report::table(&cells) + "\n" + simulated.as_deref().unwrap_or_default();
-            show(&text, write, || scale_report::report(&plan, &cells, simulated.as_deref()))
+            let simulated = simulated.as_deref();
+            let tables = [scale_report::table(&cells), scale_report::table_alone(&alone)].join("\n");
+            let text = tables + "\n" + simulated.unwrap_or_default();
+            show(&text, write, || scale_report::report(&plan, &cells, &alone, simulated))
         }
         Bench::Stress { seconds, rungs, only, write, add } => {
             let before = if add { earlier("stress", "cells")? } else { Vec::new() };
@@ -169,6 +175,20 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
             show(&costs.markdown(), write, || xdp_report::report(&costs))
         }
     }
+}
+
+/// The core alone, with as many groups as the plan's clusters have.
+fn core_alone(plan: &scale::Plan, length: Duration) -> anyhow::Result<Vec<core_alone::Cell>> {
+    let groups = plan.groups.iter().filter(|_| !length.is_zero());
+    let cell = |&groups: &usize| {
+        let cell = core_alone::measure(groups, length)?;
+        eprintln!(
+            "the core alone, {} nodes, {groups} groups: {:.1} % of a processor",
+            cell.nodes, cell.share
+        );
+        Ok(cell)
+    };
+    groups.map(cell).collect()
 }
 
 /// Simulated clusters of as many nodes as a configuration admits, for so many seconds; what came of it in words.

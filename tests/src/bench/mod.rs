@@ -5,7 +5,7 @@
 //! - [`partition`]: every set of one-way cuts between three voters; [`partition_report`] puts it into words.
 //! - [`stress`]: heartbeats, leases and roles under every [`load`]; [`stress_report`] puts it into words.
 //! - [`idle`]: the [`cost`] of a node while nothing happens, beside keepalived; [`scale`]: of many nodes and groups, and how long
-//!   the election of all groups takes; [`scale_report`] puts it into words.
+//!   the election of all groups takes, [`core_alone`] in clusters that the lab cannot hold; [`scale_report`] puts it into words.
 //! - [`xdp_report`]: what a packet costs in the ingress program, as `bench_xdp` measures it.
 //! - [`command`]: all of them as verbs of `cluster-lab bench`.
 //! - [`report`] and [`chart`]: a result as Markdown, JSON and SVG, under `docs/benchmarks/`.
@@ -15,6 +15,7 @@
 pub mod chart;
 pub mod command;
 pub mod contestants;
+pub mod core_alone;
 pub mod cost;
 pub mod failover;
 pub mod failover_report;

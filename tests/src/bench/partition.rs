@@ -1,4 +1,5 @@
-//! `cluster-lab bench partition`: every set of one-way cuts between three voters, each with every node as the holder in turn.
+//! `cluster-lab bench partition`: every set of one-way cuts between three voters, three nodes or two and a witness, each with
+//! every node as the holder in turn.
 //!
 //! Cuts are between the members only; the client reaches all nodes all the time, so that it would see any two that both
 //! answer. A cut lasts long enough for every lease and promise to end and for two elections. Then everything is mended at
@@ -29,17 +30,20 @@ const TOLERANCE: [Duration; 2] = [Duration::from_millis(5), Duration::from_milli
 pub enum Topology {
     /// Three nodes.
     ThreeNodes,
+    /// Two nodes and a witness.
+    TwoNodesAndAWitness,
 }
 
 impl Topology {
     /// All, in the order they are shown.
-    pub const ALL: [Self; 1] = [Self::ThreeNodes];
+    pub const ALL: [Self; 2] = [Self::ThreeNodes, Self::TwoNodesAndAWitness];
 
     /// How it is called in the results.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
             Self::ThreeNodes => "three nodes",
+            Self::TwoNodesAndAWitness => "two nodes and a witness",
         }
     }
 
@@ -48,21 +52,24 @@ impl Topology {
     pub fn places(self) -> [&'static str; 3] {
         match self {
             Self::ThreeNodes => ["holder", "better", "worse"],
+            Self::TwoNodesAndAWitness => ["holder", "other", "witness"],
+        }
+    }
+
+    /// Who they are, in words.
+    #[must_use]
+    pub fn places_in_words(self) -> &'static str {
+        match self {
+            Self::ThreeNodes => "the holder, the better and the worse one of the other nodes",
+            Self::TwoNodesAndAWitness => "the holder, the other node and the witness",
         }
     }
 
     fn lab(self) -> anyhow::Result<Lab> {
         match self {
             Self::ThreeNodes => Lab::with_nodes(&["a", "b", "c"]),
+            Self::TwoNodesAndAWitness => Lab::with_witnesses(&["a", "b"], &["w"]),
         }
-    }
-
-    /// The members, the holder first, the others by rank.
-    fn members<'lab>(self, lab: &'lab Lab, holder: &str) -> anyhow::Result<[&'lab str; 3]> {
-        let voters = || lab.nodes().iter().map(|node| node.name.as_str());
-        let ranked = voters().filter(|name| *name == holder).chain(voters().filter(|name| *name != holder));
-        let ranked: Vec<&str> = ranked.collect();
-        ranked.try_into().ok().with_context(|| format!("{holder} is none of the lab's three voters"))
     }
 }
 
@@ -204,7 +211,7 @@ fn silent_cuts(
     silent: &mut SilentCuts,
 ) -> anyhow::Result<(usize, usize)> {
     let lab = topology.lab()?;
-    let mut scene = Scene::start(&lab, &ClusterSettings::with(timing))?;
+    let mut scene = scene(&lab, timing)?;
     let wanted = silent.outages_us.len() + trials;
     for _ in 0..trials * 2 {
         if silent.outages_us.len() >= wanted {
@@ -232,7 +239,7 @@ fn silent_cuts(
 
 fn patterns(topology: Topology, trials: usize, found: &mut Found) -> anyhow::Result<()> {
     let lab = topology.lab()?;
-    let mut scene = Scene::start(&lab, &ClusterSettings::default())?;
+    let mut scene = scene(&lab, Timing::NORMAL)?;
     let wanted: Vec<usize> = found.patterns.iter().map(|pattern| pattern.outages_us.len() + trials).collect();
     let begun = Moment::now();
     for round in 1..=trials * 2 {
@@ -243,7 +250,7 @@ fn patterns(topology: Topology, trials: usize, found: &mut Found) -> anyhow::Res
             }
             tried += 1;
             let holder = &lab.nodes()[(pattern.outages_us.len() + pattern.spoilt) % lab.nodes().len()].name;
-            trial(topology, &mut scene, cuts, holder, pattern)
+            trial(&mut scene, cuts, holder, pattern)
                 .with_context(|| format!("with {holder} as the holder and cut: {}", pattern.cuts))?;
         }
         if tried == 0 {
@@ -262,6 +269,21 @@ fn patterns(topology: Topology, trials: usize, found: &mut Found) -> anyhow::Res
     Ok(())
 }
 
+/// The cluster, once the votes of all three count.
+fn scene<'lab>(lab: &'lab Lab, timing: Timing) -> anyhow::Result<Scene<'lab>> {
+    let mut scene = Scene::start(lab, &ClusterSettings::with(timing))?;
+    scene.cluster.await_votes(SOON)?;
+    Ok(scene)
+}
+
+/// The members, the holder first, the others by rank.
+fn members<'lab>(lab: &'lab Lab, holder: &str) -> anyhow::Result<[&'lab str; 3]> {
+    let voters = || lab.hosts().map(|host| host.name.as_str());
+    let ranked = voters().filter(|name| *name == holder).chain(voters().filter(|name| *name != holder));
+    let ranked: Vec<&str> = ranked.collect();
+    ranked.try_into().ok().with_context(|| format!("{holder} is none of the lab's three voters"))
+}
+
 /// Stops the ARP probe; how many requests it asked, and how many of them were answered twice.
 fn answers(scene: &mut Scene<'_>) -> (usize, usize) {
     scene.answers.stop();
@@ -269,19 +291,13 @@ fn answers(scene: &mut Scene<'_>) -> (usize, usize) {
     (asked.sum(), scene.answers.double_answers().len())
 }
 
-fn trial(
-    topology: Topology,
-    scene: &mut Scene<'_>,
-    cuts: Cuts,
-    wanted: &str,
-    pattern: &mut Pattern,
-) -> anyhow::Result<()> {
+fn trial(scene: &mut Scene<'_>, cuts: Cuts, wanted: &str, pattern: &mut Pattern) -> anyhow::Result<()> {
     let lab = scene.lab;
     if scene.cluster.role(wanted)? != "active" {
         scene.cluster.control(wanted).request(&json!({ "cmd": "promote", "group": GROUP }))?;
     }
     let holder = scene.settle()?;
-    let members = topology.members(lab, &holder)?;
+    let members = members(lab, &holder)?;
 
     let from = Moment::now();
     cuts.apply(lab, members)?;

@@ -19,9 +19,9 @@ pub fn report(found: &[Found]) -> Report {
         "# Partitions: who serves when some do not hear others\n\n\
          Measured by `cargo xtask bench partition --write` on {machine}, in the lab that [`docs/testing.md`](../testing.md)\n\
          describes, at normal timing (10/50/40 ms) unless another is named. Between three voters there are six ways, each of\n\
-         which is cut or not: 64 sets of cuts, each tried with every node as the holder in turn. A cut takes everything, heartbeats and\n\
-         ARP, on both links, lasts 300 ms, and is mended at once. The client reaches all nodes all the time and asks four times a\n\
-         millisecond; on both links somebody asks by ARP for the virtual IP every millisecond, and hears whoever answers.\n\n{}",
+         which is cut or not: 64 sets of cuts, each tried with every node as the holder in turn. A witness is on\n\
+         both links, as the nodes are. A cut takes everything, heartbeats and ARP, on both links, lasts 300 ms, and is mended at once.\n\
+         The client reaches all nodes all the time and asks four times a millisecond; on both links somebody asks by ARP for the virtual IP every millisecond, and hears whoever answers.\n\n{}",
         table(found)
     );
     Report { name: "partition", markdown, json: json!({ "machine": machine, "found": found }), svg: None }
@@ -93,10 +93,10 @@ fn topology(found: &Found) -> String {
         .filter_map(|pattern| Some((median_us(&pattern.outages_us)?, pattern)))
         .collect();
     slowest.sort_by_key(|(median, _)| std::cmp::Reverse(*median));
-    let [holder, first, second] = found.topology.places();
     let _ = write!(
         text,
-        "\nThe sets of cuts with the longest outages, where x ↛ y means that y hears nothing of x, and the voters are\nthe {holder}, the {first} and the {second} one:\n\n| cut | outage: median (worst) |\n|---|---:|\n"
+        "\nThe sets of cuts with the longest outages, where x ↛ y means that y hears nothing of x, and the voters are\n{}:\n\n| cut | outage: median (worst) |\n|---|---:|\n",
+        found.topology.places_in_words()
     );
     for (_, pattern) in slowest.into_iter().take(NAMED) {
         let _ = writeln!(text, "| {} | {} |", pattern.cuts, entry(&pattern.outages_us));

@@ -138,26 +138,22 @@ fn costs(cluster: &mut Cluster<'_>, holder: &str, length: Duration) -> anyhow::R
 /// Cuts the holder off and waits until every group is served elsewhere; how long the first and the last took.
 fn election(cluster: &Cluster<'_>, holder: &str, groups: usize) -> anyhow::Result<(Duration, Duration)> {
     let lab = cluster.lab();
-    let others: Vec<&str> =
-        lab.nodes().iter().map(|node| node.name.as_str()).filter(|name| *name != holder).collect();
-    let seen: Vec<u64> =
-        others.iter().map(|node| Ok(events(cluster, node, 0)?.1)).collect::<anyhow::Result<_>>()?;
+    let others = lab.nodes().iter().map(|node| node.name.as_str()).filter(|name| *name != holder);
+    let mut others: Vec<(&str, u64)> =
+        others.map(|node| Ok((node, events(cluster, node, 0)?.1))).collect::<anyhow::Result<_>>()?;
+    let mut served: BTreeMap<String, Duration> = BTreeMap::new();
     let cut = Moment::now();
     lab.cut_all(holder)?;
+    // Events are asked for and not roles, which would keep the heartbeat threads from what is measured.
     await_some("all groups to be served elsewhere", PATIENCE, || {
-        let mut active = 0;
-        for node in &others {
-            active += roles(cluster, node)?.values().filter(|role| *role == "active").count();
+        for (node, seen) in &mut others {
+            let (taken, newest) = events(cluster, node, *seen)?;
+            *seen = newest;
+            served.extend(taken.into_iter().map(|(group, at)| (group, at.since(cut))));
         }
-        Ok((active == groups).then_some(()))
+        ensure!(served.len() == groups, "{} of {groups} are", served.len());
+        Ok(Some(()))
     })?;
-    let mut served: BTreeMap<String, Duration> = BTreeMap::new();
-    for (node, seen) in others.iter().zip(seen) {
-        for (group, at) in events(cluster, node, seen)?.0 {
-            served.insert(group, at.since(cut));
-        }
-    }
-    ensure!(served.len() == groups, "{} of {groups} takeovers were told as events", served.len());
     let times = || served.values().copied();
     times().min().zip(times().max()).context("there are no groups")
 }

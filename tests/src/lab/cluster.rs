@@ -1,4 +1,4 @@
-//! `clusterd` on the lab's nodes, driven only through its public interface.
+//! `clusterd` on the lab's nodes and witnesses, driven only through its public interface.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use super::clock::{Moment, await_some};
 use super::control::Control;
 use super::process::Process;
-use super::topology::{Lab, Link, VIP_WITH_PREFIX};
+use super::topology::{Lab, Link, Node, VIP_WITH_PREFIX};
+use super::witness::Home;
 
 /// The lab's only group.
 pub const GROUP: &str = "web";
@@ -86,7 +87,7 @@ impl ClusterSettings {
         Self { timing, ..Self::default() }
     }
 
-    /// The configuration file's text, for the nodes of `lab` in their order and with its VIP.
+    /// The configuration file's text, for the nodes and witnesses of `lab` in their order and with its VIP.
     #[must_use]
     pub fn toml(&self, lab: &Lab) -> String {
         let Timing { heartbeat, dead_after, lease } = self.timing;
@@ -109,6 +110,13 @@ impl ClusterSettings {
             );
             text += &own_lines(&self.node_lines);
         }
+        for witness in lab.witnesses() {
+            let [private, public] = Link::ALL.map(|link| witness.leg(link).address);
+            text += &format!(
+                "\n[[witness]]\nname = \"{}\"\naddresses = [\"{private}\", \"{public}\"]\n",
+                witness.name
+            );
+        }
         let prefer: Vec<String> = lab.nodes().iter().map(|node| format!("\"{}\"", node.name)).collect();
         text += &format!(
             "\n[[group]]\nname = \"{GROUP}\"\nvips = [\"{VIP_WITH_PREFIX}\"]\nprefer = [{}]\n",
@@ -119,7 +127,8 @@ impl ClusterSettings {
     }
 }
 
-/// A cluster in the lab: a configuration and the daemons that run by it. Dropping it kills them.
+/// A cluster in the lab: a configuration and the daemons that run by it, each called by the name of its node or witness.
+/// Dropping it kills them.
 #[derive(Debug)]
 pub struct Cluster<'lab> {
     lab: &'lab Lab,
@@ -146,17 +155,33 @@ impl<'lab> Cluster<'lab> {
             ensure!(path.exists(), "there is no {}; build it with `cargo xtask build`", path.display());
         }
         let config = lab.directory().join("cluster.toml");
-        fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
         let key = key_file(lab);
         if !key.exists() {
             // The lab's traffic goes nowhere else: any key will do, and a fixed one can be looked at in a capture.
             let mut file = fs::File::options().create_new(true).write(true).mode(0o600).open(&key)?;
             file.write_all(format!("{}\n", "5a".repeat(32)).as_bytes())?;
         }
-        Ok(Self { lab, config, daemons: BTreeMap::new() })
+        for witness in lab.witnesses() {
+            Home::of(lab, &witness.name).furnish(lab)?;
+        }
+        let cluster = Self { lab, config, daemons: BTreeMap::new() };
+        cluster.configure(text)?;
+        Ok(cluster)
     }
 
-    /// As [`Cluster::new`], and starts every node's daemon and waits until one serves and the others stand by.
+    /// Gives all hosts this configuration. Daemons that run read it when they are told to.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn configure(&self, text: &str) -> anyhow::Result<()> {
+        fs::write(&self.config, text).with_context(|| format!("writing {}", self.config.display()))?;
+        self.lab
+            .witnesses()
+            .iter()
+            .try_for_each(|witness| Home::of(self.lab, &witness.name).configure(self.lab, text))
+    }
+
+    /// As [`Cluster::new`], and starts every daemon and waits until one node serves and the others stand by.
     ///
     /// # Errors
     /// When a daemon does not start or they do not agree.
@@ -167,7 +192,7 @@ impl<'lab> Cluster<'lab> {
         Ok(cluster)
     }
 
-    /// The configuration file.
+    /// The nodes' configuration file.
     #[must_use]
     pub fn config(&self) -> &Path {
         &self.config
@@ -208,28 +233,37 @@ impl<'lab> Cluster<'lab> {
             !self.daemons.get_mut(node).is_some_and(Process::runs),
             "clusterd of node {node} runs already"
         );
-        let mut command = self.lab.node(node).namespace.command(binary("clusterd"));
-        command
-            .arg("--config")
-            .arg(&self.config)
-            .args(["--node", node])
-            .arg("--socket")
-            .arg(self.control(node).socket());
+        let command = self.command(node);
         let log = self.lab.directory().join(format!("{node}.log"));
         let daemon = Process::start(&format!("clusterd of node {node}"), &command, &log)?;
         self.daemons.insert(node.to_owned(), daemon);
         Ok(())
     }
 
-    /// Starts the daemons of all nodes, at once, and waits until all control sockets answer.
+    /// What starts the daemon of `node`.
+    #[must_use]
+    pub fn command(&self, node: &str) -> Command {
+        let mut command = match self.home(node) {
+            Some(home) => home.daemon(self.lab),
+            None => {
+                let mut command = self.lab.node(node).namespace.command(binary("clusterd"));
+                command.arg("--config").arg(&self.config);
+                command
+            }
+        };
+        command.args(["--node", node]).arg("--socket").arg(self.control(node).socket());
+        command
+    }
+
+    /// Starts all daemons, at once, and waits until all control sockets answer.
     ///
     /// # Errors
     /// When one does not start.
     pub fn start_all(&mut self) -> anyhow::Result<()> {
-        for node in self.lab.nodes() {
-            self.spawn(&node.name)?;
+        for host in self.lab.hosts() {
+            self.spawn(&host.name)?;
         }
-        for node in self.lab.nodes() {
+        for node in self.lab.hosts() {
             let control = self.control(&node.name);
             let answer = await_some(&format!("clusterd of node {} to answer", node.name), START, || {
                 control.command("status").map(Some)
@@ -279,7 +313,8 @@ impl<'lab> Cluster<'lab> {
     /// The control socket of the daemon of `node`.
     #[must_use]
     pub fn control(&self, node: &str) -> Control {
-        Control::at(self.lab.directory().join(format!("{node}.sock")))
+        let of_node = || self.lab.directory().join(format!("{node}.sock"));
+        Control::at(self.home(node).map_or_else(of_node, |home| home.socket()))
     }
 
     /// Runs `clusterctl` against the daemon of `node`.
@@ -337,16 +372,33 @@ impl<'lab> Cluster<'lab> {
         })
     }
 
+    /// Waits until all daemons that run hear each other, and the votes of all of them count.
+    ///
+    /// # Errors
+    /// When that is not so within `timeout`.
+    pub fn await_votes(&mut self, timeout: Duration) -> anyhow::Result<()> {
+        let running = self.running(self.lab.hosts());
+        await_some("all voters to be heard", timeout, || {
+            for host in &running {
+                let status = self.control(host).command("status")?;
+                let peers =
+                    status.get("peers").and_then(Value::as_array).context("a status without peers")?;
+                let counts = |peer: &&Value| {
+                    peer.get("state") == Some(&json!("alive")) && peer.get("voting") == Some(&json!(true))
+                };
+                let heard = peers.iter().filter(counts).count();
+                ensure!(heard + 1 == running.len(), "{host} hears {heard} whose votes count");
+            }
+            Ok(Some(()))
+        })
+    }
+
     /// Waits until one node is active and every other one whose daemon runs is passive; returns the active one's name.
     ///
     /// # Errors
     /// When that is not so within `timeout`.
     pub fn await_settled(&mut self, timeout: Duration) -> anyhow::Result<String> {
-        let running: Vec<String> = self
-            .daemons
-            .iter_mut()
-            .filter_map(|(name, daemon)| daemon.runs().then(|| name.clone()))
-            .collect();
+        let running = self.running(self.lab.nodes().iter());
         await_some("one node to be active and the others passive", timeout, || {
             let mut active = None;
             let mut roles = Vec::new();
@@ -385,6 +437,17 @@ impl<'lab> Cluster<'lab> {
             }
             nodes => panic!("there is no single other node among {}", nodes.len()),
         }
+    }
+
+    /// The directory of a witness, if it is one.
+    fn home(&self, host: &str) -> Option<Home> {
+        let is_witness = self.lab.witnesses().iter().any(|witness| witness.name == host);
+        is_witness.then(|| Home::of(self.lab, host))
+    }
+
+    /// The names of those hosts whose daemons run.
+    fn running<'host>(&mut self, hosts: impl Iterator<Item = &'host Node>) -> Vec<String> {
+        hosts.map(|host| &host.name).filter(|name| self.runs(name)).cloned().collect()
     }
 }
 

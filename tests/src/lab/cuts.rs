@@ -42,7 +42,7 @@ impl Cuts {
         (0..3).any(|other| other != place && self.leave_a_pair(place, other))
     }
 
-    /// Makes these cuts, in place of any that were made before, between the lab's members of these names.
+    /// Makes these cuts, in place of any that were made before, between the lab's nodes and witnesses of these names.
     ///
     /// # Errors
     /// When the switch refuses.

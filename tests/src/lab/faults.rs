@@ -16,9 +16,9 @@ const CARRIER_NOTICED: Duration = Duration::from_secs(3);
 /// One way through a leg.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Direction {
-    /// From the node or client to the switch.
+    /// From the leg's owner to the switch.
     FromOwner,
-    /// From the switch to the node or client.
+    /// From the switch to the leg's owner.
     ToOwner,
 }
 
@@ -122,14 +122,14 @@ impl Lab {
         })
     }
 
-    /// Mends all legs of all nodes.
+    /// Mends all legs of all nodes and witnesses.
     ///
     /// # Errors
     /// When a leg is not there.
     pub fn mend_all(&self) -> anyhow::Result<()> {
-        for node in self.nodes() {
+        for host in self.hosts() {
             for link in Link::ALL {
-                self.mend(&node.name, link)?;
+                self.mend(&host.name, link)?;
             }
         }
         Ok(())

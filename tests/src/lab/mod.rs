@@ -1,15 +1,16 @@
 //! The lab: a cluster of network namespaces on this machine, with two switches, faults, and probes that look on from outside.
 //!
-//! A [`Lab`] is one namespace for the switches, one for each node and one for the client. Each node has a leg on the
-//! private and one on the public switch; so has the client, whose private leg is only an observer's. Nothing of the
+//! A [`Lab`] is one namespace for the switches, one for each node and witness and one for the client. Each has a leg on the
+//! private and one on the public switch; the client's private one is only an observer's. Nothing of the
 //! lab touches the machine's own interfaces, and everything it made goes when it is dropped; what a killed run left
 //! behind is swept by the next one.
 //!
 //! - [`topology`]: namespaces, switches, legs and addresses; [`namespace`], [`batch`] and [`process`] are its tools.
+//! - [`delay_line`]: a leg that is long.
 //! - [`faults`]: cuts, carrier loss, random loss and vanishing interfaces, per leg and direction; [`cuts`]: every set of them
 //!   between three members.
-//! - [`cluster`]: `clusterd` on the nodes, driven only through its public interface (configuration, signals,
-//!   control socket); [`keepalived`] and [`ucarp`] are the same for the programs it is compared with.
+//! - [`cluster`]: `clusterd` on nodes and witnesses, driven only through its public interface (configuration, signals,
+//!   control socket), on a [`witness`] as an ordinary user; [`keepalived`] and [`ucarp`] are the same for the programs it is compared with.
 //! - [`probe`]: what a client sees (requests, ARP answers), what leaves a node, and how the machine itself behaved.
 //!
 //! Not here: what must be true of the product. That is said by the tests that use the lab (`tests/tests/`), and by the
@@ -20,6 +21,7 @@ pub mod clock;
 pub mod cluster;
 pub mod control;
 pub mod cuts;
+pub mod delay_line;
 pub mod faults;
 pub mod keepalived;
 pub mod namespace;
@@ -30,6 +32,7 @@ mod switch_ports;
 pub mod topology;
 pub mod ucarp;
 mod unsafe_calls;
+mod witness;
 
 pub use clock::{Moment, await_some, await_true};
 pub use cluster::{Cluster, ClusterSettings, Timing};

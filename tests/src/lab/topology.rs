@@ -1,4 +1,4 @@
-//! The lab's wiring: two switches in one namespace, and the legs of every node and of the client.
+//! The lab's wiring: two switches in one namespace, and the legs of every node, of every witness and of the client.
 //!
 //! ```text
 //!            private switch 10.78.0.0/24 ── prv-a ── eth1 ┐
@@ -8,6 +8,8 @@
 //!                                       ── pub-b ── eth0 ┤ nodes a, b, …  .1, .2, …      VIP 10.77.0.100/24
 //!                                       ── pub-client ── eth0 of the client .50
 //! ```
+//! A witness has a leg on both switches as well, in a namespace of its own, .41 and up.
+//!
 //! The switches are bridges without spanning tree and multicast snooping. Every switch port carries a native XDP program that
 //! passes all, because a frame a node sends with `XDP_TX` is lost silently where the other end of its veth has none.
 
@@ -16,10 +18,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
 use super::batch::Batch;
+use super::delay_line::DelayLine;
 use super::namespace::Namespace;
 use super::sweep;
 use super::switch_ports::SwitchPorts;
@@ -30,6 +34,12 @@ pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 pub const VIP_WITH_PREFIX: &str = "10.77.0.100/24";
 /// The name of the client, where a leg's owner is asked for.
 pub const CLIENT: &str = "client";
+/// The most nodes in a lab; the last octets of their addresses are 1 and up.
+const MOST_NODES: usize = 40;
+/// The most witnesses.
+const MOST_WITNESSES: usize = 9;
+/// The last octet of the first witness's addresses.
+const FIRST_WITNESS_OCTET: u8 = 41;
 /// The last octet of the client's addresses.
 const CLIENT_OCTET: u8 = 50;
 /// The last octet of the address in whose name the double-answer probe asks. The client's kernel owns it too, so that
@@ -49,7 +59,7 @@ impl Link {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Private, Self::Public];
 
-    /// The interface that a node's or the client's leg on this switch has.
+    /// The interface that a leg on this switch has.
     #[must_use]
     pub fn interface(self) -> &'static str {
         match self {
@@ -102,10 +112,10 @@ impl std::fmt::Debug for Mac {
     }
 }
 
-/// A connection between a node or the client and a switch.
+/// A connection between a node, a witness or the client and a switch.
 #[derive(Clone, Debug)]
 pub struct Leg {
-    /// Who owns it: a node's name or [`CLIENT`].
+    /// Who owns it: a node's or witness's name or [`CLIENT`].
     pub owner: String,
     /// The owner's namespace.
     pub namespace: Namespace,
@@ -121,7 +131,7 @@ pub struct Leg {
     pub mac: Mac,
 }
 
-/// A node's place in the lab.
+/// The place of a node, or of a witness, in the lab.
 #[derive(Clone, Debug)]
 pub struct Node {
     /// Its name, as in the cluster's configuration.
@@ -139,7 +149,9 @@ pub struct Lab {
     switch: Namespace,
     client: Namespace,
     nodes: Vec<Node>,
+    witnesses: Vec<Node>,
     tools: Mutex<Tools>,
+    lines: Vec<DelayLine>,
 }
 
 /// What works on the switches: programs that stay open in their namespace, and the program on their ports.
@@ -165,25 +177,41 @@ impl Lab {
     /// # Errors
     /// Without root, or when the kernel lacks bridges, veth or clsact.
     pub fn with_nodes(names: &[&str]) -> anyhow::Result<Self> {
+        Self::with_witnesses(names, &[])
+    }
+
+    /// A lab with these nodes, at most 40, and witnesses, at most 9; names have at most 8 letters.
+    ///
+    /// # Errors
+    /// Without root, or when the kernel lacks bridges, veth or clsact.
+    pub fn with_witnesses(nodes: &[&str], witnesses: &[&str]) -> anyhow::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        ensure!(names.len() <= 40, "a lab has at most 40 nodes");
-        ensure!(names.iter().all(|name| name.len() <= 8), "a node's name in the lab has at most 8 letters");
+        ensure!(nodes.len() <= MOST_NODES, "a lab has at most {MOST_NODES} nodes");
+        ensure!(witnesses.len() <= MOST_WITNESSES, "a lab has at most {MOST_WITNESSES} witnesses");
+        let mut names = nodes.iter().chain(witnesses);
+        ensure!(names.all(|name| name.len() <= 8), "a name in the lab has at most 8 letters");
         sweep::leftovers_of_the_dead();
         let name =
             format!("{}{}-{}", sweep::PREFIX, std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(&name);
         let namespace = |role: &str| Namespace::named(format!("{name}-{role}"));
         let (switch, client) = (namespace("switch"), namespace(CLIENT));
-        let nodes: Vec<Node> = (1u8..)
-            .zip(names)
-            .map(|(octet, node)| Node {
+        let placed = |names: &[&str], kind: &str, first: u8| -> Vec<Node> {
+            let place = |(octet, node): (u8, &&str)| Node {
                 name: (*node).to_owned(),
-                namespace: namespace(&format!("node-{node}")),
+                namespace: namespace(&format!("{kind}-{node}")),
                 octet,
-            })
-            .collect();
-        match Self::build(&name, &directory, &switch, &client, &nodes) {
-            Ok(tools) => Ok(Self { directory, switch, client, nodes, tools: Mutex::new(tools), name }),
+            };
+            (first..).zip(names).map(place).collect()
+        };
+        let nodes = placed(nodes, "node", 1);
+        let witnesses = placed(witnesses, "witness", FIRST_WITNESS_OCTET);
+        let hosts: Vec<&Node> = nodes.iter().chain(&witnesses).collect();
+        match Self::build(&name, &directory, &switch, &client, &hosts) {
+            Ok(tools) => {
+                let (tools, lines) = (Mutex::new(tools), Vec::new());
+                Ok(Self { directory, switch, client, nodes, witnesses, tools, lines, name })
+            }
             Err(error) => {
                 sweep::lab(&name);
                 Err(error.context("building the lab's namespaces"))
@@ -196,10 +224,10 @@ impl Lab {
         directory: &Path,
         switch: &Namespace,
         client: &Namespace,
-        nodes: &[Node],
+        hosts: &[&Node],
     ) -> anyhow::Result<Tools> {
         std::fs::create_dir(directory).with_context(|| format!("making {}", directory.display()))?;
-        let namespaces = [switch, client].into_iter().chain(nodes.iter().map(|node| &node.namespace));
+        let namespaces = [switch, client].into_iter().chain(hosts.iter().map(|host| &host.namespace));
         let commands: Vec<String> =
             namespaces.map(|namespace| format!("netns add {}", namespace.name())).collect();
         batch("ip", None, &commands).with_context(|| format!("adding the namespaces {name}-*"))?;
@@ -212,10 +240,10 @@ impl Lab {
             "link set prv up",
             "link set pub up",
         ])?;
-        for node in nodes {
-            batch("ip", Some(&node.namespace), &["link set lo up"])?;
+        for host in hosts {
+            batch("ip", Some(&host.namespace), &["link set lo up"])?;
             for link in Link::ALL {
-                connect(&mut tools, switch, &node.leg(link))?;
+                connect(&mut tools, switch, &host.leg(link))?;
             }
         }
         batch("ip", Some(client), &["link set lo up"])?;
@@ -263,6 +291,17 @@ impl Lab {
         &self.nodes
     }
 
+    /// The witnesses, in the order they were asked for.
+    #[must_use]
+    pub fn witnesses(&self) -> &[Node] {
+        &self.witnesses
+    }
+
+    /// The nodes, then the witnesses.
+    pub fn hosts(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().chain(&self.witnesses)
+    }
+
     /// The node called `name`.
     ///
     /// # Panics
@@ -274,13 +313,24 @@ impl Lab {
         found.unwrap_or_else(|| panic!("the lab has no node called {name}"))
     }
 
-    /// The leg of `owner` (a node's name or [`CLIENT`]) on `link`.
+    /// The node or witness called `name`.
+    ///
+    /// # Panics
+    /// When there is none, which is a mistake in the test.
+    #[must_use]
+    #[expect(clippy::panic, reason = "a wrong name is a mistake in the test that names it")]
+    pub fn host(&self, name: &str) -> &Node {
+        let found = self.hosts().find(|host| host.name == name);
+        found.unwrap_or_else(|| panic!("the lab has no node or witness called {name}"))
+    }
+
+    /// The leg of `owner` (a node's or witness's name, or [`CLIENT`]) on `link`.
     ///
     /// # Panics
     /// When nobody is called so, which is a mistake in the test.
     #[must_use]
     pub fn leg(&self, owner: &str, link: Link) -> Leg {
-        if owner == CLIENT { client_leg(&self.client, link) } else { self.node(owner).leg(link) }
+        if owner == CLIENT { client_leg(&self.client, link) } else { self.host(owner).leg(link) }
     }
 
     /// The node that owns `mac`.
@@ -305,6 +355,32 @@ impl Lab {
         let mut tools = self.tools();
         tools.forget_interfaces(&self.switch)?;
         connect(&mut tools, &self.switch, &self.leg(owner, link))
+    }
+
+    /// Makes the legs of a node or witness long: from now on each frame takes `delay` more, each way. Its interfaces are
+    /// created anew, and do not lose their carriers with the switch's ports any more.
+    ///
+    /// # Errors
+    /// When a leg is not there, or is long already.
+    pub fn lengthen(&mut self, owner: &str, delay: Duration) -> anyhow::Result<()> {
+        for link in Link::ALL {
+            let leg = self.host(owner).leg(link);
+            let ends = ["n", "f"].map(|end| format!("{}.{end}", leg.port));
+            {
+                let mut tools = self.tools();
+                tools.ip.run(&format!("link delete {}", leg.port))?;
+                tools.forget_interfaces(&self.switch)?;
+                connect_by_line(&mut tools, &self.switch, &leg, &ends)?;
+            }
+            self.lines.push(DelayLine::lay(&self.switch, &ends, delay)?);
+        }
+        Ok(())
+    }
+
+    /// The lines that make legs long.
+    #[must_use]
+    pub fn lines(&self) -> &[DelayLine] {
+        &self.lines
     }
 
     pub(super) fn tools(&self) -> MutexGuard<'_, Tools> {
@@ -363,12 +439,39 @@ fn leg(owner: &str, namespace: &Namespace, link: Link, octet: u8) -> Leg {
 
 /// Makes a leg and plugs it into its switch.
 fn connect(tools: &mut Tools, switch: &Namespace, leg: &Leg) -> anyhow::Result<()> {
-    let Leg { port, interface, mac, address, .. } = leg;
-    let owner = leg.namespace.name();
-    tools.ip.run_all(&[
-        format!("link add {port} type veth peer name {interface} address {mac} netns {owner}"),
-        format!("link set {port} master {}", leg.link.short()),
-    ])?;
+    tools.ip.run(&veth_to_owner(&leg.port, leg))?;
+    plug_in(tools, switch, leg)
+}
+
+/// Makes a leg in two parts and plugs it into its switch. The two ends between them are to be connected by a line.
+fn connect_by_line(
+    tools: &mut Tools,
+    switch: &Namespace,
+    leg: &Leg,
+    ends: &[String; 2],
+) -> anyhow::Result<()> {
+    let [near, far] = ends;
+    tools
+        .ip
+        .run_all(&[format!("link add {} type veth peer name {near}", leg.port), veth_to_owner(far, leg)])?;
+    for end in ends {
+        // The switches' namespace itself has nothing to say on the wire.
+        tools.ip.run(&format!("link set {end} addrgenmode none"))?;
+        tools.ports.attach(switch, end)?;
+        tools.ip.run(&format!("link set {end} up"))?;
+    }
+    plug_in(tools, switch, leg)
+}
+
+/// What makes an interface of the switches' namespace with the interface of the leg's owner as its other end.
+fn veth_to_owner(end: &str, leg: &Leg) -> String {
+    let Leg { interface, mac, namespace, .. } = leg;
+    format!("link add {end} type veth peer name {interface} address {mac} netns {}", namespace.name())
+}
+
+fn plug_in(tools: &mut Tools, switch: &Namespace, leg: &Leg) -> anyhow::Result<()> {
+    let Leg { port, interface, address, .. } = leg;
+    tools.ip.run(&format!("link set {port} master {}", leg.link.short()))?;
     tools.tc.run(&format!("qdisc add dev {port} clsact"))?;
     tools.ports.attach(switch, port)?;
     tools.ip.run(&format!("link set {port} up"))?;

@@ -40,6 +40,15 @@ pub(super) fn packet_socket(interface: &str) -> io::Result<OwnedFd> {
     if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
 }
 
+/// As [`packet_socket`], for passing frames on as they are: what is read from one such socket, with the header of
+/// virtio-net that is put before each frame, is sent by another.
+pub(super) fn end_of_a_wire(interface: &str) -> io::Result<OwnedFd> {
+    let socket = packet_socket(interface)?;
+    let on: libc::c_int = 1;
+    set_packet_option(socket.as_raw_fd(), libc::PACKET_VNET_HDR, &on)?;
+    Ok(socket)
+}
+
 /// How many frames a packet socket has lost for want of room since the last call.
 pub(super) fn frames_lost(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut counts = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };

@@ -15,7 +15,7 @@ pub mod capture;
 mod ear;
 pub mod echo;
 pub mod requests;
-mod worker;
+pub(super) mod worker;
 
 pub use answers::AnswerProbe;
 pub use beats::Beats;

@@ -1,4 +1,4 @@
-//! Threads of a probe that are told to stop and are waited for.
+//! Threads of a probe, or of the lab's, that are told to stop and are waited for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,24 +6,24 @@ use std::thread::{self, JoinHandle};
 
 /// Threads that end when this is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Workers {
+pub(in crate::lab) struct Workers {
     stop: Stop,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// How a worker learns that it shall end.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stop(Arc<AtomicBool>);
+pub(in crate::lab) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    pub(super) fn asked(&self) -> bool {
+    pub(in crate::lab) fn asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl Workers {
     /// Starts a worker, which has to look at its [`Stop`] at least every 50 ms.
-    pub(super) fn start(
+    pub(in crate::lab) fn start(
         &mut self,
         name: &str,
         work: impl FnOnce(&Stop) + Send + 'static,
@@ -35,7 +35,7 @@ impl Workers {
     }
 
     /// Ends all workers and waits for them.
-    pub(super) fn end(&mut self) {
+    pub(in crate::lab) fn end(&mut self) {
         self.stop.0.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             // A worker that panicked has said so; the probe's records show what it missed.
