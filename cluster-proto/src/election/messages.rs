@@ -450,10 +450,12 @@ impl Core {
         if given.is_some() && !holds && self.better_waits(now, index, peer) {
             return false;
         }
-        let until = given.map_or(now + term, |given| given.until.max(now + term));
-        if counts && term > self.settings.timing.dead_after {
-            self.membership.promised(now + term);
-        }
+        let until = match given {
+            // It says for how long it can hold at most, and this is the newest that it has said.
+            Some(given) if holds && given.epoch == epoch => now + term,
+            Some(given) => given.until.max(now + term),
+            None => now + term,
+        };
         let group = &mut self.groups[index];
         if unlike {
             group.unlike_until = group.unlike_until.max(now + term);
@@ -680,12 +682,14 @@ impl Core {
             echo_sent,
             settings: self.settings_hash,
             heartbeat: self.settings.timing.heartbeat,
-            lease: self.lease,
+            lease: self.told_lease(now),
             dead_after: self.membership.dead_after(self.settings.timing.dead_after),
             service_mac: self.service_mac().unwrap_or_default(),
             heard_paths,
             path: u8::try_from(path.path).unwrap_or(u8::MAX),
             voting: self.voting(now),
+            restarts: self.asks_for_long_promises(),
+            keeps_long: self.keeps_long_promises(),
             service: self.service.health(),
             state: 0,
             base: 0,

@@ -49,6 +49,10 @@ pub(super) struct PeerState {
     /// Whether [`crate::EventKind::PeerUp`] was the last said of it.
     pub(super) alive: bool,
     pub(super) voting: bool,
+    /// It is about to be replaced in place, and asks for longer promises.
+    pub(super) restarts: bool,
+    /// It would remember such a promise.
+    pub(super) keeps_long: bool,
     pub(super) service: ServiceHealth,
     pub(super) mac: Option<Mac>,
     pub(super) lease: Duration,
@@ -125,6 +129,8 @@ impl PeerState {
             deaf_until: now,
             alive: false,
             voting: false,
+            restarts: false,
+            keeps_long: false,
             service: ServiceHealth::Unjudged,
             mac: None,
             lease: Duration::ZERO,
@@ -177,6 +183,8 @@ impl PeerState {
         self.told = 0;
         self.newest_sent = 0;
         self.voting = false;
+        self.restarts = false;
+        self.keeps_long = false;
         self.heard_paths = 0;
         self.claims.fill(None);
         for path in &mut self.paths {
@@ -219,6 +227,8 @@ impl PeerState {
         }
         self.told = header.sent;
         self.voting = header.voting;
+        self.restarts = header.restarts;
+        self.keeps_long = header.keeps_long;
         self.service = header.service;
         self.lease = header.lease;
         self.dead_after = header.dead_after;

@@ -3,7 +3,7 @@
 use crate::GroupIndex;
 use crate::interface::Command;
 
-use super::clock::TrueTime;
+use super::clock::{MILLISECOND, TrueTime};
 use super::options::{Options, Profile};
 use super::plan::{Loss, Trouble, What};
 use super::random::Random;
@@ -66,6 +66,8 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
     // In the order of `What`, up to `Garbage`.
     let weights: [u32; 15] = match options.profile {
         Profile::PassiveRestarts => return What::PassiveCrash,
+        Profile::Restarts => return draw_restart(random, options, true),
+        Profile::FailedRestarts if random.per_million(500_000) => return draw_restart(random, options, false),
         Profile::HolderLost => {
             let how =
                 [Loss::Crash, Loss::Pause, Loss::PowerOff, Loss::Partition, Loss::Carrier, Loss::ServiceCut];
@@ -88,6 +90,7 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
         Profile::Hosts => [0, 1, 1, 1, 2, 1, 0, 0, 2, 1, 7, 3, 3, 1, 0],
         Profile::Commands => [0, 2, 1, 2, 1, 0, 0, 1, 1, 0, 0, 0, 0, 16, 0],
         Profile::Mixed => [2, 3, 2, 3, 2, 1, 2, 4, 3, 2, 3, 1, 1, 5, 1],
+        Profile::FailedRestarts => [1, 2, 2, 3, 1, 1, 2, 3, 6, 2, 1, 0, 1, 3, 1],
         Profile::Reloads => [2, 3, 2, 3, 1, 1, 2, 4, 5, 3, 1, 0, 1, 2, 1],
     };
     let hosts = options.hosts() as u64;
@@ -124,6 +127,19 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
         13 => What::Command { node, command: draw_command(random) },
         _ => What::Garbage { node },
     }
+}
+
+/// A daemon is replaced. One that comes back in time for the leases it has left takes less than a second and a half.
+fn draw_restart(random: &mut Random, options: &Options, returns_in_time: bool) -> What {
+    let node = random.between(0, options.hosts() as u64 - 1) as usize;
+    let away = if returns_in_time || random.per_million(500_000) {
+        Some(random.skewed(20 * MILLISECOND, 1400 * MILLISECOND))
+    } else if random.per_million(300_000) {
+        Some(random.between(1400 * MILLISECOND, 2500 * MILLISECOND))
+    } else {
+        None
+    };
+    What::Restart { node, away }
 }
 
 /// Every node reads new files at some time, or tries to.

@@ -14,5 +14,6 @@ mod many;
 mod mixed_files;
 mod pair;
 mod promises;
+mod replaced;
 mod restarts;
 mod silence;
