@@ -288,7 +288,8 @@ impl Core {
     /// Takes the steps of a change of voters, and has written what must not be forgotten.
     pub(super) fn membership_timers(&mut self, now: Time, out: &mut Effects) {
         let dead_after = self.settings.timing.dead_after;
-        let asked = self.peers.iter().any(|peer| peer.alive && peer.restarts);
+        let asked =
+            !self.asks_for_long_promises() && self.peers.iter().any(|peer| peer.alive && peer.restarts);
         // A restart from now on waits until the usual time after the last of these.
         let usual = now + dead_after;
         let outstanding = self.groups.iter().any(|group| {

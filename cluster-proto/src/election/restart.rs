@@ -82,13 +82,16 @@ impl Core {
 
     /// Whether a holder that this node follows would lapse without its vote, as far as this node can know.
     fn is_needed_by_a_holder(&self, now: Time) -> bool {
-        let follows =
-            self.groups.iter().any(|group| group.binding_promise(now).is_some_and(|promise| promise.holds));
-        let short = self.membership.required.iter().any(|set| {
-            let heard = self.peers.iter().zip(&set.peers).filter(|(peer, votes)| **votes && peer.is_mutual());
-            set.majority && set.own && heard.count() < set.needed(false)
-        });
-        follows && short
+        let holders = self.groups.iter().filter_map(|group| group.binding_promise(now));
+        holders.filter(|promise| promise.holds).any(|promise| {
+            self.membership.required.iter().any(|set| {
+                let others = self.peers.iter().enumerate().filter(|(place, peer)| {
+                    // The word of whoever holds is its own, however short it has been running.
+                    set.peers[*place] && peer.is_mutual() && (peer.voting || *place == promise.peer)
+                });
+                set.majority && set.own && others.count() < set.needed(false)
+            })
+        })
     }
 
     /// Takes the next step as soon as it is possible.
@@ -97,8 +100,8 @@ impl Core {
         if now >= restart.deadline {
             let refusal = match restart.step {
                 Step::Waiting if self.is_needed_by_a_holder(now) => Refusal::VoteNeeded,
-                Step::Waiting if self.has_promised_for_long() => Refusal::PeerRestarts,
-                Step::Waiting => Refusal::Busy,
+                Step::Waiting if !self.stands_still() => Refusal::Busy,
+                Step::Waiting => Refusal::PeerRestarts,
                 Step::Asking { .. } | Step::Extending { .. } | Step::Ready => Refusal::NotPromised,
             };
             self.cancel_restart(refusal, out);
@@ -108,6 +111,7 @@ impl Core {
         let step = match restart.step {
             Step::Waiting
                 if self.has_promised_for_long()
+                    || self.peers.iter().any(|peer| peer.alive && peer.restarts)
                     || self.is_needed_by_a_holder(now)
                     || !self.stands_still() =>
             {
@@ -170,10 +174,8 @@ impl Core {
 
     /// Whether another node's restart may rely on this one's remembering: not if it is about to go itself.
     pub(super) fn keeps_long_promises(&self) -> bool {
-        let goes = matches!(
-            self.restart.map(|restart| restart.step),
-            Some(Step::Extending { .. } | Step::Ready)
-        );
+        let goes =
+            matches!(self.restart.map(|restart| restart.step), Some(Step::Extending { .. } | Step::Ready));
         self.membership.keeps_long() && !goes
     }
 

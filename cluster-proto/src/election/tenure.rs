@@ -18,6 +18,12 @@ impl Core {
         if self.groups[index].role == Role::Init {
             // Adopted from a daemon that died: the address may be there already, and asking again does no harm.
             self.ask_for_address(now, index, out);
+            let usual = now + self.lease;
+            if tenure.alone && tenure.until > usual {
+                // It may rest on a silence that is over, and a peer that has just started can consent to the usual term.
+                self.groups[index].stage = Stage::Active(Tenure { until: usual, ..tenure });
+                out.list.push(Effect::Lease { group: GroupIndex(index), epoch: tenure.epoch, until: usual });
+            }
             self.show_role(now, index, Role::Active, Cause::Adopted, out);
             self.news = true;
         }
@@ -82,9 +88,10 @@ impl Core {
     fn shortens(&self, now: Time, tenure: &Tenure, sent: Time) -> bool {
         let extending = self.restart.is_some();
         let long = tenure.until > now + self.lease;
-        // It must be renewed from then on, and this node be able to hand it over.
+        // From then on it must be renewed again and again, so that it is not done in the first moments of a run.
+        let steady = now >= self.started + self.settings.timing.dead_after;
         let fresh = sent >= self.started && sent + self.lease > now + self.lease / 2;
-        !extending && long && fresh && self.voting(now)
+        !extending && long && fresh && steady
     }
 
     /// U: the silence after which a holder no longer waits for a peer. The last thing heard of a peer that died may have

@@ -67,7 +67,9 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
     let weights: [u32; 15] = match options.profile {
         Profile::PassiveRestarts => return What::PassiveCrash,
         Profile::Restarts => return draw_restart(random, options, true),
-        Profile::FailedRestarts if random.per_million(500_000) => return draw_restart(random, options, false),
+        Profile::FailedRestarts if random.per_million(500_000) => {
+            return draw_restart(random, options, false);
+        }
         Profile::HolderLost => {
             let how =
                 [Loss::Crash, Loss::Pause, Loss::PowerOff, Loss::Partition, Loss::Carrier, Loss::ServiceCut];

@@ -482,11 +482,10 @@ fn draw_groups(random: &mut Random, options: &Options) -> Vec<Group> {
         (None, Profile::HolderLost) => 1,
         (None, _) => random.one_of(&[1, 1, 1, 2, 3]),
     };
-    let failback_allowed =
-        !matches!(
-            options.profile,
-            Profile::Calm | Profile::PassiveRestarts | Profile::Restarts | Profile::HolderLost
-        );
+    let failback_allowed = !matches!(
+        options.profile,
+        Profile::Calm | Profile::PassiveRestarts | Profile::Restarts | Profile::HolderLost
+    );
     (0..count)
         .map(|group| {
             let mut prefer: Vec<NodeId> = (0..options.nodes).map(node_id).collect();

@@ -184,7 +184,8 @@ impl Pair {
     pub(crate) fn replace(&mut self, node: usize) {
         let seen = self.log.len();
         self.command(node, Command::PrepareRestart);
-        let ready = |pair: &Self| pair.log[seen..].iter().any(|(_, by, line)| *by == node && line == "reply 7 done");
+        let ready =
+            |pair: &Self| pair.log[seen..].iter().any(|(_, by, line)| *by == node && line == "reply 7 done");
         for _ in 0..60_000 {
             if ready(self) {
                 break;

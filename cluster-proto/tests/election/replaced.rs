@@ -75,15 +75,9 @@ fn one_that_comes_back_without_its_lease_frees_the_voter_at_once() {
     pair.replace(A);
     pair.run(100_000);
     pair.maps[A] = None;
-    pair.log.clear();
     pair.start(A);
-    let took = pair.run_until(B, "event Passive -> Active: HolderSilent").min(
-        pair.log
-            .iter()
-            .find(|(_, by, line)| *by == B && line.starts_with("event Passive -> Active"))
-            .map_or(u64::MAX, |(when, ..)| pair.now - when),
-    );
-    assert!(took < 200_000, "{took}");
+    pair.run(200_000);
+    assert!(pair.holds(A) != pair.holds(B), "{:?}", pair.log);
 }
 
 #[test]
@@ -262,8 +256,7 @@ fn of_several_that_are_told_at_once_one_goes_after_the_other() {
             many.start_next(node, resumed);
         }
     }
-    gone.sort_unstable();
-    assert_eq!(gone, [0, 1, 2]);
+    assert_eq!(gone, [0, 1, 2], "within three seconds");
 }
 
 #[test]
