@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::identity::GroupIndex;
 use crate::interface::{CommandId, Effect, Effects, Refusal, Resumed, ResumedGroup, ResumedLease};
 use crate::time::Time;
-use crate::wire::RESTART_LEASE;
+use crate::wire::{RESTART_LEASE, RESTART_PROMISE};
 
 use super::Core;
 use super::group::{GroupState, Stage, Tenure};
@@ -36,8 +36,8 @@ pub(super) struct Restart {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
-    /// For promises of this node's to end that would outlast a restart, for hand-overs, for leases that have run out, and for
-    /// voters without whom some holder needs this node's vote.
+    /// For another node's restart and for promises of this node's that would outlast its own, for hand-overs, for leases that
+    /// have run out, and for voters without whom some holder needs this node's vote.
     Waiting,
     /// For voters to be sure to remember the longer promises. While they do, they are not restarted themselves.
     Asking {
@@ -111,7 +111,7 @@ impl Core {
         let step = match restart.step {
             Step::Waiting
                 if self.has_promised_for_long()
-                    || self.peers.iter().any(|peer| peer.alive && peer.restarts)
+                    || self.peers.iter().any(|peer| peer.restarts && peer.silence(now) < RESTART_PROMISE)
                     || self.is_needed_by_a_holder(now)
                     || !self.stands_still() =>
             {

@@ -106,8 +106,10 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
     let other =
         if hosts == 1 { node } else { (node + random.between(1, hosts - 1) as usize) % options.hosts() };
     let path = random.between(0, paths.len() as u64 - 1) as usize;
-    // Who forgets in the middle of a change who voted before is not safe, and the documentation says so.
-    let disk_lost = random.per_million(250_000) && options.profile != Profile::Reloads;
+    // Who forgets in the middle of a change who voted before is not safe, nor who forgets what was promised for a restart,
+    // and the documentation says so.
+    let remembers = matches!(options.profile, Profile::Reloads | Profile::FailedRestarts);
+    let disk_lost = random.per_million(250_000) && !remembers;
     match random.weighted(&weights) {
         0 => What::PathCut { from: node, to: other, path },
         1 => What::DirectionCut { from: node, to: other },
