@@ -4,9 +4,10 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use cluster_userspace::config::Config;
-use cluster_userspace::daemon::{self, Cleaned};
+use cluster_userspace::daemon::{self, Cleaned, Installed};
 use cluster_userspace::driver::realtime;
 use tracing_subscriber::EnvFilter;
 
@@ -77,6 +78,11 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     if arguments.check {
+        // A daemon that ran with this file's voters has to be able to run with them again.
+        if let Err(error) = daemon::check_memory(&config, &node) {
+            eprintln!("{}: {error:#}", arguments.config.display());
+            return ExitCode::from(2);
+        }
         for warning in &local.warnings {
             eprintln!("warning: {warning}");
         }
@@ -112,7 +118,9 @@ fn run(arguments: &Arguments, config: &Config, node: &str) -> anyhow::Result<()>
             }
             return Ok(());
         }
-        daemon::run(config, &arguments.config, node, arguments.socket.as_deref()).await
+        let installed =
+            Installed::of_this_process().context("cannot tell which program this process runs")?;
+        daemon::run(config, &arguments.config, node, arguments.socket.as_deref(), installed).await
     })
 }
 

@@ -8,6 +8,9 @@
 //! | `watch.rs` | a node's service interface, other interfaces and the VIPs on them |
 //! | `witness.rs` | the start and the loop of a witness |
 //! | `reload.rs` | going over to another configuration |
+//! | `restart.rs` | another process in this one's place |
+//! | `installed.rs` | the program that is installed |
+//! | `handed_on.rs` | what one process hands to the next |
 //! | `groups.rs` | what other groups and VIPs take of a node: maps, addresses, watch |
 //! | `answers.rs` | the control socket's requests |
 //! | `cleanup.rs` | removing what a dead daemon has left |
@@ -17,13 +20,17 @@
 mod answers;
 mod cleanup;
 mod groups;
+mod handed_on;
+mod installed;
 mod node;
 mod reload;
+mod restart;
 mod start;
 mod watch;
 mod witness;
 
 pub use cleanup::{Cleaned, cleanup};
+pub use installed::Installed;
 
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -46,6 +53,7 @@ use crate::epoch_file::{EpochFile, EpochFileError};
 use crate::memory_file::{MemoryFile, MemoryFileError};
 
 use answers::{Answers, Counted};
+use handed_on::HandedOn;
 use node::SharedPlane;
 use reload::{Coming, Source};
 
@@ -62,7 +70,13 @@ const CHORES: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// Something needed cannot be opened, or a part of the daemon has failed while it ran.
-pub async fn run(config: &Config, file: &Path, node: &str, socket: Option<&Path>) -> anyhow::Result<()> {
+pub async fn run(
+    config: &Config,
+    file: &Path,
+    node: &str,
+    socket: Option<&Path>,
+    installed: Installed,
+) -> anyhow::Result<()> {
     let signals = Signals::new()?;
     let started = clock::now();
     let (settings, mut local) = config.settings(node)?;
@@ -72,11 +86,11 @@ pub async fn run(config: &Config, file: &Path, node: &str, socket: Option<&Path>
     let source = Source { file: file.to_owned(), node: node.to_owned(), socket: socket.map(Path::to_owned) };
     match local.service.clone() {
         Some(service) => {
-            let (node, front) = start::start(settings, local, service, source, started).await?;
+            let (node, front) = start::start(settings, local, service, source, (started, installed)).await?;
             front.serve(node.attend(signals)).await
         }
         None => {
-            let (witness, front) = witness::start(settings, local, source, started)?;
+            let (witness, front) = witness::start(settings, local, source, (started, installed))?;
             front.serve(witness.attend(signals)).await
         }
     }
@@ -145,6 +159,10 @@ struct Daemon {
     coming: Option<Coming>,
     /// Clients that wait for a reload.
     reloads: Vec<Call>,
+    /// Clients that wait for a restart.
+    restarts: Vec<Call>,
+    installed: Installed,
+    run: Incarnation,
     started: Time,
     mailbox: DaemonEnd,
     thread: JoinHandle<()>,
@@ -188,6 +206,8 @@ struct Prepared {
     local: Local,
     source: Source,
     started: Time,
+    installed: Installed,
+    handed_on: Option<HandedOn>,
     mailbox: DaemonEnd,
     epochs: EpochFile,
     memory: MemoryFile,
@@ -197,7 +217,9 @@ struct Prepared {
 impl Prepared {
     /// Starts the heartbeat thread, and gives the way by which calls reach the daemon.
     fn begin(self, setup: heartbeat_loop::Setup) -> anyhow::Result<(Daemon, mpsc::Sender<Call>)> {
-        let Self { settings, local, source, started, mailbox, epochs, memory, events } = self;
+        let Self { settings, local, source, started, installed, handed_on, mailbox, epochs, memory, events } =
+            self;
+        let run = setup.start.incarnation;
         let wake = Wake::new(mailbox.wake_daemon()).context("cannot wait for the heartbeat thread")?;
         let (thread, granted) = heartbeat_loop::spawn(setup).with_context(|| {
             format!("cannot open the heartbeat sockets on UDP port {} (is it in use?)", local.port)
@@ -217,6 +239,9 @@ impl Prepared {
             generation: 0,
             coming: None,
             reloads: Vec::new(),
+            restarts: Vec::new(),
+            installed,
+            run,
             started,
             mailbox,
             thread,
@@ -233,6 +258,7 @@ impl Prepared {
         };
         let (kind, name) = (daemon.local.kind().name(), daemon.local.node.as_str());
         tracing::info!(kind, name, socket = %daemon.local.socket.display(), "started");
+        daemon.tell_of_restart(handed_on.as_ref());
         Ok((daemon, calls_in))
     }
 }
@@ -250,6 +276,19 @@ impl Daemon {
             Some(written) = self.inbox.written.recv() => self.written(written),
         }
         Ok(())
+    }
+
+    /// Waits for something that may take long, and serves clients and the heartbeat thread meanwhile.
+    async fn patiently<T>(&mut self, awaited: impl Future<Output = T>) -> T {
+        tokio::pin!(awaited);
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut awaited => return outcome,
+                // The loop that called this hears of a failure soon enough.
+                _ = self.attend() => {}
+            }
+        }
     }
 
     /// A daemon without its heartbeat thread is of no use.
@@ -388,6 +427,19 @@ fn remembered(file: &MemoryFile, settings: &Settings) -> anyhow::Result<Option<M
         )?;
     }
     Ok(memory)
+}
+
+/// Whether the voters of the configuration may take the place of those this node ran with before, as far as this user may see
+/// that.
+///
+/// # Errors
+/// They may not, or what is on disk is damaged.
+pub fn check_memory(config: &Config, node: &str) -> anyhow::Result<()> {
+    let (settings, local) = config.settings(node)?;
+    match remembered(&MemoryFile::new(&local.state_dir), &settings) {
+        Err(error) if error.downcast_ref().is_some_and(MemoryFileError::is_forbidden) => Ok(()),
+        remembered => remembered.map(|_| ()),
+    }
 }
 
 fn incarnation() -> anyhow::Result<Incarnation> {

@@ -79,6 +79,9 @@ impl Node {
             while let Some(call) = self.daemon.reloads.pop() {
                 self.reload(Some(call)).await;
             }
+            while let Some(call) = self.daemon.restarts.pop() {
+                self.daemon.restart(call).await;
+            }
             self.daemon.check_thread()?;
         }
         self.stop().await
@@ -110,15 +113,7 @@ impl Node {
 
     /// Waits for something that may take the kernel long, and serves clients and the heartbeat thread meanwhile.
     pub(super) async fn patiently<T>(&mut self, awaited: impl Future<Output = T>) -> T {
-        tokio::pin!(awaited);
-        loop {
-            tokio::select! {
-                biased;
-                outcome = &mut awaited => return outcome,
-                // The loop that called this hears of a failure soon enough.
-                _ = self.daemon.attend() => {}
-            }
-        }
+        self.daemon.patiently(awaited).await
     }
 
     /// Has the data plane do something, patiently.

@@ -8,6 +8,8 @@ use cluster_proto::{GroupIndex, Link, Settings, Start, Time};
 use tokio::sync::mpsc;
 
 use super::groups::{group_vips, watched_vips};
+use super::handed_on::HandedOn;
+use super::installed::Installed;
 use super::node::{Node, SharedPlane};
 use super::reload::Source;
 use super::watch::Watch;
@@ -28,7 +30,7 @@ pub(super) async fn start(
     mut local: Local,
     service: Service,
     source: Source,
-    started: Time,
+    (started, installed): (Time, Installed),
 ) -> anyhow::Result<(Node, Front)> {
     dataplane::missing_capabilities()?;
     let epochs = EpochFile::open(&local.state_dir)?;
@@ -90,11 +92,15 @@ pub(super) async fn start(
         address_thread::spawn(addresses.record(), vips, daemon_end.wake_thread(), reports_in)
             .context("cannot start the address thread")?;
     watch.publish(&address_thread.state);
+    let handed_on = HandedOn::taken();
+    let resumed = handed_on.as_ref().map(|handed_on| handed_on.resumed(&settings)).unwrap_or_default();
     let prepared = Prepared {
         settings,
         local,
         source,
         started,
+        installed,
+        handed_on,
         mailbox: daemon_end,
         epochs,
         memory: memory_file,
@@ -108,6 +114,7 @@ pub(super) async fn start(
             reserved_epochs,
             memory,
             adopted,
+            resumed,
             link,
         },
         paths: paths_of(&prepared.local),
