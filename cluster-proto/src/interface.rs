@@ -522,6 +522,15 @@ pub enum EventKind {
         /// For how long.
         gap: Duration,
     },
+    /// A peer's messages cannot be read: it speaks this wire version and is understood from that one on. Said once a minute.
+    WireVersion {
+        /// The peer.
+        peer: NodeId,
+        /// What it speaks.
+        version: u8,
+        /// The lowest version that understands it.
+        minimum: u8,
+    },
     /// A peer runs with other nodes or timings.
     SettingsDiffer(NodeId),
     /// A peer that did so runs with this node's nodes and timings now.

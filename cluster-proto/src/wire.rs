@@ -392,11 +392,7 @@ impl<'a> Message<'a> {
     /// [`WireError::Forged`] if it fits none.
     pub fn authenticate(&self, keys: &[Authenticator]) -> Result<(), WireError> {
         let (signed, tag) = self.bytes.split_at(self.bytes.len() - TAG_LEN);
-        let known = keys.iter().any(|key| {
-            let mut hmac = key.0.clone();
-            hmac.update(signed);
-            hmac.verify_slice(tag).is_ok()
-        });
+        let known = keys.iter().any(|key| key.verifies(signed, tag));
         if known { Ok(()) } else { Err(WireError::Forged) }
     }
 
@@ -472,6 +468,16 @@ fn parse_claim(bytes: &[u8]) -> Option<Claim> {
     (epoch.counter < MAX_COUNTER).then_some(claim)
 }
 
+/// The version of a message that cannot be read and the lowest that could, if it comes from somebody who has a key: in every
+/// version these come first, and the authentication code last.
+#[must_use]
+pub fn foreign_version(bytes: &[u8], keys: &[Authenticator]) -> Option<(u8, u8)> {
+    let (signed, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG_LEN)?)?;
+    let (version, minimum) = (*signed.get(offset::VERSION)?, *signed.get(offset::MINIMUM_VERSION)?);
+    let known = keys.iter().any(|key| key.verifies(signed, tag));
+    known.then_some((version, minimum))
+}
+
 /// A key made ready to sign and to verify.
 #[derive(Clone)]
 pub struct Authenticator(Hmac<Sha256>);
@@ -484,6 +490,15 @@ impl Authenticator {
         let mut block = [0; 64];
         block[..key.0.len()].copy_from_slice(&key.0);
         Self(Hmac::new(&block.into()))
+    }
+}
+
+impl Authenticator {
+    /// Whether the tag is that of these bytes, in constant time.
+    fn verifies(&self, signed: &[u8], tag: &[u8]) -> bool {
+        let mut hmac = self.0.clone();
+        hmac.update(signed);
+        hmac.verify_slice(tag).is_ok()
     }
 }
 
@@ -814,6 +829,27 @@ mod tests {
         assert_eq!(Message::parse(&bytes).err(), Some(WireError::Version));
         (bytes[0], bytes[1]) = (3, 1);
         assert!(Message::parse(&bytes).is_ok());
+        (bytes[0], bytes[1]) = (VERSION + 1, VERSION);
+        assert!(Message::parse(&bytes).is_ok());
+    }
+
+    #[test]
+    fn a_version_that_cannot_be_read_is_told_if_its_sender_has_a_key() {
+        let key = [Authenticator::new(&Key([0x0b; 32]))];
+        let signed = |version, minimum| {
+            let mut bytes = message();
+            (bytes[0], bytes[1]) = (version, minimum);
+            let end = bytes.len() - TAG_LEN;
+            let mut hmac = key[0].0.clone();
+            hmac.update(&bytes[..end]);
+            bytes[end..].copy_from_slice(&hmac.finalize().into_bytes());
+            bytes
+        };
+        assert_eq!(foreign_version(&signed(9, 7), &key), Some((9, 7)));
+        assert_eq!(foreign_version(&signed(9, 7), &[Authenticator::new(&Key([1; 32]))]), None);
+        for length in 0..TAG_LEN + 2 {
+            assert_eq!(foreign_version(&signed(9, 7)[..length], &key), None);
+        }
     }
 
     proptest! {

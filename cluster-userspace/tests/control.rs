@@ -118,6 +118,7 @@ fn margins_and_round_trips_are_shown_by_peer() {
             local: &local,
             snapshot: &seen,
             now,
+            run: cluster_proto::Incarnation(1),
             started,
             xdp: "native",
             warnings: &[],

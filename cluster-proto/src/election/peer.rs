@@ -69,6 +69,8 @@ pub(super) struct PeerState {
     /// Acknowledgements in a row by which it is too far for the lease.
     pub(super) too_far: u32,
     pub(super) too_far_said: Option<Time>,
+    /// When it was last told that its version cannot be read.
+    pub(super) version_said: Option<Time>,
 }
 
 /// One path to it.
@@ -146,6 +148,7 @@ impl PeerState {
             gaps: Gaps::default(),
             too_far: 0,
             too_far_said: None,
+            version_said: None,
         }
     }
 

@@ -311,7 +311,7 @@ impl Daemon {
             let record = self.events.record(event.at, EventBody::of(&event.kind, &self.local));
             let text = render::occurrence(&record, Paint::Plain);
             match event.kind {
-                EventKind::LeaseTooShort { .. } => tracing::warn!("{text}"),
+                EventKind::LeaseTooShort { .. } | EventKind::WireVersion { .. } => tracing::warn!("{text}"),
                 _ => tracing::info!("{text}"),
             }
         }

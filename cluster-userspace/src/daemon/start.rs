@@ -160,7 +160,9 @@ async fn attach(
 ) -> anyhow::Result<(Attachment, ControlSocket)> {
     plane.fence_all()?;
     let control = ControlSocket::bind(&local.socket)?;
-    Ok((service_interface(plane, service, addresses).await?, control))
+    let attached = service_interface(plane, service, addresses).await?;
+    plane.forget_former_layout()?;
+    Ok((attached, control))
 }
 
 /// Takes back what a start that failed has changed, unless it was another daemon's before.
@@ -207,6 +209,11 @@ fn tell_maps(plane: &DataPlane, events: &EventLog) {
         MapsWere::Absent => return,
         MapsWere::Adopted => {
             "the programs and leases of the daemon before this one were taken over".to_owned()
+        }
+        MapsWere::CarriedOver { from } => {
+            format!(
+                "the leases of the daemon before this one were taken over from maps of another layout ({from})"
+            )
         }
         MapsWere::Unfit { reason } => {
             format!(
