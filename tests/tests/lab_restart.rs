@@ -269,8 +269,8 @@ fn a_program_or_file_that_is_no_good_changes_nothing() {
         .upgrade_to_script("echo no such library >&2; exit 127")
         .expect("a program that does not run");
     refused(&scene, "no such library");
-    fs::write(&program, "neither a script nor an executable").expect("a file");
-    refused(&scene, "cannot be run");
+    fs::write(&program, b"\x7fELF and nothing more").expect("a file");
+    refused(&scene, "cannot take this daemon's place");
     fs::remove_file(&program).expect("no file");
     refused(&scene, "cannot be run");
     scene.cluster.upgrade().expect("the right one");
