@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use cluster_proto::{Command, CommandId, GroupIndex, Refusal, Resumed};
-use tokio::sync::oneshot;
+use cluster_proto::{Command, CommandId, GroupIndex, Refusal};
 
 use super::Daemon;
 use crate::config::HostKind;
@@ -38,7 +37,7 @@ enum Waiting {
     Status(Call),
     Stats(Call, Vec<GroupCount>),
     /// This daemon itself, for what it has to hand on to the next.
-    HandingOn(oneshot::Sender<Option<Resumed>>),
+    HandingOn,
 }
 
 impl Answers {
@@ -118,7 +117,7 @@ impl Daemon {
             Request::Undrain => Ok(Command::Undrain),
             // What serves has to take part in it, and takes it up next.
             Request::Reload => return self.reloads.push(call),
-            Request::Restart => return self.restarts.push(call),
+            Request::Restart => return self.begin_restart(call),
             Request::Events { .. } => {
                 Err(ControlError::new(ErrorCode::NotSupported, "the control socket answers this itself"))
             }
@@ -179,8 +178,8 @@ impl Daemon {
     }
 
     /// Asks the core what the next run must know; nothing unless it stands still for that.
-    pub(super) fn ask_what_to_hand_on(&mut self, asked: oneshot::Sender<Option<Resumed>>) {
-        self.ask_state(Waiting::HandingOn(asked));
+    pub(super) fn ask_what_to_hand_on(&mut self) {
+        self.ask_state(Waiting::HandingOn);
     }
 
     fn ask_state(&mut self, waiting: Waiting) {
@@ -203,7 +202,7 @@ impl Daemon {
                 Waiting::Stats(call, counts) => {
                     call.answer(Ok(Reply::Stats(Box::new(self.stats_of(&shown, &counts)))));
                 }
-                Waiting::HandingOn(asked) => drop(asked.send(shown.snapshot.resumed.clone())),
+                Waiting::HandingOn => self.hand_on(shown.snapshot.resumed.clone()),
             }
         }
         self.answers.spare = Some(shown);

@@ -29,22 +29,17 @@ pub struct Installed {
 
 impl Installed {
     /// The program of this process and its arguments.
-    ///
-    /// # Errors
-    /// The system does not say what this process runs.
-    pub fn of_this_process() -> io::Result<Self> {
+    #[must_use]
+    pub fn of_this_process() -> Self {
         let mut arguments = env::args_os();
         let name = arguments.next().unwrap_or_default();
         let running = Path::new("/proc/self/exe");
         let inode = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
-        let ours = inode(running)?;
+        let ours = inode(running).ok();
         // By the name it was called, links included: an upgrade may make a link point elsewhere.
-        let called = candidates(&name)?.into_iter().find(|path| inode(path).is_ok_and(|file| file == ours));
-        let program = match called {
-            Some(called) => called,
-            None => fs::read_link(running)?,
-        };
-        Ok(Self { program, name, arguments: arguments.collect() })
+        let called = candidates(&name).into_iter().find(|path| inode(path).ok() == ours);
+        let program = called.or_else(|| fs::read_link(running).ok()).unwrap_or_else(|| PathBuf::from(&name));
+        Self { program, name, arguments: arguments.collect() }
     }
 
     /// Where it is.
@@ -91,11 +86,11 @@ impl Installed {
 }
 
 /// Where a program of that name may be.
-fn candidates(name: &OsStr) -> io::Result<Vec<PathBuf>> {
+fn candidates(name: &OsStr) -> Vec<PathBuf> {
     let path = Path::new(name);
-    if path.components().count() > 1 || path.is_absolute() {
-        return Ok(vec![env::current_dir()?.join(path)]);
+    if path.components().count() > 1 {
+        return env::current_dir().map(|directory| directory.join(path)).into_iter().collect();
     }
     let directories = env::var_os("PATH").unwrap_or_default();
-    Ok(env::split_paths(&directories).map(|directory| directory.join(path)).collect())
+    env::split_paths(&directories).map(|directory| directory.join(path)).collect()
 }

@@ -43,7 +43,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Config, HostKind, Local};
 use crate::control::render::{self, Paint};
-use crate::control::{Call, ControlSocket, EventBody, EventLog};
+use crate::control::{Call, ControlError, ControlSocket, EventBody, EventLog};
 use crate::dataplane::GroupSlot;
 use crate::driver::mailbox::{DaemonEnd, Order, Shown, Task};
 use crate::driver::path_sockets::PathEnds;
@@ -56,6 +56,7 @@ use answers::{Answers, Counted};
 use handed_on::HandedOn;
 use node::SharedPlane;
 use reload::{Coming, Source};
+use restart::Replacing;
 
 /// How long the heartbeat thread may take to resign before the stop goes on without it. It resigns within two seconds
 /// even if nobody takes over.
@@ -159,8 +160,8 @@ struct Daemon {
     coming: Option<Coming>,
     /// Clients that wait for a reload.
     reloads: Vec<Call>,
-    /// Clients that wait for a restart.
-    restarts: Vec<Call>,
+    /// A restart that is under way.
+    replacing: Option<Replacing>,
     installed: Installed,
     run: Incarnation,
     started: Time,
@@ -179,6 +180,7 @@ struct Daemon {
     memory: MemoryFile,
     written: mpsc::Sender<Written>,
     counts: mpsc::Sender<Counted>,
+    checks: mpsc::Sender<Result<(), ControlError>>,
 }
 
 /// What others tell every daemon.
@@ -189,6 +191,8 @@ struct Inbox {
     counts: mpsc::Receiver<Counted>,
     /// Files written by a blocking task.
     written: mpsc::Receiver<Written>,
+    /// What the installed program says of the configuration.
+    checked: mpsc::Receiver<Result<(), ControlError>>,
 }
 
 /// What a blocking task has written to disk, or could not.
@@ -232,6 +236,7 @@ impl Prepared {
         let (calls_in, calls) = mpsc::channel(QUEUE);
         let (written_in, written) = mpsc::channel(QUEUE);
         let (counts_in, counts) = mpsc::channel(QUEUE);
+        let (checks, checked) = mpsc::channel(1);
         let daemon = Daemon {
             settings,
             local,
@@ -239,7 +244,7 @@ impl Prepared {
             generation: 0,
             coming: None,
             reloads: Vec::new(),
-            restarts: Vec::new(),
+            replacing: None,
             installed,
             run,
             started,
@@ -251,10 +256,11 @@ impl Prepared {
             plane: None,
             slots: Vec::new(),
             xdp: "none",
-            inbox: Inbox { wake, calls, counts, written },
+            inbox: Inbox { wake, calls, counts, written, checked },
             memory,
             written: written_in,
             counts: counts_in,
+            checks,
         };
         let (kind, name) = (daemon.local.kind().name(), daemon.local.node.as_str());
         tracing::info!(kind, name, socket = %daemon.local.socket.display(), "started");
@@ -270,25 +276,14 @@ impl Daemon {
             written = self.inbox.wake.written() => {
                 written.context("cannot wait for the heartbeat thread")?;
                 self.take_tasks();
+                self.advance_restart();
             }
+            Some(outcome) = self.inbox.checked.recv() => self.checked(outcome),
             Some(call) = self.inbox.calls.recv() => self.call(call),
             Some(counted) = self.inbox.counts.recv() => self.counted(counted),
             Some(written) = self.inbox.written.recv() => self.written(written),
         }
         Ok(())
-    }
-
-    /// Waits for something that may take long, and serves clients and the heartbeat thread meanwhile.
-    async fn patiently<T>(&mut self, awaited: impl Future<Output = T>) -> T {
-        tokio::pin!(awaited);
-        loop {
-            tokio::select! {
-                biased;
-                outcome = &mut awaited => return outcome,
-                // The loop that called this hears of a failure soon enough.
-                _ = self.attend() => {}
-            }
-        }
     }
 
     /// A daemon without its heartbeat thread is of no use.

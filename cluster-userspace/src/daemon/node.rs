@@ -79,9 +79,7 @@ impl Node {
             while let Some(call) = self.daemon.reloads.pop() {
                 self.reload(Some(call)).await;
             }
-            while let Some(call) = self.daemon.restarts.pop() {
-                self.daemon.restart(call).await;
-            }
+            self.daemon.leave_if_ready().await;
             self.daemon.check_thread()?;
         }
         self.stop().await
@@ -113,7 +111,15 @@ impl Node {
 
     /// Waits for something that may take the kernel long, and serves clients and the heartbeat thread meanwhile.
     pub(super) async fn patiently<T>(&mut self, awaited: impl Future<Output = T>) -> T {
-        self.daemon.patiently(awaited).await
+        tokio::pin!(awaited);
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut awaited => return outcome,
+                // The loop that called this hears of a failure soon enough.
+                _ = self.daemon.attend() => {}
+            }
+        }
     }
 
     /// Has the data plane do something, patiently.

@@ -1,10 +1,7 @@
 //! A restart in place: the installed program takes this process's place while the leases it leaves are valid. What can be
-//! known to go wrong is found out before anything is changed.
+//! known to go wrong is found out before anything is changed, and the daemon goes on with all its work meanwhile.
 
-use std::time::Duration;
-
-use cluster_proto::{Command, Resumed, Time};
-use tokio::sync::oneshot;
+use cluster_proto::{Command, CommandId, Refusal, Resumed, Time};
 
 use super::Daemon;
 use super::handed_on::HandedOn;
@@ -12,82 +9,92 @@ use crate::control::{Call, ControlError, ErrorCode, EventBody, Reply};
 use crate::driver::clock;
 use crate::driver::mailbox::Order;
 
-/// How long the heartbeat thread may take to get ready, and to say so. The core gives up sooner.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// How far a restart is.
+#[derive(Debug)]
+pub(super) enum Replacing {
+    /// The installed program checks the configuration.
+    Checking(Call),
+    /// The core gets its leases ready, or gives up by itself.
+    Preparing(Call, CommandId),
+    /// The core is asked for what the next one must know.
+    Asking(Call),
+    /// It has said so.
+    Ready(Call, Resumed),
+}
 
 impl Daemon {
-    /// Has the installed program take this process's place. Returns only if that was not possible.
-    pub(super) async fn restart(&mut self, call: Call) {
-        let error = match self.get_ready().await {
-            Ok(resumed) => {
-                let answered = call.answer_before_it_is_done(Reply::Done {}).await;
-                let program = self.installed.program().display().to_string();
-                tracing::info!(program, "this process is replaced");
-                let handed_on = HandedOn::new(&resumed, &self.settings, clock::now());
-                let failed = self.installed.take_over(&handed_on);
-                self.call_off();
-                let message =
-                    format!("cannot execute {program}: {failed}; this daemon goes on as if nothing had been");
-                let error = ControlError::new(ErrorCode::BadBinary, message);
-                answered.failed(error.clone());
-                error
-            }
-            Err(error) => {
-                call.answer(Err(error.clone()));
-                error
-            }
-        };
-        self.record(EventBody::told("restart_refused", error.message));
+    /// An operator wants this daemon replaced.
+    pub(super) fn begin_restart(&mut self, call: Call) {
+        if self.replacing.is_some() {
+            return call.answer(Err(Refusal::Busy.into()));
+        }
+        self.replacing = Some(Replacing::Checking(call));
+        let (installed, outcomes) = (self.installed.clone(), self.checks.clone());
+        tokio::spawn(async move {
+            // The loop is gone only when the daemon stops.
+            let _ = outcomes.send(installed.check().await).await;
+        });
     }
 
-    /// Everything up to the point of no return.
-    async fn get_ready(&mut self) -> Result<Resumed, ControlError> {
-        if self.coming.is_some() {
-            let message = "the heartbeat thread has not yet taken up the last configuration; try again";
-            return Err(ControlError::new(ErrorCode::Busy, message));
-        }
-        let installed = self.installed.clone();
-        self.patiently(installed.check()).await?;
-        let id = self.answers.own_command();
-        self.order(Order::Command(id, Command::PrepareRestart));
-        let late = || {
-            let message = "the heartbeat thread did not get ready for a restart in time; this daemon goes on";
-            ControlError::new(ErrorCode::Timeout, message)
-        };
-        let ready = async {
-            loop {
-                if let Some(outcome) = self.answers.own_outcome(id) {
-                    return outcome.map_err(ControlError::from);
-                }
-                if let Err(error) = self.attend().await {
-                    return Err(ControlError::new(ErrorCode::Internal, error.to_string()));
-                }
+    /// The installed program has checked the configuration.
+    pub(super) fn checked(&mut self, outcome: Result<(), ControlError>) {
+        let Some(Replacing::Checking(call)) = self.replacing.take() else { return };
+        match outcome {
+            Ok(()) => {
+                let id = self.answers.own_command();
+                self.replacing = Some(Replacing::Preparing(call, id));
+                self.order(Order::Command(id, Command::PrepareRestart));
             }
-        };
-        match tokio::time::timeout(PATIENCE, ready).await {
-            Ok(outcome) => outcome?,
-            Err(_) => {
-                self.call_off();
-                return Err(late());
-            }
-        }
-        let (sender, shown) = oneshot::channel();
-        self.ask_what_to_hand_on(sender);
-        // It stands still for a second, and says nothing once it does not any more.
-        let shown = async { tokio::time::timeout(Duration::from_secs(1), shown).await };
-        match self.patiently(shown).await {
-            Ok(Ok(Some(resumed))) => Ok(resumed),
-            Ok(_) | Err(_) => {
-                self.call_off();
-                Err(late())
-            }
+            Err(error) => self.refuse_restart(call, error),
         }
     }
 
-    /// The leases become as short as ever again.
-    fn call_off(&mut self) {
+    /// The heartbeat thread may have answered.
+    pub(super) fn advance_restart(&mut self) {
+        let Some(Replacing::Preparing(call, id)) = self.replacing.take_if(
+            |replacing| matches!(replacing, Replacing::Preparing(_, id) if self.answers.own_is_done(*id)),
+        ) else {
+            return;
+        };
+        match self.answers.own_outcome(id) {
+            Some(Ok(())) => {
+                self.replacing = Some(Replacing::Asking(call));
+                self.ask_what_to_hand_on();
+            }
+            Some(Err(refusal)) => self.refuse_restart(call, refusal.into()),
+            None => self.refuse_restart(call, Refusal::Superseded.into()),
+        }
+    }
+
+    /// The core has said what the next one must know; nothing if it does not stand still for that any more.
+    pub(super) fn hand_on(&mut self, resumed: Option<Resumed>) {
+        let Some(Replacing::Asking(call)) = self.replacing.take() else { return };
+        match resumed {
+            Some(resumed) => self.replacing = Some(Replacing::Ready(call, resumed)),
+            None => self.refuse_restart(call, Refusal::NotPromised.into()),
+        }
+    }
+
+    /// Has the installed program take this process's place, if everything is ready for it. Returns only if it is not, or if
+    /// that was not possible.
+    pub(super) async fn leave_if_ready(&mut self) {
+        let ready = self.replacing.take_if(|replacing| matches!(replacing, Replacing::Ready(..)));
+        let Some(Replacing::Ready(call, resumed)) = ready else { return };
+        let answered = call.answer_before_it_is_done(Reply::Done {}).await;
+        let program = self.installed.program().display().to_string();
+        tracing::info!(program, "this process is replaced");
+        let failed = self.installed.take_over(&HandedOn::new(&resumed, &self.settings, clock::now()));
         let id = self.answers.own_command();
         self.order(Order::Command(id, Command::CancelRestart));
+        let message =
+            format!("cannot execute {program}: {failed}; this daemon goes on as if nothing had been");
+        self.record(EventBody::told("restart_refused", message.clone()));
+        answered.failed(ControlError::new(ErrorCode::BadBinary, message));
+    }
+
+    fn refuse_restart(&mut self, call: Call, error: ControlError) {
+        self.record(EventBody::told("restart_refused", error.message.clone()));
+        call.answer(Err(error));
     }
 
     /// Tells that this daemon has taken another's place, if it has.

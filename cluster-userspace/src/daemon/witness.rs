@@ -91,9 +91,7 @@ impl Witness {
             while let Some(call) = self.daemon.reloads.pop() {
                 self.reload(Some(call)).await;
             }
-            while let Some(call) = self.daemon.restarts.pop() {
-                self.daemon.restart(call).await;
-            }
+            self.daemon.leave_if_ready().await;
             self.daemon.check_thread()?;
         }
         if self.daemon.resign().await {
