@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 
 /// Reading what the daemon knows takes it microseconds.
 const QUERY: Duration = Duration::from_secs(2);
+/// The installed program is run to check the configuration, and other nodes' restarts are waited for.
+const RESTART: Duration = Duration::from_secs(20);
 /// How long the next daemon may take to answer: longer than the leases last that the one before has left, so that it is known
 /// whether it kept them.
 const NEXT_DAEMON: Duration = Duration::from_secs(10);
@@ -209,7 +211,7 @@ fn restart(arguments: &Arguments) -> Result<(), Failure> {
     let mut client = Client::connect(&arguments.socket, QUERY)?;
     let before = client.status()?;
     let asked = clock::now();
-    client.restart(COMMAND)?;
+    client.restart(RESTART)?;
     let left = clock::now();
     let after = loop {
         // A daemon that is not there yet, or is still starting, is nothing to be told of before the time is up.

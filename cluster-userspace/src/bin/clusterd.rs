@@ -4,7 +4,6 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use cluster_userspace::config::Config;
 use cluster_userspace::daemon::{self, Cleaned, Installed};
@@ -118,8 +117,7 @@ fn run(arguments: &Arguments, config: &Config, node: &str) -> anyhow::Result<()>
             }
             return Ok(());
         }
-        let installed =
-            Installed::of_this_process().context("cannot tell which program this process runs")?;
+        let installed = Installed::of_this_process();
         daemon::run(config, &arguments.config, node, arguments.socket.as_deref(), installed).await
     })
 }

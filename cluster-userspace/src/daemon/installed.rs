@@ -37,7 +37,9 @@ impl Installed {
         let inode = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
         let ours = inode(running).ok();
         // By the name it was called, links included: an upgrade may make a link point elsewhere.
-        let called = candidates(&name).into_iter().find(|path| inode(path).ok() == ours);
+        let called = candidates(&name)
+            .into_iter()
+            .find(|path| inode(path).is_ok_and(|file| ours.is_none_or(|ours| file == ours)));
         let program = called.or_else(|| fs::read_link(running).ok()).unwrap_or_else(|| PathBuf::from(&name));
         Self { program, name, arguments: arguments.collect() }
     }
