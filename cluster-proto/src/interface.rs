@@ -22,8 +22,41 @@ pub struct Start {
     pub memory: Option<Memory>,
     /// Groups whose lease the data plane still holds from a daemon that died: group, epoch, valid until.
     pub adopted: Vec<(GroupIndex, Epoch, Time)>,
+    /// What the last run handed on, if it was replaced in place.
+    pub resumed: Resumed,
     /// The service interface as it is now.
     pub link: Link,
+}
+
+/// What a run that is replaced in place hands to the next one, besides what is in the maps and on disk.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Resumed {
+    /// Whether the node is drained.
+    pub drained: bool,
+    /// The groups of which there is anything to say.
+    pub groups: Vec<(GroupIndex, ResumedGroup)>,
+}
+
+/// What the next run must know of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ResumedGroup {
+    /// The placement was made by hand.
+    pub by_hand: bool,
+    /// Given up by force: not taken again until somebody else held it or an operator says so.
+    pub abstains: bool,
+    /// The lease that was there at the end, if one was.
+    pub lease: Option<ResumedLease>,
+}
+
+/// A lease that one run hands to the next. It means nothing for any other lease than the one that ends at this time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ResumedLease {
+    /// When it ends.
+    pub until: Time,
+    /// It rests on the votes that it takes, not on anybody's silence.
+    pub voted: bool,
+    /// An operator vouched that nobody else serves.
+    pub forced: bool,
 }
 
 /// One thing that happened. Everything the core reacts to is one of these.
@@ -151,6 +184,12 @@ pub enum Command {
     Undrain,
     /// Give up every group, as for a clean stop, whether or not somebody takes over. The reply says that all are dark.
     Resign,
+    /// Get ready for another process to take this one's place. The reply says that every lease this node has lasts for
+    /// [`crate::wire::RESTART_LEASE`] from some moment just before; for a second the state stays as it is then
+    /// ([`Snapshot::resumed`]).
+    PrepareRestart,
+    /// No other process takes this one's place after all.
+    CancelRestart,
 }
 
 /// An end of a hand-over.
@@ -315,6 +354,21 @@ pub enum Refusal {
     /// A newer command or a stop took its place.
     #[error("superseded by a newer command or by a stop")]
     Superseded,
+    /// A restart in place for which too few voters have made long promises.
+    #[error(
+        "too few voters have promised to wait for the restart; nothing was changed. A stop and a start hand the groups \
+         over instead"
+    )]
+    NotPromised,
+    /// A restart in place while another node has one, or has just had one.
+    #[error("this node has promised to wait for another one's restart; try again in a few seconds")]
+    PeerRestarts,
+    /// A restart in place of a voter without which a holder has too few votes.
+    #[error(
+        "another node's leases depend on this node's vote, since other voters are missing; bring those back first. A stop \
+         and a start restart it all the same"
+    )]
+    VoteNeeded,
 }
 
 /// A node's role in a group.
@@ -502,6 +556,15 @@ pub enum EventKind {
         /// For how long.
         gap: Duration,
     },
+    /// A peer's messages cannot be read: it speaks this wire version and is understood from that one on. Said once a minute.
+    WireVersion {
+        /// The peer.
+        peer: NodeId,
+        /// What it speaks.
+        version: u8,
+        /// The lowest version that understands it.
+        minimum: u8,
+    },
     /// A peer runs with other nodes or timings.
     SettingsDiffer(NodeId),
     /// A peer that did so runs with this node's nodes and timings now.
@@ -563,6 +626,8 @@ pub struct Snapshot {
     pub change: Option<(VoterSet, Phase)>,
     /// The term of leases now: shorter than configured while a peer's promises are.
     pub lease: Duration,
+    /// What the next run must know, while this one waits to be replaced.
+    pub resumed: Option<Resumed>,
     /// Datagrams dropped, by kind.
     pub dropped: Dropped,
 }

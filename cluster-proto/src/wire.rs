@@ -14,8 +14,15 @@ use crate::identity::{ClusterId, Epoch, GroupId, Incarnation, Mac, NodeId};
 use crate::interface::ServiceHealth;
 use crate::settings::Key;
 
-/// The version this code speaks, and the lowest it understands.
+/// The version this code speaks.
 pub const VERSION: u8 = 1;
+/// The lowest version that understands what this code sends.
+pub const MINIMUM_VERSION: u8 = 1;
+/// The lease that a holder asks for before its daemon is replaced in place: time enough for a busy host to start another. A
+/// longer ordinary lease is as good.
+pub const RESTART_LEASE: Duration = Duration::from_secs(2);
+/// How long a voter's promise lasts that such a lease can rest on.
+pub const RESTART_PROMISE: Duration = Duration::from_millis(2200);
 /// No message is longer, so that none is fragmented on an Ethernet of 1500 bytes.
 pub const MAX_LEN: usize = 1400;
 /// Groups of one cluster, at most.
@@ -64,6 +71,8 @@ const PHASE_SHIFT: u8 = 2;
 const PHASE_MASK: u8 = 0b11;
 const SERVICE_SHIFT: u8 = 4;
 const SERVICE_MASK: u8 = 0b11;
+const FLAG_RESTARTS: u8 = 1 << 6;
+const FLAG_KEEPS_LONG: u8 = 1 << 7;
 
 /// Whether a message asks for an acknowledgement or is one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,7 +108,8 @@ pub struct Header {
     pub settings: u64,
     /// The sender's H, in µs on the wire.
     pub heartbeat: Duration,
-    /// The sender's L, in µs on the wire.
+    /// The longest of the sender's leases: none that it has ends later than so long after `sent`, nor will one that it is
+    /// granted by an answer to this. L, but for a restart in place. In µs on the wire, rounded up.
     pub lease: Duration,
     /// The sender's D, in µs on the wire.
     pub dead_after: Duration,
@@ -111,6 +121,10 @@ pub struct Header {
     pub path: u8,
     /// Whether the sender's promises count: it has waited D since its start.
     pub voting: bool,
+    /// The sender is about to be replaced in place and wants promises of [`RESTART_PROMISE`].
+    pub restarts: bool,
+    /// The sender would remember such a promise over a restart of its own.
+    pub keeps_long: bool,
     /// What the sender knows of its service link.
     pub service: ServiceHealth,
     /// Heartbeats: the number of the sender's claims as they are with this heartbeat; it grows with each change.
@@ -360,6 +374,8 @@ impl<'a> Message<'a> {
             heard_paths: u16_at(bytes, 82),
             path: bytes[87],
             voting: bytes[3] & FLAG_VOTING != 0,
+            restarts: bytes[3] & FLAG_RESTARTS != 0,
+            keeps_long: bytes[3] & FLAG_KEEPS_LONG != 0,
             service,
             state,
             base,
@@ -378,11 +394,7 @@ impl<'a> Message<'a> {
     /// [`WireError::Forged`] if it fits none.
     pub fn authenticate(&self, keys: &[Authenticator]) -> Result<(), WireError> {
         let (signed, tag) = self.bytes.split_at(self.bytes.len() - TAG_LEN);
-        let known = keys.iter().any(|key| {
-            let mut hmac = key.0.clone();
-            hmac.update(signed);
-            hmac.verify_slice(tag).is_ok()
-        });
+        let known = keys.iter().any(|key| key.verifies(signed, tag));
         if known { Ok(()) } else { Err(WireError::Forged) }
     }
 
@@ -464,6 +476,16 @@ fn parse_claim(bytes: &[u8]) -> Option<Claim> {
     (epoch.counter < MAX_COUNTER).then_some(claim)
 }
 
+/// The version of a message that cannot be read and the lowest that could, if it comes from somebody who has a key: in every
+/// version these come first, and the authentication code last.
+#[must_use]
+pub fn foreign_version(bytes: &[u8], keys: &[Authenticator]) -> Option<(u8, u8)> {
+    let (signed, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG_LEN)?)?;
+    let (version, minimum) = (*signed.get(offset::VERSION)?, *signed.get(offset::MINIMUM_VERSION)?);
+    let known = keys.iter().any(|key| key.verifies(signed, tag));
+    known.then_some((version, minimum))
+}
+
 /// A key made ready to sign and to verify.
 #[derive(Clone)]
 pub struct Authenticator(Hmac<Sha256>);
@@ -476,6 +498,15 @@ impl Authenticator {
         let mut block = [0; 64];
         block[..key.0.len()].copy_from_slice(&key.0);
         Self(Hmac::new(&block.into()))
+    }
+}
+
+impl Authenticator {
+    /// Whether the tag is that of these bytes, in constant time.
+    fn verifies(&self, signed: &[u8], tag: &[u8]) -> bool {
+        let mut hmac = self.0.clone();
+        hmac.update(signed);
+        hmac.verify_slice(tag).is_ok()
     }
 }
 
@@ -563,7 +594,7 @@ pub fn emit(
 
 fn emit_header(out: &mut [u8], header: &Header, counts: [u8; 3], length: usize) {
     out[0] = VERSION;
-    out[1] = VERSION;
+    out[1] = MINIMUM_VERSION;
     out[2] = match header.kind {
         Kind::Heartbeat => 1,
         Kind::Acknowledgement => 2,
@@ -581,7 +612,9 @@ fn emit_header(out: &mut [u8], header: &Header, counts: [u8; 3], length: usize) 
     };
     let voting = if header.voting { FLAG_VOTING } else { 0 };
     let held = if header.held { FLAG_HELD } else { 0 };
-    out[3] = voting | held | (phase << PHASE_SHIFT) | (service << SERVICE_SHIFT);
+    let restarts = if header.restarts { FLAG_RESTARTS } else { 0 };
+    let keeps_long = if header.keeps_long { FLAG_KEEPS_LONG } else { 0 };
+    out[3] = voting | held | (phase << PHASE_SHIFT) | (service << SERVICE_SHIFT) | restarts | keeps_long;
     out[4..6].copy_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
     out[6..8].copy_from_slice(&header.node.0.to_be_bytes());
     out[8..16].copy_from_slice(&header.cluster.0.to_be_bytes());
@@ -591,9 +624,11 @@ fn emit_header(out: &mut [u8], header: &Header, counts: [u8; 3], length: usize) 
     out[40..48].copy_from_slice(&header.sent.to_be_bytes());
     out[48..56].copy_from_slice(&header.echo_sent.to_be_bytes());
     out[56..64].copy_from_slice(&header.settings.to_be_bytes());
-    let micros = |duration: Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX).to_be_bytes();
+    let whole = |micros: u128| u32::try_from(micros).unwrap_or(u32::MAX).to_be_bytes();
+    let micros = |duration: Duration| whole(duration.as_micros());
     out[64..68].copy_from_slice(&micros(header.heartbeat));
-    out[68..72].copy_from_slice(&micros(header.lease));
+    // No lease lasts longer than is said, and no promise less long.
+    out[68..72].copy_from_slice(&whole(header.lease.as_nanos().div_ceil(1000)));
     out[72..76].copy_from_slice(&micros(header.dead_after));
     out[76..82].copy_from_slice(&header.service_mac.0);
     out[82..84].copy_from_slice(&header.heard_paths.to_be_bytes());
@@ -679,6 +714,8 @@ mod tests {
             heard_paths: 0b11,
             path: 1,
             voting: true,
+            restarts: true,
+            keeps_long: true,
             service: ServiceHealth::Cut,
             state: 0x81,
             base: 0x71,
@@ -802,6 +839,27 @@ mod tests {
         assert_eq!(Message::parse(&bytes).err(), Some(WireError::Version));
         (bytes[0], bytes[1]) = (3, 1);
         assert!(Message::parse(&bytes).is_ok());
+        (bytes[0], bytes[1]) = (VERSION + 1, VERSION);
+        assert!(Message::parse(&bytes).is_ok());
+    }
+
+    #[test]
+    fn a_version_that_cannot_be_read_is_told_if_its_sender_has_a_key() {
+        let key = [Authenticator::new(&Key([0x0b; 32]))];
+        let signed = |version, minimum| {
+            let mut bytes = message();
+            (bytes[0], bytes[1]) = (version, minimum);
+            let end = bytes.len() - TAG_LEN;
+            let mut hmac = key[0].0.clone();
+            hmac.update(&bytes[..end]);
+            bytes[end..].copy_from_slice(&hmac.finalize().into_bytes());
+            bytes
+        };
+        assert_eq!(foreign_version(&signed(9, 7), &key), Some((9, 7)));
+        assert_eq!(foreign_version(&signed(9, 7), &[Authenticator::new(&Key([1; 32]))]), None);
+        for length in 0..TAG_LEN + 2 {
+            assert_eq!(foreign_version(&signed(9, 7)[..length], &key), None);
+        }
     }
 
     proptest! {

@@ -154,6 +154,20 @@ fn edges() {
     assert!(report.failovers > 0 && report.adopted > 0 && report.lapses > 0, "{report:?}");
 }
 
+/// Whoever is replaced in place serves on, or votes on, and nothing moves, no lease has a gap.
+#[test]
+fn restarts() {
+    let report = simulate(Profile::Restarts, 150);
+    assert!(report.holders_replaced > 50 && report.replaced > 100, "{report:?}");
+    assert_eq!(report.overlaps, 0, "{report:?}");
+}
+
+#[test]
+fn failed_restarts() {
+    let report = simulate(Profile::FailedRestarts, 150);
+    assert!(report.holders_replaced > 30 && report.failovers > 0 && report.refused > 0, "{report:?}");
+}
+
 #[test]
 fn mixed() {
     let report = simulate(Profile::Mixed, 300);
@@ -242,6 +256,18 @@ fn majority_holder_lost() {
 fn majority_edges() {
     let report = by_majority(Profile::Edges, 20);
     assert!(report.failovers > 0 && report.lapses > 0, "{report:?}");
+}
+
+#[test]
+fn majority_restarts() {
+    let report = by_majority(Profile::Restarts, 12);
+    assert!(report.holders_replaced > 20 && report.replaced > 50, "{report:?}");
+}
+
+#[test]
+fn majority_failed_restarts() {
+    let report = by_majority(Profile::FailedRestarts, 20);
+    assert!(report.holders_replaced > 10 && report.failovers > 0 && report.quiet == 0, "{report:?}");
 }
 
 #[test]
@@ -407,6 +433,10 @@ fn two_holders_by_majority_are_caught() {
         (Planted::LeaseAsLongAsPromise, Profile::Edges, Some(Rule::StalledIsDark)),
     ] {
         let found = caught_by_majority(planted, profile, unchecked);
+        assert!(matches!(found, Some((Rule::OneHolder, _))), "{planted:?}: {found:?}");
+    }
+    for planted in [Planted::MemoryLies, Planted::LongLeaseUntold] {
+        let found = caught_by_majority(planted, Profile::FailedRestarts, None);
         assert!(matches!(found, Some((Rule::OneHolder, _))), "{planted:?}: {found:?}");
     }
     let found = caught_by_majority(Planted::LeaseAsLongAsPromise, Profile::Partitions, None);

@@ -44,6 +44,14 @@ pub enum MemoryFileError {
     },
 }
 
+impl MemoryFileError {
+    /// Whether it is merely not for this user to read.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Saved {
     current: SavedSet,

@@ -129,7 +129,7 @@ fn commands_say_what_was_done_or_why_not() {
         (&["promote", "db"], "there is no group \"db\"; there are: web"),
         (&["demote", "web"], "no other node could serve it; --force gives it up all the same"),
         (&["drain"], "no other node could serve it"),
-        (&["restart"], "not supported yet"),
+        (&["restart"], "its vote is needed"),
     ];
     for (arguments, reason) in refused {
         let (code, out, error) = run(&socket, arguments);

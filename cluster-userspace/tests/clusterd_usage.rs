@@ -307,6 +307,19 @@ impl<'d> Witness<'d> {
         serde_json::from_str(&line).unwrap()
     }
 
+    /// An answer of the process that takes this one's place.
+    fn ask_when_it_is_back(&self, request: &str) -> serde_json::Value {
+        let socket = self.directory.0.join("w.sock");
+        for _ in 0..500 {
+            if UnixStream::connect(&socket).is_ok() {
+                return self.ask(request);
+            }
+            // Nothing tells when a socket is there again.
+            nix::poll::poll(&mut [], 10_u16).unwrap();
+        }
+        self.ask(request)
+    }
+
     /// The processors on which its heartbeat thread may run, as the kernel writes them.
     fn heartbeat_cpus(&self) -> String {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
@@ -376,6 +389,24 @@ fn a_witness_runs_without_any_privilege() {
         let answer = witness.ask(request);
         assert_eq!(answer["error"]["code"], "witness", "{request}: {answer}");
     }
+    // Another process takes its place, under the same id, and votes on.
+    let run = result["run"].clone();
+    assert_eq!(witness.ask(r#"{"cmd":"restart"}"#), serde_json::json!({"ok": true, "result": {}}));
+    let again = witness.ask_when_it_is_back(r#"{"cmd":"status"}"#);
+    assert_ne!(again["result"]["run"], run, "{again}");
+    let events = witness.ask(r#"{"cmd":"events"}"#);
+    let kinds = events["result"]["events"].as_array().unwrap().iter().map(|event| event["kind"].clone());
+    assert!(kinds.collect::<Vec<_>>().contains(&"restarted".into()), "{events}");
+
+    // A file that a start would refuse changes nothing.
+    let good = fs::read_to_string(directory.0.join("cluster.toml")).unwrap();
+    directory.config(&good.replace("heartbeat = \"10ms\"", "heartbeat = \"10parsec\""));
+    let refused = witness.ask(r#"{"cmd":"restart"}"#);
+    assert_eq!(refused["error"]["code"], "bad_binary", "{refused}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("timing.heartbeat"), "{refused}");
+    directory.config(&good);
+    assert_eq!(witness.ask(r#"{"cmd":"status"}"#)["result"]["run"], again["result"]["run"]);
+
     let stats = witness.ask(r#"{"cmd":"stats"}"#);
     assert_eq!(stats["result"]["groups"], serde_json::json!([]), "a witness has no data plane");
     assert_eq!(stats["result"]["loop"]["realtime"], false);

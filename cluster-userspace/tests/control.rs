@@ -15,8 +15,9 @@ use cluster_proto::{
     Cause, Epoch, EventKind, GroupIndex, Mac, NodeId, PathIndex, Role, ServiceHealth, Time, Timeline,
 };
 use cluster_userspace::control::{
-    BindError, Client, ClientError, ControlSocket, ErrorCode, EventBody, EventPath, EventRecord, KEPT_EVENTS,
-    MAX_CLIENTS, MAX_LINE_BYTES, Observation, Reply, Request, Status, TimelineMicros,
+    BindError, Call, Client, ClientError, ControlError, ControlSocket, ErrorCode, EventBody, EventPath,
+    EventRecord, KEPT_EVENTS, MAX_CLIENTS, MAX_LINE_BYTES, Observation, Reply, Request, Status,
+    TimelineMicros,
 };
 use control_fake::{Daemon, Directory, NOW, example, exists, sensible, snapshot, status, status_with_lease};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -117,6 +118,7 @@ fn margins_and_round_trips_are_shown_by_peer() {
             local: &local,
             snapshot: &seen,
             now,
+            run: cluster_proto::Incarnation(1),
             started,
             xdp: "native",
             warnings: &[],
@@ -206,13 +208,37 @@ fn each_command_reaches_the_daemon_and_its_answer_the_client() {
         };
         assert_eq!(error.code, code);
     }
-    while requests.try_recv().is_ok() {}
-    let Err(ClientError::Refused(error)) = client.call::<Value>(&Request::Restart, SOON) else {
-        panic!("restart")
-    };
-    assert_eq!(error.code, ErrorCode::NotSupported);
-    assert!(error.message.contains("not supported yet"));
-    assert!(requests.try_recv().is_err(), "the daemon is not bothered with what is not built");
+}
+
+/// A restart is answered before it is done, since nobody is there to answer after it; if it is not done after all, a second
+/// line says so.
+#[test]
+fn a_restart_is_answered_first_and_then_the_connection_ends_or_a_second_line_says_why_not() {
+    for fails in [false, true] {
+        let (gone_in, gone) = std::sync::mpsc::channel();
+        let daemon = Daemon::with_calls(4, move |mut calls| {
+            tokio::spawn(async move {
+                let call: Call = calls.recv().await.unwrap();
+                assert_eq!(call.request, Request::Restart);
+                let answered = call.answer_before_it_is_done(Reply::Done {}).await;
+                gone_in.send(()).unwrap();
+                if fails {
+                    answered.failed(ControlError::new(ErrorCode::BadBinary, "no such file"));
+                }
+            });
+        });
+        let mut client = Raw::connect(&daemon.socket());
+        assert_eq!(client.ask(b"{\"cmd\":\"restart\"}\n"), json!({"ok": true, "result": {}}));
+        gone.recv_timeout(SOON).unwrap();
+        if fails {
+            assert_eq!(client.answer()["error"]["code"], "bad_binary");
+        }
+        // What is asked on the same connection later is answered as ever.
+        assert_eq!(client.ask(b"{\"cmd\":\"nonsense\"}\n")["error"]["code"], "unknown_command");
+    }
+    let refusing = Daemon::answering(|_| Err(ControlError::new(ErrorCode::VoteNeeded, "its vote is needed")));
+    let Err(ClientError::Refused(error)) = operator(&refusing).restart(SOON) else { panic!("restart") };
+    assert_eq!(error.code, ErrorCode::VoteNeeded);
 }
 
 #[test]

@@ -49,6 +49,15 @@ impl<'lab> Scene<'lab> {
     /// # Errors
     /// When something does not start or the nodes do not agree.
     pub fn start(lab: &'lab Lab, settings: &ClusterSettings) -> anyhow::Result<Self> {
+        Self::start_cluster(Cluster::new(lab, settings)?, settings)
+    }
+
+    /// As [`Scene::start`], with a cluster whose daemons have not been started.
+    ///
+    /// # Errors
+    /// When something does not start or the nodes do not agree.
+    pub fn start_cluster(mut cluster: Cluster<'lab>, settings: &ClusterSettings) -> anyhow::Result<Self> {
+        let lab = cluster.lab();
         let canary = Canary::start()?;
         let servers = lab.nodes().iter().map(|node| EchoServer::start(node, VIP));
         let servers = servers.collect::<anyhow::Result<Vec<_>>>()?;
@@ -59,7 +68,8 @@ impl<'lab> Scene<'lab> {
             }
         }
         let answers = AnswerProbe::start(lab)?;
-        let cluster = Cluster::started(lab, settings)?;
+        cluster.start_all()?;
+        cluster.await_settled(SOON)?;
         let client = RequestProbe::start(lab)?;
         client.await_service(None, SOON)?;
         Ok(Self { lab, cluster, client, answers, ears, canary, timing: settings.timing, _servers: servers })

@@ -9,6 +9,7 @@ use aya::maps::Array;
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use cluster_common::Verdict;
+use cluster_common::maps::{ALL, LAYOUT_VERSION};
 use cluster_proto::{GroupId, Mac, Time};
 use cluster_tests::lab::{Moment, await_true};
 use cluster_userspace::dataplane::{
@@ -192,7 +193,7 @@ fn maps_that_do_not_fit_go_dark_and_are_replaced() {
     ask(&socket);
     drop(plane);
 
-    let pin = place.root.join("test/node%2eexample/v2/counters");
+    let pin = place.root.join(format!("test/node%2eexample/v{LAYOUT_VERSION}/counters"));
     std::fs::remove_file(&pin).expect("remove the pin");
     let other = Array::<_, u64>::create(3, 0).expect("make a map");
     other.pin(&pin).expect("pin it");
@@ -207,9 +208,11 @@ fn maps_that_do_not_fit_go_dark_and_are_replaced() {
     ask(&socket);
     drop(plane);
 
-    // Another layout.
+    // Another layout, of which not even the leases are known.
     let directory = place.root.join("test/node%2eexample");
-    std::fs::rename(directory.join("v2"), directory.join("v0")).expect("pretend");
+    let ours = directory.join(format!("v{LAYOUT_VERSION}"));
+    std::fs::rename(&ours, directory.join("v0")).expect("pretend");
+    std::fs::remove_file(directory.join("v0/tenures")).expect("remove the pin");
     let plane = place.open(place.options());
     let MapsWere::Unfit { reason } = plane.maps_were() else { panic!("{:?}", plane.maps_were()) };
     assert!(reason.contains("v0"), "{reason}");
@@ -217,10 +220,61 @@ fn maps_that_do_not_fit_go_dark_and_are_replaced() {
     drop(plane);
 
     // One map is missing.
-    std::fs::remove_file(directory.join("v2/nic")).expect("remove the pin");
+    std::fs::remove_file(ours.join("nic")).expect("remove the pin");
     let plane = place.open(place.options());
     let MapsWere::Unfit { reason } = plane.maps_were() else { panic!("{:?}", plane.maps_were()) };
     assert!(reason.contains("nic"), "{reason}");
+}
+
+/// A daemon with another layout goes on with the leases of the one before: there is no moment in which nobody answers.
+#[test]
+fn leases_are_carried_over_from_another_layout() {
+    let Some(place) = Place::new() else { return };
+    let _pass = let_answers_through(&place);
+    let mut plane = place.open(place.options());
+    place.node.run(|| plane.attach()).expect("attach");
+    place.node.run(|| plane.fence_all()).expect("fence");
+    let (former, slot) = (plane.lease_table().expect("map the leases"), plane.slots()[0]);
+    let until = Time::from_nanos(Moment::now().0 + 3_600_000_000_000);
+    former.set(slot, EPOCH, until);
+    let socket = place.client_socket();
+    ask(&socket);
+    drop(plane);
+
+    let directory = place.root.join("test/node%2eexample");
+    let version = format!("v{LAYOUT_VERSION}");
+    let (ours, theirs) = (directory.join(&version), directory.join("v0"));
+    std::fs::rename(&ours, &theirs).expect("pretend");
+    for map in ["vips", "filter", "nic", "counters"] {
+        std::fs::remove_file(theirs.join(map)).expect("pretend that these were others");
+    }
+    // The first start fails in the middle, before it has taken the programs' place.
+    drop(place.open(place.options()));
+    assert!(ours.exists() && theirs.exists());
+    assert_eq!(ask(&socket).sender_mac, NODE_MAC, "the old program goes on");
+
+    let mut plane = place.open(place.options());
+    assert_eq!(*plane.maps_were(), MapsWere::CarriedOver { from: "v0".to_owned() });
+    let table = plane.lease_table().expect("map the leases");
+    assert_eq!(plane.slots()[0], slot);
+    assert_eq!(table.read(slot), Some(Tenancy { epoch: EPOCH, until }));
+    assert_eq!(ask(&socket).sender_mac, NODE_MAC, "and still does");
+    assert_eq!(count(&plane, Verdict::ArpAnswered), 0);
+    assert!(place.node.run(|| plane.attach()).expect("attach").adopted);
+    place.node.run(|| plane.fence_all()).expect("fence");
+    assert_eq!(ask(&socket).sender_mac, NODE_MAC);
+    assert_eq!(count(&plane, Verdict::ArpAnswered), 1, "the new program answers by the new maps");
+    assert_eq!(
+        former.read(slot),
+        Some(Tenancy { epoch: EPOCH, until }),
+        "the old maps are dark only after that"
+    );
+    plane.forget_former_layout().expect("forget");
+    assert_eq!(former.read(slot), None);
+    assert!(!theirs.exists());
+    assert_eq!(ask(&socket).sender_mac, NODE_MAC);
+    table.clear(slot);
+    ask_in_vain(&socket, &plane, Verdict::ArpDark);
 }
 
 #[test]
@@ -326,7 +380,7 @@ fn nothing_is_left_by_a_clean_stop_or_by_a_cleanup() {
         place.node.run(|| plane.attach()).expect("attach");
         place.node.run(|| plane.fence_all()).expect("fence");
         assert!(place.node.ip("link show eth0").expect("show").contains("xdp"));
-        assert_eq!(names_below(&place.root).len(), 2 + 1 + 7 + 2, "{:?}", names_below(&place.root));
+        assert_eq!(names_below(&place.root).len(), 2 + 1 + ALL.len() + 2, "{:?}", names_below(&place.root));
         if crash {
             drop(plane);
             assert!(place.cleanup());

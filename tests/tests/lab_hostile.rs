@@ -214,7 +214,7 @@ fn strike_with_everything(
     let resigned = |change: fn(&mut wire::Header)| forgery::resigned(&good, change);
 
     // Most of it the kernel drops, which counts it in one: what is too short or long, of another length than it says,
-    // of a version, kind, cluster, node or path that the peer's messages on this path do not have.
+    // of a kind, cluster, node or path that the peer's messages on this path do not have.
     let truncated: Vec<_> = (0..good.len()).map(|length| good[..length].to_vec()).collect();
     strike("truncated", &truncated, &[("filtered", truncated.len() as u64)])?;
 
@@ -241,7 +241,7 @@ fn strike_with_everything(
         bits.map(flip).collect()
     };
     // Byte 0 is the newest version: 0 is too old, and all others reach down to ours.
-    strike("bits flipped in the version", &flipped(0..2), &[("dropped_forged", 15), ("filtered", 1)])?;
+    strike("bits flipped in the version", &flipped(0..2), &[("dropped_forged", 15), ("dropped_version", 1)])?;
     // A heartbeat with one of its bits flipped is an introduction.
     strike("bits flipped in the kind", &flipped(2..3), &[("dropped_forged", 1), ("filtered", 7)])?;
     for places in [4..6, 6..8, 8..16, 87..88] {
@@ -277,7 +277,7 @@ fn strike_with_everything(
     let versions = [(0, 0), (2, 2), (255, 2)];
     let wrong = versions.map(|(newest, oldest)| forgery::of_versions(&good, newest, oldest));
     let wrong = wrong.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
-    strike("wrong versions", &wrong, &[("filtered", 3)])?;
+    strike("wrong versions", &wrong, &[("dropped_version", 3)])?;
 
     strike("random bytes", &random_datagrams(200), &[("filtered", 200)])?;
 

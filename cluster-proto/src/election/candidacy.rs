@@ -84,6 +84,7 @@ impl Core {
             && self.link_is_up()
             && !self.drained
             && !self.stopping
+            && self.restart.is_none()
             && !group.abstains
             && !cut_off
             && self.epochs.available()

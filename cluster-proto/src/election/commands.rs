@@ -31,6 +31,11 @@ impl Core {
             {
                 Some(Err(Refusal::Superseded))
             }
+            Command::Promote { .. } | Command::Demote { .. } | Command::Drain { .. }
+                if self.restart.is_some() =>
+            {
+                Some(Err(Refusal::Busy))
+            }
             Command::Promote { group: GroupIndex(index), force } => self.promote(now, id, index, force, out),
             Command::Demote { group: GroupIndex(index), force } => self.demote(now, id, index, force, out),
             Command::Drain { force } => self.drain(now, id, force, out),
@@ -40,9 +45,15 @@ impl Core {
             }
             Command::Resign => {
                 self.stopping = true;
+                self.cancel_restart(Refusal::Superseded, out);
                 self.withdraw_wishes(out);
                 self.retreat(now, id, Reason::Resign, true, out);
                 None
+            }
+            Command::PrepareRestart => self.prepare_restart(now, id),
+            Command::CancelRestart => {
+                self.cancel_restart(Refusal::Superseded, out);
+                Some(Ok(()))
             }
         };
         self.news = true;

@@ -180,9 +180,14 @@ impl Membership {
         term <= self.kept
     }
 
-    /// What is on disk must not become shorter before this promise is over.
-    pub(super) fn promised(&mut self, until: Time) {
-        self.longest.1 = self.longest.1.max(until);
+    /// Whether a promise of [`wire::RESTART_PROMISE`] would be kept.
+    pub(super) fn keeps_long(&self) -> bool {
+        self.remembers(wire::RESTART_PROMISE)
+    }
+
+    /// Whether nothing longer than this is on disk, or is to be.
+    pub(super) fn keeps_only(&self, term: Duration) -> bool {
+        self.longest.0 <= term && self.durable.is_none_or(|memory| memory.longest_promise <= term)
     }
 
     /// How long this node's promises are sure to last: its D, once that is on disk.
@@ -288,8 +293,18 @@ impl Core {
     /// Takes the steps of a change of voters, and has written what must not be forgotten.
     pub(super) fn membership_timers(&mut self, now: Time, out: &mut Effects) {
         let dead_after = self.settings.timing.dead_after;
+        let asked =
+            !self.asks_for_long_promises() && self.peers.iter().any(|peer| peer.alive && peer.restarts);
+        // A restart from now on waits until the usual time after the last of these.
+        let usual = now + dead_after;
+        let outstanding = self.groups.iter().any(|group| {
+            let promised = group.promise.is_some_and(|promise| promise.counts && promise.until > usual);
+            promised || group.bound_until > usual
+        });
         let membership = &mut self.membership;
-        if dead_after < membership.longest.0 && now >= membership.longest.1 {
+        if asked {
+            membership.longest.0 = membership.longest.0.max(wire::RESTART_PROMISE);
+        } else if dead_after < membership.longest.0 && now >= membership.longest.1 && !outstanding {
             membership.longest = (dead_after, now);
         }
         match self.membership.former {

@@ -18,7 +18,7 @@ const TOO_FAR: u32 = 64;
 
 impl Core {
     pub(super) fn datagram(&mut self, now: Time, path: PathIndex, bytes: &[u8], out: &mut Effects) {
-        let Some(message) = self.admit(path, bytes) else { return };
+        let Some(message) = self.admit(now, path, bytes, out) else { return };
         let header = message.header;
         let echoed = header.echo == Some(self.incarnation);
         match self.peers[path.peer].weigh(&header, echoed) {
@@ -39,11 +39,18 @@ impl Core {
     }
 
     /// Lets in what is authentic and from the path's peer; counts the rest by kind.
-    fn admit<'a>(&mut self, path: PathIndex, bytes: &'a [u8]) -> Option<Message<'a>> {
+    fn admit<'a>(
+        &mut self,
+        now: Time,
+        path: PathIndex,
+        bytes: &'a [u8],
+        out: &mut Effects,
+    ) -> Option<Message<'a>> {
         let message = match Message::parse(bytes) {
             Ok(message) => message,
             Err(WireError::Version) => {
                 self.dropped.version += 1;
+                self.tell_version(now, path.peer, bytes, out);
                 return None;
             }
             Err(WireError::Malformed | WireError::Forged) => {
@@ -68,6 +75,19 @@ impl Core {
             return Some(message);
         }
         None
+    }
+
+    /// Two that do not understand each other look like two that do not hear each other.
+    fn tell_version(&mut self, now: Time, peer: usize, bytes: &[u8], out: &mut Effects) {
+        let said = self.peers[peer].version_said;
+        if said.is_some_and(|said| now.since(said).as_secs() < 60) {
+            return;
+        }
+        if let Some((version, minimum)) = wire::foreign_version(bytes, &self.keys) {
+            self.peers[peer].version_said = Some(now);
+            let peer = self.settings.peers[peer].id;
+            event(out, now, EventKind::WireVersion { peer, version, minimum });
+        }
     }
 
     /// Tells a sender that has not echoed our run what to echo, what we are, and what we have promised. At most one a
@@ -459,10 +479,12 @@ impl Core {
         if given.is_some() && !holds && self.better_waits(now, index, peer) {
             return false;
         }
-        let until = given.map_or(now + term, |given| given.until.max(now + term));
-        if counts && term > self.settings.timing.dead_after {
-            self.membership.promised(now + term);
-        }
+        let until = match given {
+            // It says for how long it can hold at most, and this is the newest that it has said.
+            Some(given) if holds && given.epoch == epoch => now + term,
+            Some(given) => given.until.max(now + term),
+            None => now + term,
+        };
         let group = &mut self.groups[index];
         if unlike {
             group.unlike_until = group.unlike_until.max(now + term);
@@ -690,12 +712,14 @@ impl Core {
             echo_sent,
             settings: self.settings_hash,
             heartbeat: self.settings.timing.heartbeat,
-            lease: self.lease,
+            lease: self.told_lease(now),
             dead_after: self.membership.dead_after(self.settings.timing.dead_after),
             service_mac: self.service_mac().unwrap_or_default(),
             heard_paths,
             path: u8::try_from(path.path).unwrap_or(u8::MAX),
             voting: self.voting(now),
+            restarts: self.asks_for_long_promises(),
+            keeps_long: self.keeps_long_promises(),
             service: self.service.health(),
             state: 0,
             base: 0,

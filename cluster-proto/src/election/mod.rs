@@ -11,6 +11,7 @@
 //! | `candidacy.rs` | when this node may take a group: vacancy, probe, votes, readiness |
 //! | `tenure.rs` | how it keeps and loses one: leases, lapses, hand-over, other holders |
 //! | `grace.rs` | what becomes of connections at a hand-over |
+//! | `restart.rs` | leases long enough for another process to take this one's place |
 //! | `service.rs` | whose service link is cut |
 //! | `gateway.rs` | whether a node that hears no peer is itself cut off |
 //! | `commands.rs` | what operators ask for |
@@ -33,6 +34,7 @@ mod messages;
 mod peer;
 mod quorum;
 mod reconfigure;
+mod restart;
 mod service;
 mod tenure;
 mod view;
@@ -54,6 +56,7 @@ use group::{Announcing, Fault, GroupState, Probe, Ranks, Stage, Tenure};
 use membership::Membership;
 use messages::Scratch;
 use peer::PeerState;
+use restart::Restart;
 use service::ServiceJudge;
 
 /// The election core of one node. It is handed every [`Input`] with its time and puts out [`Effect`]s.
@@ -82,6 +85,7 @@ pub struct Core {
     drained: bool,
     stopping: bool,
     retreat: Option<Retreat>,
+    restart: Option<Restart>,
     alone: bool,
     epochs: EpochCounter,
     reservation_failed_said: bool,
@@ -131,7 +135,8 @@ impl Core {
             .iter()
             .map(|peer| PeerState::new(now, &peer.paths, settings.groups.len()))
             .collect();
-        Self {
+        let lease = whole_micros(settings.timing.lease);
+        let mut core = Self {
             keys: settings.keys.iter().map(Authenticator::new).collect(),
             settings_hash: messages::settings_hash(&settings),
             incarnation: start.incarnation,
@@ -148,12 +153,13 @@ impl Core {
             drained: false,
             stopping: false,
             retreat: None,
+            restart: None,
             alone: false,
             epochs,
             reservation_failed_said: false,
             membership,
-            lease: settings.timing.lease,
-            longest_lease: settings.timing.lease,
+            lease,
+            longest_lease: lease,
             peers,
             removed: Vec::new(),
             groups,
@@ -163,7 +169,9 @@ impl Core {
             dropped: Dropped::default(),
             news: true,
             settings,
-        }
+        };
+        core.resume(&start.resumed);
+        core
     }
 
     /// Works off one input. `now` never goes back from one call to the next.
@@ -190,7 +198,11 @@ impl Core {
                     event(out, now, EventKind::ReservationFailed);
                 }
             }
-            Input::Remembered => self.membership.remembered(),
+            Input::Remembered => {
+                self.membership.remembered();
+                // A restart may wait for it.
+                self.news |= self.peers.iter().any(|peer| peer.restarts);
+            }
             Input::NotRemembered => self.membership.not_remembered(now),
             Input::Reconfigure(id, settings) => self.reconfigure(now, id, *settings, out),
             Input::Served(addresses) => {
@@ -221,6 +233,7 @@ impl Core {
         let service = self.service.deadline().unwrap_or(Time::NEVER);
         let retreat = self.retreat.map_or(Time::NEVER, |retreat| retreat.deadline);
         let others = self.next_heartbeat.min(service).min(retreat).min(self.gateway_deadline());
+        let others = others.min(self.restart_deadline());
         groups.fold(others, Time::min).max(self.latest)
     }
 
@@ -284,6 +297,7 @@ impl Core {
             self.alone = alone;
             event(out, now, if alone { EventKind::Alone } else { EventKind::NotAlone });
         }
+        self.advance_restart(now, out);
     }
 
     fn overslept(&mut self, now: Time, late: Duration, out: &mut Effects) {
@@ -391,7 +405,7 @@ impl Core {
     fn judge_lease(&mut self, now: Time) {
         let heard = self.peers.iter().filter(|peer| peer.alive && peer.dead_after > Duration::ZERO);
         let shortest = heard.map(|peer| peer.dead_after * 10 / 11).min().unwrap_or(Duration::MAX);
-        let lease = self.settings.timing.lease.min(shortest.max(Duration::from_micros(1)));
+        let lease = whole_micros(self.settings.timing.lease.min(shortest.max(Duration::from_micros(1))));
         if lease == self.lease {
             return;
         }
@@ -471,6 +485,11 @@ impl Core {
 /// How long a promise lasts: D, or what the lease of the one who is promised demands (design, section 6).
 fn promise_term(dead_after: Duration, lease: Duration) -> Duration {
     dead_after.max(lease * 11 / 10)
+}
+
+/// Messages say leases in microseconds.
+fn whole_micros(lease: Duration) -> Duration {
+    Duration::from_micros(u64::try_from(lease.as_micros()).unwrap_or(u64::MAX))
 }
 
 fn group_places(settings: &Settings) -> Vec<(GroupId, usize)> {

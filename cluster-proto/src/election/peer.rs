@@ -49,6 +49,10 @@ pub(super) struct PeerState {
     /// Whether [`crate::EventKind::PeerUp`] was the last said of it.
     pub(super) alive: bool,
     pub(super) voting: bool,
+    /// It is about to be replaced in place, and asks for longer promises.
+    pub(super) restarts: bool,
+    /// It would remember such a promise.
+    pub(super) keeps_long: bool,
     pub(super) service: ServiceHealth,
     pub(super) mac: Option<Mac>,
     pub(super) lease: Duration,
@@ -65,6 +69,8 @@ pub(super) struct PeerState {
     /// Acknowledgements in a row by which it is too far for the lease.
     pub(super) too_far: u32,
     pub(super) too_far_said: Option<Time>,
+    /// When it was last told that its version cannot be read.
+    pub(super) version_said: Option<Time>,
 }
 
 /// One path to it.
@@ -125,6 +131,8 @@ impl PeerState {
             deaf_until: now,
             alive: false,
             voting: false,
+            restarts: false,
+            keeps_long: false,
             service: ServiceHealth::Unjudged,
             mac: None,
             lease: Duration::ZERO,
@@ -140,6 +148,7 @@ impl PeerState {
             gaps: Gaps::default(),
             too_far: 0,
             too_far_said: None,
+            version_said: None,
         }
     }
 
@@ -177,6 +186,8 @@ impl PeerState {
         self.told = 0;
         self.newest_sent = 0;
         self.voting = false;
+        self.restarts = false;
+        self.keeps_long = false;
         self.heard_paths = 0;
         self.claims.fill(None);
         for path in &mut self.paths {
@@ -219,6 +230,8 @@ impl PeerState {
         }
         self.told = header.sent;
         self.voting = header.voting;
+        self.restarts = header.restarts;
+        self.keeps_long = header.keeps_long;
         self.service = header.service;
         self.lease = header.lease;
         self.dead_after = header.dead_after;

@@ -12,7 +12,7 @@ use super::group::{Address, GroupState, Ranks, Stage};
 use super::messages::{self, Scratch};
 use super::peer::PeerState;
 use super::service::ServiceJudge;
-use super::{Core, group_places};
+use super::{Core, group_places, whole_micros};
 
 /// Where things of the old settings are in the new.
 struct Moves {
@@ -30,6 +30,7 @@ impl Core {
             out.list.push(Effect::Reply(id, Err(Refusal::Membership(refusal))));
             return;
         }
+        self.cancel_restart(Refusal::Superseded, out);
         self.leave_lost_groups(now, &new, out);
         out.list.push(Effect::Reconfigured);
         let moves = Moves {
@@ -172,7 +173,7 @@ impl Core {
         self.settings_hash = messages::settings_hash(&new);
         self.settings = new;
         // No longer than before until the peers are known to promise for longer.
-        self.lease = self.lease.min(self.settings.timing.lease);
+        self.lease = self.lease.min(whole_micros(self.settings.timing.lease));
         self.next_heartbeat = self.next_heartbeat.min(now + self.beat());
     }
 }

@@ -20,6 +20,12 @@ impl Core {
         if self.groups[index].role == Role::Init {
             // Adopted from a daemon that died: the address may be there already, and asking again does no harm.
             self.ask_for_address(now, index, out);
+            let usual = now + self.lease;
+            if tenure.alone && tenure.until > usual {
+                // It may rest on a silence that is over, and a peer that has just started can consent to the usual term.
+                self.groups[index].stage = Stage::Active(Tenure { until: usual, ..tenure });
+                out.list.push(Effect::Lease { group: GroupIndex(index), epoch: tenure.epoch, until: usual });
+            }
             self.show_role(now, index, Role::Active, Cause::Adopted, out);
             self.news = true;
         }
@@ -48,6 +54,9 @@ impl Core {
     /// Writes the lease that acknowledgements, or the lack of anyone to give them, allow.
     pub(super) fn renew(&mut self, now: Time, index: usize, out: &mut Effects) {
         let Stage::Active(tenure) = self.groups[index].stage else { return };
+        if self.awaits_its_replacement() {
+            return;
+        }
         let valid = now < tenure.until;
         let (sent, alone) = match self.forced_basis(tenure.forced, self.holder_basis(now, index)) {
             Basis::Acknowledged(sent) => (sent, false),
@@ -55,8 +64,10 @@ impl Core {
             Basis::Alone(sent) if valid => (sent, true),
             Basis::Alone(_) | Basis::Nothing => return,
         };
-        let until = sent + self.lease;
-        if until <= tenure.until || until <= now {
+        let until = sent + self.lease_term(sent);
+        // What the last run's heartbeats were acknowledged with was promised for what that run had said.
+        let longer = until > tenure.until && until > now && sent >= self.started;
+        if !longer && !self.shortens(now, &tenure, sent) {
             return;
         }
         let group = &mut self.groups[index];
@@ -72,6 +83,17 @@ impl Core {
                 self.announce(now, index, out);
             }
         }
+    }
+
+    /// Whether a lease that was made long for a restart becomes as short as any other: as soon as this one would do as well.
+    /// The heartbeats that follow say so, and the voters' promises end earlier.
+    fn shortens(&self, now: Time, tenure: &Tenure, sent: Time) -> bool {
+        let extending = self.restart.is_some();
+        let long = tenure.until > now + self.lease;
+        // From then on it must be renewed again and again, so that it is not done in the first moments of a run.
+        let steady = now >= self.started + self.settings.timing.dead_after;
+        let fresh = sent >= self.started && sent + self.lease > now + self.lease / 2;
+        !extending && long && fresh && steady
     }
 
     /// U: the silence after which a holder no longer waits for a peer. The last thing heard of a peer that died may have
@@ -276,6 +298,9 @@ impl Core {
     ) {
         let group = &self.groups[index];
         let Stage::Active(tenure) = group.stage else { return };
+        if self.restart.is_some() {
+            return;
+        }
         let granted = match reason {
             Reason::Promote | Reason::Undrain => true,
             Reason::Failback => !group.by_hand && self.outranks(index, peer),
@@ -289,7 +314,7 @@ impl Core {
     /// This node's service link is cut while a peer's is not: the group must go there.
     pub(super) fn give_for_service(&mut self, now: Time, index: usize, out: &mut Effects) {
         let Stage::Active(tenure) = self.groups[index].stage else { return };
-        if tenure.giving.is_some() {
+        if tenure.giving.is_some() || self.restart.is_some() {
             return;
         }
         let reached = |peer: usize| self.peers[peer].service == ServiceHealth::Answered;

@@ -35,6 +35,7 @@ impl Core {
         snapshot.alone = self.alone;
         snapshot.change = self.membership.change();
         snapshot.lease = self.lease;
+        snapshot.resumed = self.resumed();
         snapshot.service = Some(self.service.health());
         snapshot.dropped = self.dropped;
     }

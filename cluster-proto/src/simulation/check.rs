@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::identity::Epoch;
 use crate::settings::Timing;
+use crate::wire::RESTART_LEASE;
 
 use super::clock::TrueTime;
 use super::host::{Host, Processed, Processing};
@@ -84,18 +85,19 @@ impl Checks {
         (group * self.nodes + one.min(other)) * self.nodes + one.max(other)
     }
 
-    /// A lease was written (I2, I4). Returns whether it begins a tenure.
+    /// A lease was written (I2, I4). Returns whether it begins a tenure. `extends`: it may be one for a restart in place.
     pub(super) fn lease_written(
         &mut self,
         hosts: &[Host],
-        node: usize,
-        group: usize,
+        (node, group): (usize, usize),
+        extends: bool,
         at: TrueTime,
     ) -> Result<bool, Broken> {
         let host = &hosts[node];
         let entry = host.map[group];
         let now = host.clock.shows(at);
-        if entry.until > now + self.lease {
+        let term = if extends { self.lease.max(RESTART_LEASE) } else { self.lease };
+        if entry.until > now + term {
             let left = entry.until.since(now);
             return Err((
                 Rule::StalledIsDark,

@@ -3,7 +3,7 @@
 use crate::GroupIndex;
 use crate::interface::Command;
 
-use super::clock::TrueTime;
+use super::clock::{MILLISECOND, TrueTime};
 use super::options::{Options, Profile};
 use super::plan::{Loss, Trouble, What};
 use super::random::Random;
@@ -66,6 +66,10 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
     // In the order of `What`, up to `Garbage`.
     let weights: [u32; 15] = match options.profile {
         Profile::PassiveRestarts => return What::PassiveCrash,
+        Profile::Restarts => return draw_restart(random, options, true),
+        Profile::FailedRestarts if random.per_million(500_000) => {
+            return draw_restart(random, options, false);
+        }
         Profile::HolderLost => {
             let how =
                 [Loss::Crash, Loss::Pause, Loss::PowerOff, Loss::Partition, Loss::Carrier, Loss::ServiceCut];
@@ -88,6 +92,7 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
         Profile::Hosts => [0, 1, 1, 1, 2, 1, 0, 0, 2, 1, 7, 3, 3, 1, 0],
         Profile::Commands => [0, 2, 1, 2, 1, 0, 0, 1, 1, 0, 0, 0, 0, 16, 0],
         Profile::Mixed => [2, 3, 2, 3, 2, 1, 2, 4, 3, 2, 3, 1, 1, 5, 1],
+        Profile::FailedRestarts => [1, 2, 2, 3, 1, 1, 2, 3, 6, 2, 1, 0, 1, 3, 1],
         Profile::Reloads => [2, 3, 2, 3, 1, 1, 2, 4, 5, 3, 1, 0, 1, 2, 1],
     };
     let hosts = options.hosts() as u64;
@@ -101,8 +106,10 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
     let other =
         if hosts == 1 { node } else { (node + random.between(1, hosts - 1) as usize) % options.hosts() };
     let path = random.between(0, paths.len() as u64 - 1) as usize;
-    // Who forgets in the middle of a change who voted before is not safe, and the documentation says so.
-    let disk_lost = random.per_million(250_000) && options.profile != Profile::Reloads;
+    // Who forgets in the middle of a change who voted before is not safe, nor who forgets what was promised for a restart,
+    // and the documentation says so.
+    let remembers = matches!(options.profile, Profile::Reloads | Profile::FailedRestarts);
+    let disk_lost = random.per_million(250_000) && !remembers;
     match random.weighted(&weights) {
         0 => What::PathCut { from: node, to: other, path },
         1 => What::DirectionCut { from: node, to: other },
@@ -124,6 +131,19 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
         13 => What::Command { node, command: draw_command(random) },
         _ => What::Garbage { node },
     }
+}
+
+/// A daemon is replaced. One that comes back in time for the leases it has left takes less than a second and a half.
+fn draw_restart(random: &mut Random, options: &Options, returns_in_time: bool) -> What {
+    let node = random.between(0, options.hosts() as u64 - 1) as usize;
+    let away = if returns_in_time || random.per_million(500_000) {
+        Some(random.skewed(20 * MILLISECOND, 1400 * MILLISECOND))
+    } else if random.per_million(300_000) {
+        Some(random.between(1400 * MILLISECOND, 2500 * MILLISECOND))
+    } else {
+        None
+    };
+    What::Restart { node, away }
 }
 
 /// Every node reads new files at some time, or tries to.

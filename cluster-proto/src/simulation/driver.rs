@@ -5,16 +5,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::identity::{GroupIndex, PathIndex};
-use crate::interface::{Effect, EventKind, Input, Role, ServiceHealth, Side};
+use crate::interface::{CommandId, Effect, EventKind, Input, Role, ServiceHealth, Side};
 use crate::wire::{self, Kind, Vote};
 
 use super::check::Broken;
-use super::clock::MICROSECOND;
+use super::clock::{MICROSECOND, MILLISECOND};
 use super::host::{Action, MapEntry, Note, Phase, Processed, Processing, node_of_peer};
 use super::options::{Planted, Rule};
 use super::plan::{mac_of, node_id};
 use super::words::{describe, event_in_words};
-use super::world::{World, Written, input_of, tell};
+use super::world::{Happening, World, Written, input_of, tell};
 
 /// Datagrams read from one socket in a turn, as the real driver does.
 const DATAGRAMS_A_TURN: usize = 64;
@@ -263,6 +263,7 @@ impl World<'_> {
                 let bytes = match self.options.planted {
                     Some(Planted::VotesForAll) => self.with_all_votes(node, path, bytes),
                     Some(Planted::VotesWithheld) => self.without_votes(node, bytes),
+                    Some(Planted::LongLeaseUntold) => self.with_usual_lease(node, bytes),
                     _ => bytes,
                 };
                 self.send(node, path, bytes);
@@ -306,6 +307,7 @@ impl World<'_> {
             }
             Effect::Reply(id, outcome) => {
                 tell!(self, "node {node}: reply {id:?} {outcome:?}");
+                self.replacement_answered(node, id, outcome.is_ok());
                 match outcome {
                     Ok(()) => self.report.done += 1,
                     Err(_) => self.report.refused += 1,
@@ -329,6 +331,21 @@ impl World<'_> {
         }
     }
 
+    /// If it was told to get ready to be replaced, that comes a moment later.
+    fn replacement_answered(&mut self, node: usize, id: CommandId, ready: bool) {
+        let run = self.hosts[node].runs;
+        let Some(daemon) = self.hosts[node].daemon.as_mut() else { return };
+        if daemon.replacement.is_none_or(|(asked, _)| asked != id) {
+            return;
+        }
+        if ready {
+            let takes = self.random.skewed(50 * MICROSECOND, 20 * MILLISECOND);
+            self.schedule(self.now + takes, Happening::Replaced { node, run });
+        } else {
+            daemon.replacement = None;
+        }
+    }
+
     fn write_lease(&mut self, node: usize, group: usize, mut entry: MapEntry) -> Result<(), Broken> {
         let now = self.shown(node);
         match self.options.planted {
@@ -343,7 +360,8 @@ impl World<'_> {
         let lit = self.hosts[node].serves(group, self.now);
         self.hosts[node].write(group, entry);
         self.report.leases += 1;
-        let outcome = self.checks.lease_written(&self.hosts, node, group, self.now);
+        let extends = self.hosts[node].daemon.as_ref().is_some_and(|daemon| daemon.replacement.is_some());
+        let outcome = self.checks.lease_written(&self.hosts, (node, group), extends, self.now);
         let begins = self.let_pass(outcome)?.unwrap_or(false);
         if begins {
             self.report.tenures += 1;
@@ -463,6 +481,18 @@ impl World<'_> {
         let content = wire::Content { claims: &claims, ..wire::Content::default() };
         wire::emit(&mut without, &header, content, &key);
         without.into()
+    }
+
+    /// A message that tells the usual lease.
+    fn with_usual_lease(&self, node: usize, bytes: Rc<[u8]>) -> Rc<[u8]> {
+        let Ok(message) = wire::Message::parse(&bytes) else { return bytes };
+        let mut told = Vec::new();
+        let key = wire::Authenticator::new(&self.plan.settings(node, 0).keys[0]);
+        let (claims, votes): (Vec<_>, Vec<_>) = (message.claims().collect(), message.votes().collect());
+        let header = wire::Header { lease: self.plan.timing.lease, ..message.header };
+        let content = wire::Content { claims: &claims, votes: &votes, ..wire::Content::default() };
+        wire::emit(&mut told, &header, content, &key);
+        told.into()
     }
 
     /// Takes note of what a heartbeat asks for, and has an acknowledgement count for the newest heartbeat.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::Core;
 use crate::identity::{Epoch, GroupIndex, Mac, PathIndex};
-use crate::interface::{Command, CommandId, Effect, Link, Memory, Snapshot};
+use crate::interface::{Command, CommandId, Effect, Link, Memory, Resumed, Snapshot};
 use crate::settings::Settings;
 use crate::time::Time;
 
@@ -48,6 +48,10 @@ pub(super) struct Host {
     pub(super) spoilt: bool,
     /// A witness has no service link.
     pub(super) witness: bool,
+    /// What its last daemon handed on when it was replaced.
+    pub(super) resumed: Option<Resumed>,
+    /// Its last daemon was replaced, and the next one never came.
+    pub(super) gone: bool,
 }
 
 /// What the data plane is told of a group.
@@ -86,6 +90,8 @@ pub(super) struct Daemon {
     pub(super) asked: Vec<Vec<crate::wire::Vote>>,
     /// When the newest heartbeat was sent. Kept for a planted bug.
     pub(super) heartbeat_sent: u64,
+    /// It has been told to get ready to be replaced, by this command, and how long the next one takes.
+    pub(super) replacement: Option<(CommandId, Option<TrueTime>)>,
 }
 
 /// A socket's queue: when it is full, what arrives is lost.
@@ -170,6 +176,8 @@ impl Host {
             disk_fails: 0,
             spoilt: false,
             witness,
+            resumed: None,
+            gone: false,
         }
     }
 

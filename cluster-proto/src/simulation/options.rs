@@ -155,11 +155,15 @@ pub enum Profile {
     Mixed,
     /// Nodes read new files one after the other, with other voters and timings in them, while things go wrong.
     Reloads,
+    /// Daemons are replaced in place, the holder's as well as others', and come back in time: nothing may come of it.
+    Restarts,
+    /// Daemons are replaced in place while other things go wrong, and some never come back.
+    FailedRestarts,
 }
 
 impl Profile {
     /// All profiles.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Calm,
         Self::PassiveRestarts,
         Self::Loss,
@@ -173,6 +177,8 @@ impl Profile {
         Self::Edges,
         Self::Mixed,
         Self::Reloads,
+        Self::Restarts,
+        Self::FailedRestarts,
     ];
 
     /// The profile of that name, as [`fmt::Display`] writes it.
@@ -198,6 +204,8 @@ impl fmt::Display for Profile {
             Self::Edges => "edges",
             Self::Mixed => "mixed",
             Self::Reloads => "reloads",
+            Self::Restarts => "restarts",
+            Self::FailedRestarts => "failed-restarts",
         })
     }
 }
@@ -229,6 +237,10 @@ pub enum Planted {
     StaleCounted,
     /// A node that reads a new file forgets that there were other voters before.
     NaiveReload,
+    /// What must not be forgotten is confirmed but not written.
+    MemoryLies,
+    /// Messages tell the usual lease while the one in the map is longer.
+    LongLeaseUntold,
 }
 
 /// One of the rules that are checked after every step.
@@ -289,6 +301,10 @@ pub struct Report {
     pub rejected: u64,
     /// New files gone over to.
     pub reloads: u64,
+    /// Daemons replaced in place.
+    pub replaced: u64,
+    /// Of these, holders.
+    pub holders_replaced: u64,
     /// Verdicts on a cut service link.
     pub service_cuts: u64,
     /// Times that nothing had changed for so long, while something was wrong, that somebody had to serve.
@@ -323,6 +339,8 @@ impl Report {
         self.overslept += other.overslept;
         self.rejected += other.rejected;
         self.reloads += other.reloads;
+        self.replaced += other.replaced;
+        self.holders_replaced += other.holders_replaced;
         self.service_cuts += other.service_cuts;
         self.quiet += other.quiet;
         self.done += other.done;

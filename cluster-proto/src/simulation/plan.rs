@@ -194,6 +194,12 @@ pub(super) enum What {
         node: usize,
         back: bool,
     },
+    /// A node's daemon is replaced in place, if the node allows it.
+    Restart {
+        node: usize,
+        /// How long it takes until the next one runs; `None`: it never does.
+        away: Option<TrueTime>,
+    },
     /// The holder of the first group is lost.
     HolderLost {
         how: Loss,
@@ -270,7 +276,7 @@ impl Plan {
         let patience = (20 * dead).clamp(500 * MILLISECOND, 2 * SECOND);
         let longest_way = quality.latest + quality.delay + quality.jitter + 2 * dead;
         let settled_at = match profile {
-            Profile::Calm | Profile::PassiveRestarts => warm_at,
+            Profile::Calm | Profile::PassiveRestarts | Profile::Restarts => warm_at,
             _ => {
                 heal_at
                     + startup
@@ -282,6 +288,9 @@ impl Plan {
                     + driver.longest_stall
             }
         };
+        // Whoever never came back had promises that last longer, and so may those be that were made just before.
+        let settled_at =
+            if profile == Profile::FailedRestarts { settled_at + 3 * SECOND } else { settled_at };
         // Candidates of lower rank wait D for each better one.
         let settled_at = if options.is_pair() || settled_at == warm_at {
             settled_at
@@ -420,7 +429,8 @@ fn draw_timing(random: &mut Random, profile: Profile) -> Timing {
             startup_wait: Duration::from_millis(lease * 3),
         };
     }
-    let slow_only = matches!(profile, Profile::Hosts | Profile::Mixed);
+    let restarts = matches!(profile, Profile::Restarts | Profile::FailedRestarts);
+    let slow_only = restarts || matches!(profile, Profile::Hosts | Profile::Mixed);
     let choices: &[u64] =
         if slow_only { &[10_000, 10_000, 20_000] } else { &[10_000, 10_000, 10_000, 1_000, 5_000, 20_000] };
     let beat = random.one_of(choices);
@@ -472,8 +482,10 @@ fn draw_groups(random: &mut Random, options: &Options) -> Vec<Group> {
         (None, Profile::HolderLost) => 1,
         (None, _) => random.one_of(&[1, 1, 1, 2, 3]),
     };
-    let failback_allowed =
-        !matches!(options.profile, Profile::Calm | Profile::PassiveRestarts | Profile::HolderLost);
+    let failback_allowed = !matches!(
+        options.profile,
+        Profile::Calm | Profile::PassiveRestarts | Profile::Restarts | Profile::HolderLost
+    );
     (0..count)
         .map(|group| {
             let mut prefer: Vec<NodeId> = (0..options.nodes).map(node_id).collect();
@@ -525,7 +537,11 @@ fn draw_quality(random: &mut Random, profile: Profile, beat: u64, dead: u64) -> 
         loss_bad: random.one_of(&[300_000, 900_000, 1_000_000]),
     };
     match profile {
-        Profile::Calm | Profile::PassiveRestarts | Profile::HolderLost | Profile::Edges => good,
+        Profile::Calm
+        | Profile::PassiveRestarts
+        | Profile::Restarts
+        | Profile::HolderLost
+        | Profile::Edges => good,
         Profile::Loss => disturbed(random),
         Profile::Cuts
         | Profile::Pauses
@@ -534,7 +550,8 @@ fn draw_quality(random: &mut Random, profile: Profile, beat: u64, dead: u64) -> 
         | Profile::Commands
         | Profile::Partitions
         | Profile::Mixed
-        | Profile::Reloads => {
+        | Profile::Reloads
+        | Profile::FailedRestarts => {
             if random.per_million(400_000) {
                 disturbed(random)
             } else {

@@ -3,7 +3,7 @@
 use crate::interface::{Command, CommandId, Link, Phase, VoterSet};
 
 use super::check::Broken;
-use super::clock::{BootClock, MICROSECOND, MILLISECOND};
+use super::clock::{BootClock, MICROSECOND, MILLISECOND, TrueTime};
 use super::host::{Note, node_of_peer};
 use super::network::count;
 use super::options::Profile;
@@ -85,7 +85,8 @@ impl World<'_> {
             What::HolderLost { how } if begins => self.lose_holder(how)?,
             What::HolderLost { .. } => {}
             What::Reload { node, back } if begins => self.reload(node, back),
-            What::Reload { .. } => {}
+            What::Restart { node, away } if begins => self.prepare_restart(node, away),
+            What::Reload { .. } | What::Restart { .. } => {}
         }
         Ok(())
     }
@@ -191,6 +192,8 @@ impl World<'_> {
     fn restart(&mut self, node: usize) {
         let host = &self.hosts[node];
         if host.powered && host.crashed == 0 && host.off == 0 && host.daemon.is_none() {
+            // Whatever starts it now knows nothing of its being replaced.
+            self.hosts[node].resumed = None;
             self.restarted_at = Some(self.now);
             self.start_daemon(node);
         }
@@ -230,6 +233,53 @@ impl World<'_> {
         self.commands += 1;
         let run = self.hosts[node].runs;
         self.note(node, run, Note::Command(CommandId(self.commands), command));
+    }
+
+    fn prepare_restart(&mut self, node: usize, away: Option<TrueTime>) {
+        self.commands += 1;
+        let id = CommandId(self.commands);
+        let run = self.hosts[node].runs;
+        if let Some(daemon) = &mut self.hosts[node].daemon
+            && daemon.replacement.is_none()
+        {
+            daemon.replacement = Some((id, away));
+            self.note(node, run, Note::Command(id, Command::PrepareRestart));
+        }
+    }
+
+    /// The daemon has said that it is ready: its process is replaced.
+    pub(super) fn replaced(&mut self, node: usize, run: u64) {
+        let shown = self.shown(node);
+        let host = &mut self.hosts[node];
+        if host.paused > 0 {
+            self.schedule(self.now + MILLISECOND, Happening::Replaced { node, run });
+            return;
+        }
+        let Some(daemon) = host.daemon.as_mut().filter(|daemon| daemon.run == run) else { return };
+        let Some((id, away)) = daemon.replacement.take() else { return };
+        daemon.core.show(shown, &mut daemon.snapshot);
+        let Some(resumed) = daemon.snapshot.resumed.take() else {
+            self.note(node, run, Note::Command(id, Command::CancelRestart));
+            return;
+        };
+        self.report.replaced += 1;
+        let holds = resumed.groups.iter().any(|(_, group)| group.lease.is_some());
+        self.report.holders_replaced += u64::from(holds);
+        host.resumed = Some(resumed);
+        host.gone = away.is_none();
+        tell!(self, "node {node}: is replaced, away for {away:?}");
+        self.kill_daemon(node);
+        if let Some(away) = away {
+            self.schedule(self.now + away, Happening::Returns(node));
+        }
+    }
+
+    /// The next daemon runs.
+    pub(super) fn returns(&mut self, node: usize) {
+        let host = &self.hosts[node];
+        if host.powered && host.crashed == 0 && host.off == 0 {
+            self.start_daemon(node);
+        }
     }
 
     /// A node goes over to its next file, or to the one before, if it may.
@@ -319,6 +369,9 @@ impl World<'_> {
             if stopping && self.has_resigned(node) {
                 // A daemon that was told to stop ends, and is started again.
                 self.kill_daemon(node);
+                self.restart(node);
+            }
+            if std::mem::take(&mut self.hosts[node].gone) {
                 self.restart(node);
             }
             self.command(node, Command::Undrain);

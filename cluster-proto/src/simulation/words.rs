@@ -21,6 +21,12 @@ pub(super) fn describe(bytes: &[u8]) -> String {
     if !header.voting {
         words += " (not voting)";
     }
+    if header.restarts {
+        words += &format!(" (restarts, leases of up to {:?})", header.lease);
+    }
+    if header.keeps_long {
+        words += " (keeps long promises)";
+    }
     for claim in message.claims() {
         words += &format!(", {:?} {}", claim.stand, claim.epoch);
     }
@@ -102,6 +108,12 @@ impl fmt::Display for What {
             ),
             Self::PassiveCrash => f.write_str("a node that holds nothing loses its daemon"),
             Self::HolderLost { how } => write!(f, "the holder is lost: {how:?}"),
+            Self::Restart { node, away } => match away {
+                Some(away) => {
+                    write!(f, "node {node}'s daemon is replaced within {:?}", Duration::from_nanos(away))
+                }
+                None => write!(f, "node {node}'s daemon is to be replaced, and the next one never comes"),
+            },
             Self::Reload { node, back } => {
                 write!(f, "node {node} reads {}", if back { "the file before" } else { "its next file" })
             }

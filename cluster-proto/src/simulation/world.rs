@@ -90,6 +90,13 @@ pub(super) enum Happening {
     Heals,
     /// An operator sees to it that the node reads the newest file.
     Reloads(usize),
+    /// A daemon that is ready for it is replaced.
+    Replaced {
+        node: usize,
+        run: u64,
+    },
+    /// The daemon runs that takes its place.
+    Returns(usize),
     Deadline,
     /// Nothing has gone wrong, or right, since that change.
     Quiet {
@@ -253,6 +260,8 @@ impl<'a> World<'a> {
             Happening::Ends(place) => self.trouble(place, false)?,
             Happening::Heals => self.heals(),
             Happening::Reloads(node) => self.reload(node, false),
+            Happening::Replaced { node, run } => self.replaced(node, run),
+            Happening::Returns(node) => self.returns(node),
             Happening::Deadline => self.survivor_serves()?,
             Happening::Quiet { change } => self.quiet(change)?,
         }
@@ -296,6 +305,7 @@ impl<'a> World<'a> {
             reserved_epochs: host.disk,
             memory: host.memory,
             adopted: adopted.clone(),
+            resumed: host.resumed.take().unwrap_or_default(),
             link: host.link,
         };
         let sockets = (self.options.hosts() - 1) * self.network.paths();
@@ -316,7 +326,9 @@ impl<'a> World<'a> {
             has_read: false,
             asked: Vec::new(),
             heartbeat_sent: 0,
+            replacement: None,
         });
+        host.gone = false;
         self.checks.goes_on(node);
         if host.paused > 0 {
             self.checks.stops(node, self.now);
@@ -536,7 +548,9 @@ impl<'a> World<'a> {
                 Note::EpochsReserved(below)
             }
             Written::Memory(memory) => {
-                host.memory = Some(memory);
+                if self.options.planted != Some(Planted::MemoryLies) {
+                    host.memory = Some(memory);
+                }
                 Note::Remembered
             }
         };

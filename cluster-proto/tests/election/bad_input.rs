@@ -3,6 +3,9 @@
 use cluster_proto::wire::{self, Authenticator, Content, Header, Kind, Message};
 use cluster_proto::{ClusterId, Dropped, Input, Key, NodeId, PathIndex, Snapshot};
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
 use crate::pair::{A, B, Pair, at};
 
 type Counter = fn(&mut Dropped) -> &mut u64;
@@ -62,6 +65,53 @@ fn each_kind_is_counted_and_changes_nothing() {
     (unspoken[0], unspoken[1]) = (9, 8);
     give(&mut pair, A, 0, &unspoken);
     assert_eq!(dropped(&pair, A).version, 1);
+}
+
+/// The same message as another version sends it.
+fn of_version(mut bytes: Vec<u8>, version: u8, minimum: u8) -> Vec<u8> {
+    (bytes[0], bytes[1]) = (version, minimum);
+    let end = bytes.len() - wire::TAG_LEN;
+    let mut hmac = Hmac::<Sha256>::new_from_slice(&[3; 32]).unwrap();
+    hmac.update(&bytes[..end]);
+    bytes[end..].copy_from_slice(&hmac.finalize().into_bytes());
+    bytes
+}
+
+/// A later version that says that ours understands it is understood. One that does not is counted, and told once a minute:
+/// without that it would look like a peer that is gone.
+#[test]
+fn later_versions_are_understood_or_told() {
+    let mut pair = Pair::serving();
+    pair.run(20_000);
+    let key = Key([3; 32]);
+    let later = heartbeat(&pair, |header| header.sequence += 1, key.clone());
+    let later = of_version(later, wire::VERSION + 1, wire::VERSION);
+    let before = (dropped(&pair, A), pair.log.len());
+    pair.give(A, Input::Datagram { path: PathIndex { peer: 0, path: 0 }, bytes: &later });
+    assert_eq!(dropped(&pair, A), before.0);
+    assert!(pair.log[before.1].2.starts_with("ack 0"), "it is answered: {:?}", &pair.log[before.1..]);
+
+    let unspoken = heartbeat(&pair, |header| header.sequence += 2, key);
+    let unspoken = of_version(unspoken, wire::VERSION + 2, wire::VERSION + 1);
+    let told = |pair: &Pair| pair.said(A).iter().filter(|line| line.contains("WireVersion")).count();
+    for (wait, told_by_then) in [(0, 1), (59_000_000, 1), (1_100_000, 2)] {
+        pair.run(wait);
+        let seen = dropped(&pair, A).version;
+        pair.give(A, Input::Datagram { path: PathIndex { peer: 0, path: 0 }, bytes: &unspoken });
+        assert_eq!((dropped(&pair, A).version, told(&pair)), (seen + 1, told_by_then));
+    }
+    let said = format!(
+        "event WireVersion {{ peer: NodeId(2), version: {}, minimum: {} }}",
+        wire::VERSION + 2,
+        wire::VERSION + 1
+    );
+    assert!(pair.said(A).contains(&said.as_str()), "{:?}", pair.said(A));
+    // Whoever has no key can have nothing told.
+    let mut forged = unspoken;
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    pair.run(61_000_000);
+    give(&mut pair, A, 0, &forged);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster_proto::{Core, Effect, Effects, Group, GroupId, Incarnation, Input, Link, Start, wire};
+use cluster_proto::{Core, Effect, Effects, Group, GroupId, Incarnation, Input, Link, Resumed, Start, wire};
 
 use crate::pair::{A, B, Pair, at, mac, settings};
 
@@ -48,6 +48,7 @@ fn one_node_with_many_groups_is_not_busy() {
         reserved_epochs: 0,
         memory: None,
         adopted: Vec::new(),
+        resumed: Resumed::default(),
         link: Link::Up { mac: mac(A) },
     };
     let mut core = Core::new(settings, &start);

@@ -17,5 +17,6 @@ mod mixed_files;
 mod pair;
 mod promises;
 mod reloads;
+mod replaced;
 mod restarts;
 mod silence;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cluster_proto::{
     Command, CommandId, Core, Effect, Effects, Epoch, GroupIndex, Incarnation, Input, Link, Memory, NodeId,
-    Path, PathIndex, Peer, Quorum, Refusal, Settings, Start, Time,
+    Path, PathIndex, Peer, Quorum, Refusal, Resumed, Settings, Snapshot, Start, Time,
 };
 
 use crate::pair::{self, at, mac};
@@ -95,6 +95,34 @@ impl Many {
         many
     }
 
+    /// Replaces a daemon that has said that it is ready for it; the next one comes later.
+    pub(crate) fn leave_for_the_next(&mut self, node: usize) -> Resumed {
+        let mut snapshot = Snapshot::default();
+        if let Some(core) = &self.cores[node] {
+            core.show(at(self.now), &mut snapshot);
+        }
+        self.kill(node);
+        snapshot.resumed.expect("it is ready to be replaced")
+    }
+
+    /// Starts the next daemon, which adopts the lease in the map and what the last one handed on.
+    pub(crate) fn start_next(&mut self, node: usize, resumed: Resumed) {
+        self.runs += 1;
+        let valid = self.maps[node].filter(|&(_, until)| at(self.now) < until);
+        self.maps[node] = valid;
+        let start = Start {
+            now: at(self.now),
+            incarnation: Incarnation(self.runs * 100 + node as u64 + 1),
+            reserved_epochs: self.disks[node],
+            memory: self.memories[node],
+            adopted: valid.map(|(epoch, until)| (GROUP, epoch, until)).into_iter().collect(),
+            resumed,
+            link: Link::Up { mac: mac(node) },
+        };
+        self.cores[node] = Some(Core::new(self.settings[node].clone(), &start));
+        self.give(node, Input::Tick);
+    }
+
     /// Starts a daemon, which adopts nothing.
     pub(crate) fn start(&mut self, node: usize) {
         self.runs += 1;
@@ -104,6 +132,7 @@ impl Many {
             reserved_epochs: self.disks[node],
             memory: self.memories[node],
             adopted: Vec::new(),
+            resumed: Resumed::default(),
             link: Link::Up { mac: mac(node) },
         };
         self.maps[node] = None;

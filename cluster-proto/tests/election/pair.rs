@@ -8,7 +8,7 @@ use cluster_proto::wire::{Claim, Kind, Message, Stand, Vote};
 use cluster_proto::{
     AnnounceSchedule, ClusterId, Command, CommandId, Core, Effect, Effects, Epoch, EventKind, Failback,
     Group, GroupId, GroupIndex, Incarnation, Input, Key, Link, Mac, Memory, NodeId, Path, PathIndex, Peer,
-    Quorum, Settings, Side, Start, Time, Timing,
+    Quorum, Resumed, Settings, Side, Snapshot, Start, Time, Timing,
 };
 
 /// The node that is preferred, with id 1.
@@ -48,6 +48,8 @@ pub(crate) struct Pair {
     pub(crate) disks: [u64; 2],
     /// What their cores must not forget.
     pub(crate) memories: [Option<Memory>; 2],
+    /// What a daemon that was replaced has handed on to the next.
+    resumed: [Option<Resumed>; 2],
     /// What a node last said of the group.
     told: [Option<Claim>; 2],
     coming: Vec<(u64, u64, usize, Coming)>,
@@ -127,6 +129,7 @@ impl Pair {
             graces: Vec::new(),
             disks: [0; 2],
             memories: [None; 2],
+            resumed: [None, None],
             told: [None; 2],
             coming: Vec::new(),
             scheduled: 0,
@@ -167,6 +170,7 @@ impl Pair {
             reserved_epochs: self.disks[node],
             memory: self.memories[node],
             adopted,
+            resumed: self.resumed[node].take().unwrap_or_default(),
             link,
         };
         let core = Core::new(self.settings[node].clone(), &start);
@@ -178,6 +182,27 @@ impl Pair {
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node] = None;
         self.coming.retain(|(_, _, to, what)| *to != node || matches!(what, Coming::Datagram(..)));
+    }
+
+    /// Has a daemon get ready to be replaced, and takes it away; the next is to be started.
+    pub(crate) fn replace(&mut self, node: usize) {
+        let seen = self.log.len();
+        self.command(node, Command::PrepareRestart);
+        let ready =
+            |pair: &Self| pair.log[seen..].iter().any(|(_, by, line)| *by == node && line == "reply 7 done");
+        for _ in 0..60_000 {
+            if ready(self) {
+                break;
+            }
+            self.run(100);
+        }
+        let mut snapshot = Snapshot::default();
+        if let Some(state) = &self.nodes[node] {
+            state.core.show(at(self.now), &mut snapshot);
+        }
+        assert!(snapshot.resumed.is_some(), "{:?}", self.log);
+        self.kill(node);
+        self.resumed[node] = snapshot.resumed;
     }
 
     /// Whether the map lets the node serve.

@@ -10,6 +10,9 @@
 //!   any number of times, or never.
 //! - Of an epoch only matters whether it is the candidate's or holder's present one. So their number is not bounded.
 //! - Requests of an epoch that was given up are left out: a promise for them binds the voter and is of no use to anybody.
+//!
+//! With restarts in place (`Leases::long`) a holder may have a phase in which its heartbeats tell a longer lease, by as much as
+//! `LONGER`, and any heartbeat tells how much is left of the lease if that is more than `TERM`.
 
 use std::fmt;
 
@@ -19,6 +22,8 @@ use super::recovery::{self, Stubbornness};
 
 /// How many voters there are.
 pub(crate) const NODES: usize = 3;
+/// How much longer a lease for a restart in place lasts.
+const LONGER: u8 = 2;
 
 /// What is left out of the protocol or done wrong, to see that the model finds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +52,18 @@ pub(crate) enum Mutation {
     OwnVoteWhilePromised,
     /// A candidate counts its own vote before its wait after a restart is over.
     OwnVoteWhileWaiting,
+    /// With restarts in place: a heartbeat does not tell that the lease in the map is longer than usual.
+    LongLeaseUntold,
+    /// A heartbeat that is overtaken makes a promise shorter.
+    OldHeartbeatShortens,
+    /// In the phase in which heartbeats tell the longer lease, one from before grants it, too.
+    LongTermForAnOldHeartbeat,
+    /// When the phase is over, heartbeats that told the longer lease still grant it.
+    LongTermAfterThePhase,
+    /// A voter whose disk does not know of long promises makes one.
+    LongPromiseNotKept,
+    /// Its disk says the usual again before a long promise is over.
+    DiskShrinksEarly,
 }
 
 /// All of them.
@@ -65,12 +82,24 @@ pub(crate) const MUTATIONS: [Mutation; 12] = [
     Mutation::OwnVoteWhileWaiting,
 ];
 
+/// Those that concern restarts in place.
+pub(crate) const MUTATIONS_OF_RESTARTS: [Mutation; 6] = [
+    Mutation::LongLeaseUntold,
+    Mutation::OldHeartbeatShortens,
+    Mutation::LongTermForAnOldHeartbeat,
+    Mutation::LongTermAfterThePhase,
+    Mutation::LongPromiseNotKept,
+    Mutation::DiskShrinksEarly,
+];
+
 /// The protocol, or a mutation of it.
 pub(crate) struct Leases {
     /// Ticks that a lease lasts at most, and a promise at least.
     pub(crate) term: u8,
     /// Ticks after which a message is lost.
     pub(crate) window: usize,
+    /// Whether daemons are restarted in place; with messages of up to three ticks.
+    pub(crate) long: bool,
     pub(crate) mutation: Option<Mutation>,
     /// Whether it is checked that a majority soon has a lease, and what is wrong with how its nodes go on.
     pub(crate) recovery: Option<Option<Stubbornness>>,
@@ -107,6 +136,19 @@ pub(crate) struct Promise {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Heartbeat {
     votes: [bool; 2],
+    told: Told,
+}
+
+/// What a heartbeat tells of the lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Told {
+    /// The usual term.
+    #[default]
+    Usual,
+    /// So much more, since so much is left.
+    Left(u8),
+    /// The longer term, in the sender's present phase.
+    Long,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -115,6 +157,10 @@ pub(crate) struct Node {
     /// How long it still votes for nobody.
     pub(crate) wait: u8,
     pub(crate) promise: Option<Promise>,
+    /// An active node's heartbeats tell the longer term.
+    phase: bool,
+    /// Its disk says that its promises may be long.
+    kept: bool,
     /// Its heartbeats by age.
     pub(crate) sent: [Option<Heartbeat>; 4],
 }
@@ -126,6 +172,9 @@ pub(crate) struct Packed([u32; NODES]);
 /// A state that can be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct State(pub(crate) [Node; NODES]);
+
+/// Where the heartbeats lie in a packed node, by age.
+const PLACES: [u32; 4] = [13, 18, 23, 28];
 
 /// The node that lies `on` places further.
 fn counted_on(node: usize, on: usize) -> usize {
@@ -144,27 +193,33 @@ impl Node {
         let stage = match self.stage {
             Stage::Passive => 0,
             Stage::Asking => 1,
+            Stage::Active { lease } if self.phase => 10 + u32::from(lease),
             Stage::Active { lease } => 2 + u32::from(lease),
         };
         let promise = self.promise.map_or(0, |promise| {
             (u32::from(promise.peer == 2) + 1) | u32::from(promise.left) << 2 | u32::from(promise.freed) << 5
         });
         let mut packed = stage | u32::from(self.wait) << 4 | promise << 7;
-        for (age, sent) in self.sent.iter().enumerate() {
-            let sent =
-                sent.map_or(0, |sent| 1 | u32::from(sent.votes[0]) << 1 | u32::from(sent.votes[1]) << 2);
-            packed |= sent << (13 + 3 * age);
+        for (place, sent) in PLACES.into_iter().zip(self.sent) {
+            let told = |told| match told {
+                Told::Usual => 0,
+                Told::Left(more) => u32::from(more),
+                Told::Long => 3,
+            };
+            let votes = |sent: Heartbeat| u32::from(sent.votes[0]) << 1 | u32::from(sent.votes[1]) << 2;
+            packed |= sent.map_or(0, |sent| 1 | votes(sent) | told(sent.told) << 3) << place;
         }
-        packed
+        packed | u32::from(self.kept) << 31
     }
 
     fn unpack(packed: u32) -> Self {
         let bits = |at: u32, count: u32| packed >> at & ((1 << count) - 1);
         let byte = |value: u32| u8::try_from(value).unwrap_or(u8::MAX);
-        let stage = match bits(0, 4) {
-            0 => Stage::Passive,
-            1 => Stage::Asking,
-            lease => Stage::Active { lease: byte(lease - 2) },
+        let (stage, phase) = match bits(0, 4) {
+            0 => (Stage::Passive, false),
+            1 => (Stage::Asking, false),
+            lease @ 2..10 => (Stage::Active { lease: byte(lease - 2) }, false),
+            lease => (Stage::Active { lease: byte(lease - 10) }, true),
         };
         let peer = bits(7, 2);
         let promise = (peer > 0).then(|| Promise {
@@ -172,12 +227,27 @@ impl Node {
             left: byte(bits(9, 3)),
             freed: bits(12, 1) == 1,
         });
-        let mut sent = [None; 4];
-        for (place, age) in sent.iter_mut().zip(0..) {
-            let bits = bits(13 + 3 * age, 3);
-            *place = (bits > 0).then_some(Heartbeat { votes: [bits & 2 > 0, bits & 4 > 0] });
+        let sent = PLACES.map(|place| {
+            // The oldest has no room for what it tells, and with restarts in place it is not there.
+            let bits = bits(place, if place == PLACES[3] { 3 } else { 5 });
+            let told = match bits >> 3 {
+                0 => Told::Usual,
+                3 => Told::Long,
+                more => Told::Left(byte(more)),
+            };
+            (bits > 0).then_some(Heartbeat { votes: [bits & 2 > 0, bits & 4 > 0], told })
+        });
+        Self { stage, wait: byte(bits(4, 3)), promise, phase, kept: bits(31, 1) == 1, sent }
+    }
+
+    /// The phase is over: what was told in it has no bearing on later leases.
+    fn end_phase(&mut self) {
+        self.phase = false;
+        for sent in self.sent.iter_mut().flatten() {
+            if sent.told == Told::Long {
+                sent.told = Told::Left(LONGER);
+            }
         }
-        Self { stage, wait: byte(bits(4, 3)), promise, sent }
     }
 
     /// The same seen from the other side, with the two others exchanged.
@@ -233,8 +303,15 @@ impl Leases {
     }
 
     /// A lease that rests on a heartbeat of this age.
-    fn lease_from(&self, age: usize) -> u8 {
-        let term = self.term + u8::from(self.is(Mutation::LeaseAsLongAsPromise));
+    fn lease_from(&self, node: &Node, age: usize) -> u8 {
+        let told = node.sent[age].map_or(Told::Usual, |sent| sent.told);
+        let long = match told {
+            Told::Long => true,
+            Told::Left(LONGER) if self.is(Mutation::LongTermAfterThePhase) => true,
+            Told::Usual | Told::Left(_) => node.phase && self.is(Mutation::LongTermForAnOldHeartbeat),
+        };
+        let term = self.term + if long { LONGER } else { 0 };
+        let term = term + u8::from(self.is(Mutation::LeaseAsLongAsPromise));
         if self.is(Mutation::LeaseFromArrival) {
             term
         } else {
@@ -245,6 +322,7 @@ impl Leases {
     /// The node is dark and in no tenure, and says so in its next heartbeat.
     pub(crate) fn leave(&self, state: &mut State, node: usize) {
         state.0[node].stage = Stage::Passive;
+        state.0[node].phase = false;
         if !self.is(Mutation::VoteOfAnotherEpoch) {
             state.0[node].sent = [None; 4];
         }
@@ -272,7 +350,18 @@ impl Leases {
     pub(crate) fn promise(&self, state: &mut State, candidate: usize, on: usize, age: usize) -> bool {
         let voter = counted_on(candidate, on);
         let peer = NODES - on;
-        let may = self.may_promise(&state.0[voter], peer);
+        let told = state.0[candidate].sent[age].map_or(Told::Usual, |sent| sent.told);
+        let left = match told {
+            Told::Usual => self.term,
+            Told::Left(more) => self.term + more,
+            Told::Long => self.term + LONGER,
+        };
+        let remembers = left <= self.term || state.0[voter].kept || self.is(Mutation::LongPromiseNotKept);
+        let newer = state.0[candidate].sent[..age].iter().flatten().any(|sent| sent.votes[on - 1]);
+        if self.long && newer && !self.is(Mutation::OldHeartbeatShortens) {
+            return false;
+        }
+        let may = self.may_promise(&state.0[voter], peer) && remembers;
         let holds = state.0[candidate].lease() > 0;
         let Some(heartbeat) = &mut state.0[candidate].sent[age] else { return false };
         if heartbeat.votes[on - 1] || !(may || holds && self.is(Mutation::RenewWithoutPromise)) {
@@ -282,13 +371,24 @@ impl Leases {
         if may {
             let before = state.0[voter].promise;
             let freed = before.is_some_and(|promise| promise.freed) && self.is(Mutation::StaleIdle);
-            state.0[voter].promise = Some(Promise { peer, left: self.term, freed });
+            state.0[voter].promise = Some(Promise { peer, left, freed });
         }
         true
     }
 
     /// Votes that have arrived make a lease. `ages` are those of the heartbeats that the two others voted for.
     pub(crate) fn take(&self, state: &mut State, node: usize, ages: [Option<usize>; 2]) -> bool {
+        self.take_or_shorten(state, node, ages, false)
+    }
+
+    /// The same, or a usual lease in the place of a longer one.
+    fn take_or_shorten(
+        &self,
+        state: &mut State,
+        node: usize,
+        ages: [Option<usize>; 2],
+        shorten: bool,
+    ) -> bool {
         let voted = |on: usize| {
             ages[on - 1].is_none_or(|age| state.0[node].sent[age].is_some_and(|sent| sent.votes[on - 1]))
         };
@@ -308,8 +408,10 @@ impl Leases {
         let votes = ages.iter().flatten().count() + usize::from(own);
         // With one vote more than are needed, the newer ones decide: that is the step with that vote alone.
         let Some(oldest) = ages.iter().flatten().max().filter(|_| votes == 2) else { return false };
-        let lease = self.lease_from(*oldest);
-        if lease <= state.0[node].lease() {
+        let lease = self.lease_from(&state.0[node], *oldest);
+        let before = state.0[node].lease();
+        let shorter = shorten && !state.0[node].phase && before > self.term && (1..before).contains(&lease);
+        if lease <= before && !shorter {
             return false;
         }
         state.0[node].stage = Stage::Active { lease };
@@ -335,8 +437,20 @@ impl Leases {
         }
     }
 
-    fn restart_wait(&self) -> u8 {
-        if self.is(Mutation::NoRestartWait) { 0 } else { self.term }
+    fn restart_wait(&self, kept: bool) -> u8 {
+        let longest = if kept { self.term + LONGER } else { self.term };
+        if self.is(Mutation::NoRestartWait) { 0 } else { longest }
+    }
+
+    /// What a heartbeat of the node tells now.
+    fn told(&self, node: &Node) -> Told {
+        let more = node.lease().saturating_sub(self.term);
+        match more {
+            _ if node.phase => Told::Long,
+            0 => Told::Usual,
+            _ if self.is(Mutation::LongLeaseUntold) => Told::Usual,
+            more => Told::Left(more.min(LONGER)),
+        }
     }
 
     /// What a node does or hears; `None` if it cannot.
@@ -348,7 +462,8 @@ impl Leases {
                 before.stage == Stage::Passive
             }
             Step::SendsHeartbeat => {
-                state.0[node].sent[0] = Some(Heartbeat::default());
+                let told = if self.long { self.told(&before) } else { Told::Usual };
+                state.0[node].sent[0] = Some(Heartbeat { told, ..Heartbeat::default() });
                 before.sent[0].is_none() && before.stage != Stage::Passive
             }
             Step::GivesUpOrHandsOver => {
@@ -374,14 +489,38 @@ impl Leases {
             }
             Step::RestartsAndKeepsItsLease => {
                 state.0[node].promise = None;
-                state.0[node].wait = self.restart_wait();
+                state.0[node].wait = self.restart_wait(before.kept);
+                state.0[node].end_phase();
                 before.lease() > 0
             }
             Step::Restarts => {
                 self.leave(state, node);
                 state.0[node].promise = None;
-                state.0[node].wait = self.restart_wait();
+                state.0[node].wait = self.restart_wait(before.kept);
                 true
+            }
+            Step::BeginsToTellALongLease => {
+                state.0[node].phase = true;
+                // What has left in this very tick told the usual one.
+                self.long && before.lease() > 0 && !before.phase
+            }
+            Step::TellsALongLeaseNoMore => {
+                state.0[node].end_phase();
+                before.phase
+            }
+            Step::ShortensItsLease { votes } => {
+                let [one, other] = votes;
+                self.long && self.take_or_shorten(state, node, [one, other], true)
+            }
+            Step::WillRememberLongPromises => {
+                state.0[node].kept = true;
+                self.long && !before.kept
+            }
+            Step::HasNoLongPromiseAnyMore => {
+                state.0[node].kept = false;
+                let outstanding =
+                    before.promise.is_some_and(|promise| promise.left > self.term) || before.wait > self.term;
+                before.kept && (!outstanding || self.is(Mutation::DiskShrinksEarly))
             }
             Step::IsHeardBy { voter, age } => self.promise(state, node, on(node, voter), age),
             Step::Holds { votes } => {
@@ -418,6 +557,17 @@ pub(crate) enum Step {
     RestartsAndKeepsItsLease,
     /// A crash.
     Restarts,
+    /// The phase before a restart in place.
+    BeginsToTellALongLease,
+    TellsALongLeaseNoMore,
+    /// After it: like `Holds`, though the lease becomes shorter.
+    ShortensItsLease {
+        votes: [Option<usize>; 2],
+    },
+    /// A write to its disk.
+    WillRememberLongPromises,
+    /// Another.
+    HasNoLongPromiseAnyMore,
     /// The voter gets its heartbeat of so many ticks ago, and promises.
     IsHeardBy {
         voter: char,
@@ -446,7 +596,8 @@ impl Model for Leases {
 
     fn init_states(&self) -> Vec<Packed> {
         // Whatever was before, all have just started.
-        vec![State([Node { wait: self.restart_wait(), ..Node::default() }; NODES]).packed()]
+        let wait = self.restart_wait(false);
+        vec![State([Node { wait, ..Node::default() }; NODES]).packed()]
     }
 
     fn actions(&self, _state: &Packed, actions: &mut Vec<Action>) {
@@ -458,7 +609,9 @@ impl Model for Leases {
                 ages().flat_map(|age| voters.clone().map(move |voter| Step::IsHeardBy { voter, age }));
             let one = ages().flat_map(|age| [[Some(age), None], [None, Some(age)]]);
             let both = ages().flat_map(|age| ages().map(move |other| [Some(age), Some(other)]));
-            let holds = one.chain(both).map(|votes| Step::Holds { votes });
+            let votes = one.chain(both);
+            let holds = votes.clone().map(|votes| Step::Holds { votes });
+            let shortens = votes.filter(|_| self.long).map(|votes| Step::ShortensItsLease { votes });
             let alone = [
                 Step::Stands,
                 Step::SendsHeartbeat,
@@ -469,8 +622,12 @@ impl Model for Leases {
                 Step::PromisesForLess,
                 Step::RestartsAndKeepsItsLease,
                 Step::Restarts,
+                Step::BeginsToTellALongLease,
+                Step::TellsALongLeaseNoMore,
+                Step::WillRememberLongPromises,
+                Step::HasNoLongPromiseAnyMore,
             ];
-            let steps = alone.into_iter().chain(heard).chain(holds);
+            let steps = alone.into_iter().chain(heard).chain(holds).chain(shortens);
             actions.extend(steps.map(|step| Action::Node(NAMES[node], step)));
         }
     }

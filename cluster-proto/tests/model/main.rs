@@ -6,7 +6,7 @@
 mod leases;
 mod recovery;
 
-use leases::{A_LEASE, Leases, MUTATIONS, ONE_LEASE, SOON_A_LEASE};
+use leases::{A_LEASE, Leases, MUTATIONS, MUTATIONS_OF_RESTARTS, ONE_LEASE, SOON_A_LEASE};
 use recovery::Stubbornness;
 use stateright::{Checker, HasDiscoveries, Model};
 
@@ -25,8 +25,10 @@ fn checked(model: Leases, until: HasDiscoveries) -> impl Checker<Leases> {
 fn there_are_never_two_leases() {
     let (term, window) = if large() { (5, 4) } else { (4, 3) };
     println!("leases of {term} ticks, messages of up to {window}");
-    let checker =
-        checked(Leases { term, window, mutation: None, recovery: None }, HasDiscoveries::AnyFailures);
+    let checker = checked(
+        Leases { term, window, long: false, mutation: None, recovery: None },
+        HasDiscoveries::AnyFailures,
+    );
     checker.assert_no_discovery(ONE_LEASE);
     checker.assert_any_discovery(A_LEASE);
     assert!(checker.is_done());
@@ -36,7 +38,30 @@ fn there_are_never_two_leases() {
 fn every_mutation_is_found() {
     for mutation in MUTATIONS {
         println!("{mutation:?}");
-        let model = Leases { term: 2, window: 2, mutation: Some(mutation), recovery: None };
+        let model = Leases { term: 2, window: 2, long: false, mutation: Some(mutation), recovery: None };
+        let checker = checked(model, HasDiscoveries::AnyFailures);
+        let path = checker.assert_any_discovery(ONE_LEASE);
+        println!("{:#?}", path.into_actions());
+    }
+}
+
+/// Leases become longer for a restart in place, and shorter after it.
+#[test]
+fn there_are_never_two_leases_with_restarts_in_place() {
+    let (term, window) = if large() { (3, 3) } else { (2, 2) };
+    println!("leases of {term} ticks, messages of up to {window}");
+    let model = Leases { term, window, long: true, mutation: None, recovery: None };
+    let checker = checked(model, HasDiscoveries::AnyFailures);
+    checker.assert_no_discovery(ONE_LEASE);
+    checker.assert_any_discovery(A_LEASE);
+    assert!(checker.is_done());
+}
+
+#[test]
+fn every_mutation_of_restarts_in_place_is_found() {
+    for mutation in MUTATIONS_OF_RESTARTS {
+        println!("{mutation:?}");
+        let model = Leases { term: 2, window: 2, long: true, mutation: Some(mutation), recovery: None };
         let checker = checked(model, HasDiscoveries::AnyFailures);
         let path = checker.assert_any_discovery(ONE_LEASE);
         println!("{:#?}", path.into_actions());
@@ -45,7 +70,7 @@ fn every_mutation_is_found() {
 
 #[test]
 fn from_every_state_a_majority_in_hearing_soon_holds() {
-    let model = Leases { term: 3, window: 3, mutation: None, recovery: Some(None) };
+    let model = Leases { term: 3, window: 3, long: false, mutation: None, recovery: Some(None) };
     let checker = checked(model, HasDiscoveries::AnyFailures);
     checker.assert_properties();
 }
@@ -54,7 +79,8 @@ fn from_every_state_a_majority_in_hearing_soon_holds() {
 fn a_majority_that_is_stubborn_is_found() {
     for stubborn in [Stubbornness::NeverWithdraws, Stubbornness::NeverForgives] {
         println!("{stubborn:?}");
-        let model = Leases { term: 2, window: 2, mutation: None, recovery: Some(Some(stubborn)) };
+        let model =
+            Leases { term: 2, window: 2, long: false, mutation: None, recovery: Some(Some(stubborn)) };
         let checker = checked(model, HasDiscoveries::AnyFailures);
         checker.assert_any_discovery(SOON_A_LEASE);
     }

@@ -9,12 +9,18 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use cluster_userspace::config::DEFAULT_SOCKET;
 use cluster_userspace::control::render::{self, Paint};
-use cluster_userspace::control::{Client, ClientError, EventRecord, Request};
+use cluster_userspace::control::{Client, ClientError, EventRecord, Request, Status};
+use cluster_userspace::driver::clock;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// Reading what the daemon knows takes it microseconds.
 const QUERY: Duration = Duration::from_secs(2);
+/// The installed program is run to check the configuration, and other nodes' restarts are waited for.
+const RESTART: Duration = Duration::from_secs(20);
+/// How long the next daemon may take to answer: longer than the leases last that the one before has left, so that it is known
+/// whether it kept them.
+const NEXT_DAEMON: Duration = Duration::from_secs(10);
 /// A switchover takes milliseconds, but a promote may have to wait for silence and for the start-up wait.
 const COMMAND: Duration = Duration::from_secs(15);
 
@@ -63,9 +69,9 @@ enum Command {
     },
     /// End a drain
     Undrain,
-    /// Read the configuration again (not supported yet)
+    /// Read the configuration again
     Reload,
-    /// Replace the daemon by the installed binary without moving a VIP (not supported yet)
+    /// Replace the daemon by the installed binary without moving a VIP, and wait until that one serves
     Restart,
     /// Show what happened, each transition with its cause and timings
     Events {
@@ -99,6 +105,13 @@ fn main() -> ExitCode {
                 arguments.socket.display()
             ),
         ),
+        Err(Failure::NotReplaced(why)) => {
+            if arguments.json {
+                let error = json!({"error": {"code": "not_replaced", "message": why}});
+                drop(writeln!(io::stdout(), "{error}"));
+            }
+            (1, why)
+        }
         Err(Failure::Client(error)) => {
             if arguments.json {
                 let error = json!({"error": {"code": code_of(&error), "message": error.to_string()}});
@@ -120,6 +133,8 @@ enum Failure {
     Random(getrandom::Error),
     /// The daemon ended while its events were followed.
     Ended,
+    /// No other daemon came, or it did not keep what the one before had.
+    NotReplaced(String),
 }
 
 impl From<ClientError> for Failure {
@@ -172,7 +187,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         Command::Undrain => command(arguments, &Request::Undrain, "undrained: this node may serve again"),
         Command::Reload => command(arguments, &Request::Reload, "reloaded"),
-        Command::Restart => command(arguments, &Request::Restart, "restarted"),
+        Command::Restart => restart(arguments),
     }
 }
 
@@ -189,6 +204,74 @@ fn query<T: DeserializeOwned>(
     }
     let answer: T = client.call(request, QUERY)?;
     print(&render(&answer, paint()))
+}
+
+/// Has the daemon replaced, and waits until the next one answers and holds what this one held.
+fn restart(arguments: &Arguments) -> Result<(), Failure> {
+    let mut client = Client::connect(&arguments.socket, QUERY)?;
+    let before = client.status()?;
+    let asked = clock::now();
+    client.restart(RESTART)?;
+    let left = clock::now();
+    let after = loop {
+        // A daemon that is not there yet, or is still starting, is nothing to be told of before the time is up.
+        let found = Client::connect(&arguments.socket, QUERY).and_then(|mut client| client.status());
+        match found {
+            Ok(after) if after.run != before.run => break after,
+            _ if clock::now().since(left) < NEXT_DAEMON => await_a_moment(),
+            Ok(_) => {
+                return Err(Failure::NotReplaced("the daemon that was to be replaced still runs".to_owned()));
+            }
+            Err(error) => {
+                return Err(Failure::NotReplaced(format!(
+                    "the daemon was replaced, and the next one does not answer ({error}); see its log. Its groups go to \
+                     other nodes when its leases are over"
+                )));
+            }
+        }
+    };
+    let took = clock::now().since(left);
+    let holds = |status: &Status, name: &str| {
+        let group = status.groups.iter().find(|group| group.name == name && group.role == "active");
+        group.and_then(|group| group.epoch.clone())
+    };
+    let held = before.groups.iter().filter(|group| group.role == "active");
+    let lost: Vec<_> = held
+        .filter(|group| holds(&after, &group.name) != group.epoch)
+        .map(|group| group.name.as_str())
+        .collect();
+    if !lost.is_empty() {
+        let lost = lost.join(", ");
+        let why = format!("the daemon was replaced, but did not keep {lost}: see `clusterctl events`");
+        return Err(Failure::NotReplaced(why));
+    }
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if arguments.json {
+        let done = json!({
+            "version_before": before.version,
+            "version": after.version,
+            "run": after.run,
+            "prepared_ms": millis(left.since(asked)),
+            "took_ms": millis(took),
+        });
+        return print(&format!("{done}\n"));
+    }
+    let versions = if before.version == after.version {
+        format!("clusterd {}", after.version)
+    } else {
+        format!("clusterd {} instead of {}", after.version, before.version)
+    };
+    print(&format!(
+        "restarted: {versions} answers {} ms after the old process, which took {} ms to get ready\n",
+        millis(took),
+        millis(left.since(asked))
+    ))
+}
+
+/// Nothing tells when a socket is there again.
+fn await_a_moment() {
+    // With nothing to wait for it returns when the time is up, or earlier for a signal, which does no harm.
+    let _ = nix::poll::poll(&mut [], 10_u16);
 }
 
 /// Has something done and says so.

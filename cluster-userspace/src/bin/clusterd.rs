@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use cluster_userspace::config::Config;
-use cluster_userspace::daemon::{self, Cleaned};
+use cluster_userspace::daemon::{self, Cleaned, Installed};
 use cluster_userspace::driver::realtime;
 use tracing_subscriber::EnvFilter;
 
@@ -77,6 +77,11 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     if arguments.check {
+        // A daemon that ran with this file's voters has to be able to run with them again.
+        if let Err(error) = daemon::check_memory(&config, &node) {
+            eprintln!("{}: {error:#}", arguments.config.display());
+            return ExitCode::from(2);
+        }
         for warning in &local.warnings {
             eprintln!("warning: {warning}");
         }
@@ -112,7 +117,8 @@ fn run(arguments: &Arguments, config: &Config, node: &str) -> anyhow::Result<()>
             }
             return Ok(());
         }
-        daemon::run(config, &arguments.config, node, arguments.socket.as_deref()).await
+        let installed = Installed::of_this_process();
+        daemon::run(config, &arguments.config, node, arguments.socket.as_deref(), installed).await
     })
 }
 

@@ -110,6 +110,20 @@ impl Client {
         self.call(&Request::Status, Duration::from_secs(2))
     }
 
+    /// Asks for a restart in place, and waits until the daemon's process has been replaced or has said that it is not. Whether
+    /// the next daemon does well is another question.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub fn restart(mut self, deadline: Duration) -> Result<(), ClientError> {
+        self.call::<Value>(&Request::Restart, deadline)?;
+        match self.receive(Some(deadline)) {
+            // Only a refusal follows the answer, or the connection's end with the process.
+            Ok(_) | Err(ClientError::Broken { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Asks for the counters.
     ///
     /// # Errors

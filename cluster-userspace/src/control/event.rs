@@ -221,6 +221,15 @@ impl EventBody {
             EventKind::MarginLow { peer: id, gap } => {
                 Self { peer: peer(id), duration_us: Some(micros(gap)), ..Self::kind("margin_low") }
             }
+            EventKind::WireVersion { peer: id, version, minimum } => Self {
+                peer: peer(id),
+                message: Some(format!(
+                    "its messages cannot be read: it speaks wire version {version}, which version {minimum} and later \
+                     understand, and this daemon speaks {}; install versions that understand each other",
+                    cluster_proto::wire::VERSION
+                )),
+                ..Self::kind("wire_version")
+            },
             EventKind::SettingsDiffer(id) => Self { peer: peer(id), ..Self::kind("settings_differ") },
             EventKind::SettingsAgree(id) => Self { peer: peer(id), ..Self::kind("settings_agree") },
             EventKind::Voters(phase) => Self::told(

@@ -21,7 +21,7 @@ pub use client::{Client, ClientError, Follow};
 pub use event::{EventBody, EventPath, EventRecord, TimelineMicros, cause_name, role_name};
 pub use event_log::{EventBatch, EventLog, KEPT_EVENTS};
 pub use request::{Answer, ControlError, ErrorCode, MAX_LINE_BYTES, Request};
-pub use server::{BindError, Call, ControlSocket, MAX_CLIENTS, Reply};
+pub use server::{Answered, BindError, Call, ControlSocket, MAX_CLIENTS, Reply};
 pub use stats::{GroupStats, LoopStats, PeerStats, Stats};
 pub use status::{
     DatagramsDropped, GroupStatus, Observation, PathStatus, PeerStatus, QuorumStatus, Status, VotersChange,

@@ -357,6 +357,10 @@ pub fn occurrence(event: &EventRecord, paint: Paint) -> String {
         ),
         "settings_agree" => (Style::Good, format!("{peer} has this host's nodes and timings in its file")),
         "settings_differ" => (Style::Attention, format!("{peer} has other nodes or timings in its file")),
+        "wire_version" => (
+            Style::Bad,
+            format!("{peer}: {}", body.message.as_deref().unwrap_or("its messages cannot be read")),
+        ),
         "missed" => (Style::Attention, format!("{} events were missed", body.count.unwrap_or(0))),
         // The daemon's own, and those of a newer daemon.
         kind => match (&body.message, &body.group) {

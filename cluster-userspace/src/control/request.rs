@@ -160,6 +160,9 @@ impl From<Refusal> for ControlError {
             Refusal::Answered => ErrorCode::Answered,
             Refusal::Busy => ErrorCode::Busy,
             Refusal::Superseded => ErrorCode::Superseded,
+            Refusal::NotPromised => ErrorCode::NotPromised,
+            Refusal::PeerRestarts => ErrorCode::PeerRestarts,
+            Refusal::VoteNeeded => ErrorCode::VoteNeeded,
             Refusal::Membership(_) => ErrorCode::BadConfiguration,
         };
         Self::new(code, refusal.to_string())
@@ -208,6 +211,14 @@ pub enum ErrorCode {
     Superseded,
     /// The configuration cannot be gone over to; the one in use is unchanged.
     BadConfiguration,
+    /// The installed daemon does not run, or not with this configuration; the one that runs goes on.
+    BadBinary,
+    /// Too few voters have promised to wait for a restart.
+    NotPromised,
+    /// Another node is being restarted.
+    PeerRestarts,
+    /// A holder would have too few votes without this node's.
+    VoteNeeded,
     /// The daemon did not carry it out in time; whether it still will is unknown.
     Timeout,
     /// The daemon is starting or stopping.

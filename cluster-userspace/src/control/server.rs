@@ -36,21 +36,50 @@ pub const MAX_CLIENTS: usize = 64;
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 /// The daemon answers everything sooner; past this a client should hear that something is wrong with it.
 const REPLY_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a daemon that is about to be replaced lets the client take that answer.
+const TELL_DEADLINE: Duration = Duration::from_millis(200);
 /// How long a stopping daemon lets clients take the answers they wait for.
 const STOP_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A request for the daemon, to be answered once.
 #[derive(Debug)]
 pub struct Call {
-    /// What is asked: never `events` or `restart`, which the server answers itself.
+    /// What is asked: never `events`, which the server answers itself.
     pub request: Request,
     reply: oneshot::Sender<Result<Reply, ControlError>>,
+    /// Closed once the client has been told the answer.
+    told: oneshot::Receiver<()>,
+    /// What a restart was good for that was answered with success.
+    afterwards: oneshot::Sender<ControlError>,
 }
 
 impl Call {
     /// Answers. A client that has gone away is no error.
     pub fn answer(self, answer: Result<Reply, ControlError>) {
         drop(self.reply.send(answer));
+    }
+
+    /// Answers that it is being done, and waits until the client has been told, for what is done takes this process and its
+    /// connections away. If it is not done after all, the client can be told that, too.
+    pub async fn answer_before_it_is_done(self, reply: Reply) -> Answered {
+        let Self { reply: sender, told, afterwards, .. } = self;
+        drop(sender.send(Ok(reply)));
+        // A client that does not read its answer is no reason not to do it.
+        drop(timeout(TELL_DEADLINE, told).await);
+        Answered { afterwards }
+    }
+}
+
+/// A call that was answered before it was done.
+#[derive(Debug)]
+pub struct Answered {
+    afterwards: oneshot::Sender<ControlError>,
+}
+
+impl Answered {
+    /// Tells the client in a second line that it could not be done.
+    pub fn failed(self, error: ControlError) {
+        drop(self.afterwards.send(error));
     }
 }
 
@@ -326,6 +355,9 @@ impl Activity {
     }
 }
 
+/// A reply, what is dropped once the client has been told, and what may have to be said after it.
+type Outcome = (Reply, oneshot::Sender<()>, oneshot::Receiver<ControlError>);
+
 /// One connection.
 struct Client {
     reader: LineReader,
@@ -372,18 +404,22 @@ impl Client {
                 let events = batch.events.iter().map(AsRef::as_ref).collect();
                 self.write(success(&EventList { events, missed: batch.missed })).await
             }
-            Request::Restart => {
-                let error = ControlError::new(ErrorCode::NotSupported, "this command is not supported yet");
-                self.write(failure(error)).await
-            }
             request => match self.call(request).await {
-                Ok(reply) => self.write(success(&reply)).await,
+                Ok((reply, told, afterwards)) => {
+                    self.write(success(&reply)).await?;
+                    drop(told);
+                    // Nothing comes after the answer but to a restart that was not possible after all.
+                    match afterwards.await {
+                        Ok(error) => self.write(failure(error)).await,
+                        Err(_) => Ok(()),
+                    }
+                }
                 Err(error) => self.write(failure(error)).await,
             },
         }
     }
 
-    async fn call(&self, request: Request) -> Result<Reply, ControlError> {
+    async fn call(&self, request: Request) -> Result<Outcome, ControlError> {
         let unavailable = || {
             ControlError::new(
                 ErrorCode::Unavailable,
@@ -391,7 +427,10 @@ impl Client {
             )
         };
         let (reply, answer) = oneshot::channel();
-        self.calls.try_send(Call { request, reply }).map_err(|error| match error {
+        let (teller, told) = oneshot::channel();
+        let (afterwards, after) = oneshot::channel();
+        let call = Call { request, reply, told, afterwards };
+        self.calls.try_send(call).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ControlError::new(
                 ErrorCode::Busy,
                 "too many commands are under way; nothing was done, try again",
@@ -399,7 +438,7 @@ impl Client {
             mpsc::error::TrySendError::Closed(_) => unavailable(),
         })?;
         match timeout(REPLY_DEADLINE, answer).await {
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(answer)) => answer.map(|reply| (reply, teller, after)),
             Ok(Err(_)) => Err(unavailable()),
             Err(_) => Err(ControlError::new(
                 ErrorCode::Timeout,

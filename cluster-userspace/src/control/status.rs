@@ -1,6 +1,6 @@
 //! `status`: what this node knows of itself, its groups and its peers.
 
-use cluster_proto::{Dropped, NodeId, Phase, Quorum, Role, Settings, Snapshot, Time};
+use cluster_proto::{Dropped, Incarnation, NodeId, Phase, Quorum, Role, Settings, Snapshot, Time};
 use serde::{Deserialize, Serialize};
 
 use super::event::{cause_name, role_name, service_name};
@@ -16,6 +16,9 @@ pub struct Status {
     pub kind: String,
     /// The daemon's version.
     pub version: String,
+    /// Which run of the daemon this is: another one after each start and each restart.
+    #[serde(default)]
+    pub run: String,
     /// How long the daemon has run.
     pub uptime_ms: u64,
     /// How the XDP program is attached: `native` or `generic`; `none` while the interface is gone, and on a witness.
@@ -237,6 +240,8 @@ pub struct Observation<'a> {
     pub snapshot: &'a Snapshot,
     /// Now.
     pub now: Time,
+    /// This run's number.
+    pub run: Incarnation,
     /// The daemon's start.
     pub started: Time,
     /// How the XDP program is attached.
@@ -249,7 +254,7 @@ impl Status {
     /// The answer from what the daemon knows.
     #[must_use]
     pub fn of(observation: &Observation<'_>) -> Self {
-        let Observation { settings, local, snapshot, now, started, xdp, warnings } = *observation;
+        let Observation { settings, local, snapshot, now, run, started, xdp, warnings } = *observation;
         let voters = settings.peers.iter().filter(|peer| peer.voter).count() + usize::from(settings.voter);
         let peers_and_views = settings.peers.iter().zip(&snapshot.peers);
         let heard = peers_and_views.filter(|(peer, view)| peer.voter && view.alive).count();
@@ -257,6 +262,7 @@ impl Status {
             node: local.node.clone(),
             kind: local.kind().name().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            run: format!("{:016x}", run.0),
             uptime_ms: whole_millis(now.since(started)),
             xdp: xdp.to_owned(),
             drained: snapshot.drained,

@@ -36,6 +36,8 @@ pub(super) type Counted = (Call, Result<Vec<GroupCount>, String>);
 enum Waiting {
     Status(Call),
     Stats(Call, Vec<GroupCount>),
+    /// This daemon itself, for what it has to hand on to the next.
+    HandingOn,
 }
 
 impl Answers {
@@ -115,8 +117,9 @@ impl Daemon {
             Request::Undrain => Ok(Command::Undrain),
             // What serves has to take part in it, and takes it up next.
             Request::Reload => return self.reloads.push(call),
-            Request::Events { .. } | Request::Restart => {
-                Err(ControlError::new(ErrorCode::NotSupported, "not supported yet"))
+            Request::Restart => return self.begin_restart(call),
+            Request::Events { .. } => {
+                Err(ControlError::new(ErrorCode::NotSupported, "the control socket answers this itself"))
             }
         };
         match command {
@@ -174,6 +177,11 @@ impl Daemon {
         }
     }
 
+    /// Asks the core what the next run must know; nothing unless it stands still for that.
+    pub(super) fn ask_what_to_hand_on(&mut self) {
+        self.ask_state(Waiting::HandingOn);
+    }
+
     fn ask_state(&mut self, waiting: Waiting) {
         self.answers.waiting.push(waiting);
         if let Some(spare) = self.answers.spare.take() {
@@ -194,6 +202,7 @@ impl Daemon {
                 Waiting::Stats(call, counts) => {
                     call.answer(Ok(Reply::Stats(Box::new(self.stats_of(&shown, &counts)))));
                 }
+                Waiting::HandingOn => self.hand_on(shown.snapshot.resumed.clone()),
             }
         }
         self.answers.spare = Some(shown);
@@ -205,6 +214,7 @@ impl Daemon {
             local: &self.local,
             snapshot: &shown.snapshot,
             now: clock::now(),
+            run: self.run,
             started: self.started,
             xdp: self.xdp,
             warnings: &self.answers.warnings,

@@ -8,6 +8,9 @@
 //! | `watch.rs` | a node's service interface, other interfaces and the VIPs on them |
 //! | `witness.rs` | the start and the loop of a witness |
 //! | `reload.rs` | going over to another configuration |
+//! | `restart.rs` | another process in this one's place |
+//! | `installed.rs` | the program that is installed |
+//! | `handed_on.rs` | what one process hands to the next |
 //! | `groups.rs` | what other groups and VIPs take of a node: maps, addresses, watch |
 //! | `connections.rs` | a group's connections that are left after a hand-over |
 //! | `answers.rs` | the control socket's requests |
@@ -19,13 +22,17 @@ mod answers;
 mod cleanup;
 mod connections;
 mod groups;
+mod handed_on;
+mod installed;
 mod node;
 mod reload;
+mod restart;
 mod start;
 mod watch;
 mod witness;
 
 pub use cleanup::{Cleaned, cleanup};
+pub use installed::Installed;
 
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -38,7 +45,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Config, HostKind, Local};
 use crate::control::render::{self, Paint};
-use crate::control::{Call, ControlSocket, EventBody, EventLog};
+use crate::control::{Call, ControlError, ControlSocket, EventBody, EventLog};
 use crate::dataplane::GroupSlot;
 use crate::driver::mailbox::{DaemonEnd, Order, Shown, Task};
 use crate::driver::path_sockets::PathEnds;
@@ -48,8 +55,10 @@ use crate::epoch_file::{EpochFile, EpochFileError};
 use crate::memory_file::{MemoryFile, MemoryFileError};
 
 use answers::{Answers, Counted};
+use handed_on::HandedOn;
 use node::SharedPlane;
 use reload::{Coming, Source};
+use restart::Replacing;
 
 /// How long the heartbeat thread may take to resign before the stop goes on without it. It resigns within two seconds
 /// even if nobody takes over.
@@ -64,7 +73,13 @@ const CHORES: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// Something needed cannot be opened, or a part of the daemon has failed while it ran.
-pub async fn run(config: &Config, file: &Path, node: &str, socket: Option<&Path>) -> anyhow::Result<()> {
+pub async fn run(
+    config: &Config,
+    file: &Path,
+    node: &str,
+    socket: Option<&Path>,
+    installed: Installed,
+) -> anyhow::Result<()> {
     let signals = Signals::new()?;
     let started = clock::now();
     let (settings, mut local) = config.settings(node)?;
@@ -74,11 +89,11 @@ pub async fn run(config: &Config, file: &Path, node: &str, socket: Option<&Path>
     let source = Source { file: file.to_owned(), node: node.to_owned(), socket: socket.map(Path::to_owned) };
     match local.service.clone() {
         Some(service) => {
-            let (node, front) = start::start(settings, local, service, source, started).await?;
+            let (node, front) = start::start(settings, local, service, source, (started, installed)).await?;
             front.serve(node.attend(signals)).await
         }
         None => {
-            let (witness, front) = witness::start(settings, local, source, started)?;
+            let (witness, front) = witness::start(settings, local, source, (started, installed))?;
             front.serve(witness.attend(signals)).await
         }
     }
@@ -149,6 +164,10 @@ struct Daemon {
     reloads: Vec<Call>,
     /// Groups that were handed over, and until when their connections are of interest.
     handed_over: Vec<(GroupSlot, Time)>,
+    /// A restart that is under way.
+    replacing: Option<Replacing>,
+    installed: Installed,
+    run: Incarnation,
     started: Time,
     mailbox: DaemonEnd,
     thread: JoinHandle<()>,
@@ -165,6 +184,7 @@ struct Daemon {
     memory: MemoryFile,
     written: mpsc::Sender<Written>,
     counts: mpsc::Sender<Counted>,
+    checks: mpsc::Sender<Result<(), ControlError>>,
 }
 
 /// What others tell every daemon.
@@ -175,6 +195,8 @@ struct Inbox {
     counts: mpsc::Receiver<Counted>,
     /// Files written by a blocking task.
     written: mpsc::Receiver<Written>,
+    /// What the installed program says of the configuration.
+    checked: mpsc::Receiver<Result<(), ControlError>>,
 }
 
 /// What a blocking task has written to disk, or could not.
@@ -192,6 +214,8 @@ struct Prepared {
     local: Local,
     source: Source,
     started: Time,
+    installed: Installed,
+    handed_on: Option<HandedOn>,
     mailbox: DaemonEnd,
     epochs: EpochFile,
     memory: MemoryFile,
@@ -201,7 +225,9 @@ struct Prepared {
 impl Prepared {
     /// Starts the heartbeat thread, and gives the way by which calls reach the daemon.
     fn begin(self, setup: heartbeat_loop::Setup) -> anyhow::Result<(Daemon, mpsc::Sender<Call>)> {
-        let Self { settings, local, source, started, mailbox, epochs, memory, events } = self;
+        let Self { settings, local, source, started, installed, handed_on, mailbox, epochs, memory, events } =
+            self;
+        let run = setup.start.incarnation;
         let wake = Wake::new(mailbox.wake_daemon()).context("cannot wait for the heartbeat thread")?;
         let (thread, granted) = heartbeat_loop::spawn(setup).with_context(|| {
             format!("cannot open the heartbeat sockets on UDP port {} (is it in use?)", local.port)
@@ -214,6 +240,7 @@ impl Prepared {
         let (calls_in, calls) = mpsc::channel(QUEUE);
         let (written_in, written) = mpsc::channel(QUEUE);
         let (counts_in, counts) = mpsc::channel(QUEUE);
+        let (checks, checked) = mpsc::channel(1);
         let daemon = Daemon {
             settings,
             local,
@@ -222,6 +249,9 @@ impl Prepared {
             coming: None,
             reloads: Vec::new(),
             handed_over: Vec::new(),
+            replacing: None,
+            installed,
+            run,
             started,
             mailbox,
             thread,
@@ -231,13 +261,15 @@ impl Prepared {
             plane: None,
             slots: Vec::new(),
             xdp: "none",
-            inbox: Inbox { wake, calls, counts, written },
+            inbox: Inbox { wake, calls, counts, written, checked },
             memory,
             written: written_in,
             counts: counts_in,
+            checks,
         };
         let (kind, name) = (daemon.local.kind().name(), daemon.local.node.as_str());
         tracing::info!(kind, name, socket = %daemon.local.socket.display(), "started");
+        daemon.tell_of_restart(handed_on.as_ref());
         Ok((daemon, calls_in))
     }
 }
@@ -249,7 +281,9 @@ impl Daemon {
             written = self.inbox.wake.written() => {
                 written.context("cannot wait for the heartbeat thread")?;
                 self.take_tasks();
+                self.advance_restart();
             }
+            Some(outcome) = self.inbox.checked.recv() => self.checked(outcome),
             Some(call) = self.inbox.calls.recv() => self.call(call),
             Some(counted) = self.inbox.counts.recv() => self.counted(counted),
             Some(written) = self.inbox.written.recv() => self.written(written),
@@ -277,7 +311,7 @@ impl Daemon {
             let record = self.events.record(event.at, EventBody::of(&event.kind, &self.local));
             let text = render::occurrence(&record, Paint::Plain);
             match event.kind {
-                EventKind::LeaseTooShort { .. } => tracing::warn!("{text}"),
+                EventKind::LeaseTooShort { .. } | EventKind::WireVersion { .. } => tracing::warn!("{text}"),
                 _ => tracing::info!("{text}"),
             }
         }
@@ -394,6 +428,19 @@ fn remembered(file: &MemoryFile, settings: &Settings) -> anyhow::Result<Option<M
         )?;
     }
     Ok(memory)
+}
+
+/// Whether the voters of the configuration may take the place of those this node ran with before, as far as this user may see
+/// that.
+///
+/// # Errors
+/// They may not, or what is on disk is damaged.
+pub fn check_memory(config: &Config, node: &str) -> anyhow::Result<()> {
+    let (settings, local) = config.settings(node)?;
+    match remembered(&MemoryFile::new(&local.state_dir), &settings) {
+        Err(error) if error.downcast_ref().is_some_and(MemoryFileError::is_forbidden) => Ok(()),
+        remembered => remembered.map(|_| ()),
+    }
 }
 
 fn incarnation() -> anyhow::Result<Incarnation> {

@@ -87,6 +87,7 @@ impl Node {
             for (slot, until) in std::mem::take(&mut self.daemon.handed_over) {
                 self.watch_connections(slot, until);
             }
+            self.daemon.leave_if_ready().await;
             self.daemon.check_thread()?;
         }
         self.stop().await

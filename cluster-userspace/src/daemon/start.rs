@@ -8,6 +8,8 @@ use cluster_proto::{GroupIndex, Link, Settings, Start, Time};
 use tokio::sync::mpsc;
 
 use super::groups::{group_vips, watched_vips};
+use super::handed_on::HandedOn;
+use super::installed::Installed;
 use super::node::{Node, SharedPlane};
 use super::reload::Source;
 use super::watch::Watch;
@@ -28,7 +30,7 @@ pub(super) async fn start(
     mut local: Local,
     service: Service,
     source: Source,
-    started: Time,
+    (started, installed): (Time, Installed),
 ) -> anyhow::Result<(Node, Front)> {
     dataplane::missing_capabilities()?;
     let epochs = EpochFile::open(&local.state_dir)?;
@@ -91,11 +93,15 @@ pub(super) async fn start(
         address_thread::spawn(addresses.record(), vips, daemon_end.wake_thread(), reports_in)
             .context("cannot start the address thread")?;
     watch.publish(&address_thread.state);
+    let handed_on = HandedOn::taken();
+    let resumed = handed_on.as_ref().map(|handed_on| handed_on.resumed(&settings)).unwrap_or_default();
     let prepared = Prepared {
         settings,
         local,
         source,
         started,
+        installed,
+        handed_on,
         mailbox: daemon_end,
         epochs,
         memory: memory_file,
@@ -109,6 +115,7 @@ pub(super) async fn start(
             reserved_epochs,
             memory,
             adopted,
+            resumed,
             link,
         },
         paths: paths_of(&prepared.local),
@@ -156,7 +163,9 @@ async fn attach(
 ) -> anyhow::Result<(Attachment, ControlSocket)> {
     plane.fence_all()?;
     let control = ControlSocket::bind(&local.socket)?;
-    Ok((service_interface(plane, service, addresses).await?, control))
+    let attached = service_interface(plane, service, addresses).await?;
+    plane.forget_former_layout()?;
+    Ok((attached, control))
 }
 
 /// Takes back what a start that failed has changed, unless it was another daemon's before.
@@ -203,6 +212,11 @@ fn tell_maps(plane: &DataPlane, events: &EventLog) {
         MapsWere::Absent => return,
         MapsWere::Adopted => {
             "the programs and leases of the daemon before this one were taken over".to_owned()
+        }
+        MapsWere::CarriedOver { from } => {
+            format!(
+                "the leases of the daemon before this one were taken over from maps of another layout ({from})"
+            )
         }
         MapsWere::Unfit { reason } => {
             format!(

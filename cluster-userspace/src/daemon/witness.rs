@@ -2,10 +2,12 @@
 //! privileges: it has no interface, no programs, no addresses, and its core is told that there is no service link.
 
 use anyhow::Context as _;
-use cluster_proto::{Link, Settings, Start, Time};
+use cluster_proto::{Link, Resumed, Settings, Start, Time};
 use nix::fcntl::Flock;
 use tokio::time::MissedTickBehavior;
 
+use super::handed_on::HandedOn;
+use super::installed::Installed;
 use super::reload::Source;
 use super::{Asked, CHORES, Daemon, Front, Prepared, Signals, incarnation, join, paths_of, remembered};
 use crate::config::Local;
@@ -26,7 +28,7 @@ pub(super) fn start(
     settings: Settings,
     local: Local,
     source: Source,
-    started: Time,
+    (started, installed): (Time, Installed),
 ) -> anyhow::Result<(Witness, Front)> {
     let epochs = EpochFile::open(&local.state_dir)?;
     // Two of one name would promise the same group to two nodes. A node has the lock of its pins for that.
@@ -37,11 +39,14 @@ pub(super) fn start(
     let control = ControlSocket::bind(&local.socket)?;
     let (thread_end, mailbox) = mailbox::mailbox().context("cannot make the heartbeat thread's mailbox")?;
     let events = EventLog::new();
+    let handed_on = HandedOn::taken();
     let prepared = Prepared {
         settings,
         local,
         source,
         started,
+        installed,
+        handed_on,
         mailbox,
         epochs,
         memory: memory_file,
@@ -55,6 +60,7 @@ pub(super) fn start(
             reserved_epochs,
             memory,
             adopted: Vec::new(),
+            resumed: Resumed::default(),
             link: Link::Gone,
         },
         paths: paths_of(&prepared.local),
@@ -85,6 +91,7 @@ impl Witness {
             while let Some(call) = self.daemon.reloads.pop() {
                 self.reload(Some(call)).await;
             }
+            self.daemon.leave_if_ready().await;
             self.daemon.check_thread()?;
         }
         if self.daemon.resign().await {

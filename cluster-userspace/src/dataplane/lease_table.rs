@@ -106,6 +106,25 @@ impl LeaseTable {
         })
     }
 
+    /// Makes every slot what it is in another table. Only while nobody writes to either.
+    pub(super) fn copy(&self, from: &Self) {
+        let copy = |to: &SharedWords, from: &SharedWords| {
+            for (to, from) in to.words().iter().zip(from.words()) {
+                to.store(from.load(Ordering::SeqCst), Ordering::SeqCst);
+            }
+        };
+        // A lease with another epoch's name is nobody's.
+        copy(&self.tenures, &from.tenures);
+        copy(&self.leases, &from.leases);
+    }
+
+    /// Holds no group any longer.
+    pub(super) fn clear_all(&self) {
+        for lease in self.leases.words() {
+            lease.store(0, Ordering::SeqCst);
+        }
+    }
+
     /// The group to which the slot belongs, if it belongs to one.
     pub(super) fn owner(&self, slot: GroupSlot) -> Option<GroupId> {
         let tenure = read_tenure(self.slot(slot)?.1);

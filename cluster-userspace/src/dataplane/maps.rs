@@ -46,6 +46,12 @@ pub enum MapsWere {
     Absent,
     /// The maps of a daemon that died or was replaced; they go on being used, leases included.
     Adopted,
+    /// The maps of a daemon with another layout. Leases and tenures were copied from them; the programs that use them go on
+    /// until others take their place ([`super::DataPlane::forget_former_layout`]).
+    CarriedOver {
+        /// The directory of that layout.
+        from: String,
+    },
     /// Maps that do not fit. They were made dark and replaced, and no lease was adopted.
     Unfit {
         /// What did not fit.
@@ -53,15 +59,37 @@ pub enum MapsWere {
     },
 }
 
-/// Loads the object with the pinned maps, or with new ones that are pinned.
-pub(super) fn load(directory: &PinDirectory) -> Result<(Ebpf, MapsWere), DataPlaneError> {
+/// Maps of another layout, whose leases are still in force.
+#[derive(Debug)]
+pub(super) struct Former {
+    name: String,
+    table: LeaseTable,
+}
+
+/// Loads the object with the pinned maps, or with new ones that are pinned. What there is of another layout has to stay until
+/// its programs are replaced.
+pub(super) fn load(directory: &PinDirectory) -> Result<(Ebpf, MapsWere, Option<Former>), DataPlaneError> {
     let version = format!("v{LAYOUT_VERSION}");
     let mut found = fitness(directory, &version)?;
-    for other in directory.names()?.iter().filter(|name| is_version(name) && **name != version) {
-        found = MapsWere::Unfit { reason: format!("layout {other} is not {version}") };
-        discard(directory, other)?;
+    let mut others: Vec<String> = directory.names()?;
+    others.retain(|name| is_version(name) && *name != version);
+    // The newest first, should a change of the layout have been interrupted.
+    others.sort_by_key(|name| std::cmp::Reverse((name.len(), name.clone())));
+    let mut former = None;
+    for other in others {
+        match Former::open(directory, &other)?.filter(|_| former.is_none()) {
+            Some(usable) => former = Some(usable),
+            None => {
+                found = MapsWere::Unfit { reason: format!("layout {other} is not {version}") };
+                discard(directory, &other)?;
+            }
+        }
     }
-    if let MapsWere::Unfit { .. } = found {
+    if let Some(Former { name, .. }) = &former {
+        // As long as they are there, no core has gone by ours: they were made in a start that did not get so far.
+        found = MapsWere::CarriedOver { from: name.clone() };
+    }
+    if let MapsWere::Unfit { .. } | MapsWere::CarriedOver { .. } = found {
         discard(directory, &version)?;
     }
     let pins = directory.entry(&version);
@@ -76,7 +104,37 @@ pub(super) fn load(directory: &PinDirectory) -> Result<(Ebpf, MapsWere), DataPla
     for map in ALL {
         loader.map_pin_path(map, pins.join(map));
     }
-    Ok((loader.load(DATAPLANE_OBJECT)?, found))
+    Ok((loader.load(DATAPLANE_OBJECT)?, found, former))
+}
+
+impl Former {
+    /// Those of this layout, if leases and tenures are what they are in ours.
+    fn open(directory: &PinDirectory, version: &str) -> Result<Option<Self>, DataPlaneError> {
+        let pins = directory.entry(version);
+        let object = Object::parse(DATAPLANE_OBJECT).map_err(EbpfError::from)?;
+        for name in [LEASES, TENURES] {
+            let pin = pins.join(name);
+            if !pin.exists()
+                || misfit(&object, name, &MapInfo::from_pin(pin).map_err(unusable(name))?)?.is_some()
+            {
+                return Ok(None);
+            }
+        }
+        let map = |name: &'static str| MapData::from_pin(pins.join(name)).map_err(unusable(name));
+        let table = LeaseTable::map(&map(LEASES)?, &map(TENURES)?)?;
+        Ok(Some(Self { name: version.to_owned(), table }))
+    }
+
+    /// Makes slots, epochs and leases of a table what they are in this one.
+    pub(super) fn carry_over(&self, table: &LeaseTable) {
+        table.copy(&self.table);
+    }
+
+    /// Goes dark, and removes the pins.
+    pub(super) fn discard(self, directory: &PinDirectory) -> Result<(), DataPlaneError> {
+        self.table.clear_all();
+        directory.remove(&self.name)
+    }
 }
 
 impl Maps {
@@ -136,25 +194,31 @@ fn fitness(directory: &PinDirectory, version: &str) -> Result<MapsWere, DataPlan
         let Some(pinned) = found.get(name) else {
             return Ok(MapsWere::Unfit { reason: format!("the map {name} is missing") });
         };
-        let asked = object.maps.get(name).map(|map| {
-            [map.map_type(), map.key_size(), map.value_size(), map.max_entries(), map.map_flags()]
-        });
-        let there = [
-            pinned.map_type().map_err(unusable(name))? as u32,
-            pinned.key_size(),
-            pinned.value_size(),
-            pinned.max_entries(),
-            pinned.map_flags(),
-        ];
-        if asked != Some(there) {
-            return Ok(MapsWere::Unfit {
-                reason: format!(
-                    "the map {name} has type, key size, value size, entries and flags {there:?} instead of {asked:?}"
-                ),
-            });
+        if let Some(reason) = misfit(&object, name, pinned)? {
+            return Ok(MapsWere::Unfit { reason });
         }
     }
     Ok(MapsWere::Adopted)
+}
+
+/// What is other in a pinned map than the object asks for.
+fn misfit(object: &Object, name: &'static str, pinned: &MapInfo) -> Result<Option<String>, DataPlaneError> {
+    let asked = object
+        .maps
+        .get(name)
+        .map(|map| [map.map_type(), map.key_size(), map.value_size(), map.max_entries(), map.map_flags()]);
+    let there = [
+        pinned.map_type().map_err(unusable(name))? as u32,
+        pinned.key_size(),
+        pinned.value_size(),
+        pinned.max_entries(),
+        pinned.map_flags(),
+    ];
+    Ok((asked != Some(there)).then(|| {
+        format!(
+            "the map {name} has type, key size, value size, entries and flags {there:?} instead of {asked:?}"
+        )
+    }))
 }
 
 /// Removes the pins of maps that do not fit. Programs that still use them go dark where the leases can be recognised.

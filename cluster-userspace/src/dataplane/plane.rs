@@ -19,7 +19,7 @@ use super::ingress::{self, Attached};
 use super::interfaces::{self, Interface};
 use super::lease_table::LeaseTable;
 pub use super::maps::MapsWere;
-use super::maps::{self, Maps};
+use super::maps::{self, Former, Maps};
 use super::options::{GroupVips, Options};
 use super::pins::PinDirectory;
 use super::slots::{self, GroupSlot};
@@ -40,6 +40,7 @@ pub struct DataPlane {
     ingress_program: &'static str,
     maps: Maps,
     maps_were: MapsWere,
+    former: Option<Former>,
     table: LeaseTable,
     slots: Vec<GroupSlot>,
     fences: Fences,
@@ -77,7 +78,8 @@ impl fmt::Debug for DataPlane {
 
 impl DataPlane {
     /// Loads the programs, with the maps and leases of a daemon that died if there are any, and puts them where that
-    /// daemon's egress programs are. The service interface need not be there yet: [`DataPlane::attach`] goes there.
+    /// daemon's egress programs are. The service interface need not be there yet: [`DataPlane::attach`] goes there. Leases of
+    /// another layout are copied, and stay in force there until [`DataPlane::forget_former_layout`].
     ///
     /// # Errors
     /// If the process may not, if its clock is not the kernel's, if another daemon is at work, or if the kernel refuses.
@@ -85,11 +87,15 @@ impl DataPlane {
         check_process()?;
         slots::check(&options.groups)?;
         let directory = PinDirectory::open(&options.pin_root, &options.cluster, &options.node)?;
-        let (mut object, maps_were) = maps::load(&directory)?;
+        let (mut object, maps_were, former) = maps::load(&directory)?;
         // The programs name the maps by their descriptors, so these must be open until the programs are loaded.
         let ingress_program = load_programs(&mut object)?;
         let maps = Maps::take(&mut object)?;
         let table = maps.lease_table()?;
+        if let Some(former) = &former {
+            // Before the new programs take the old ones' place, so that there is no packet in between that finds no lease.
+            former.carry_over(&table);
+        }
         let fences = Fences::new(options.egress, &options.cluster, &options.node);
         let mut plane = Self {
             options,
@@ -98,6 +104,7 @@ impl DataPlane {
             ingress_program,
             maps,
             maps_were,
+            former,
             table,
             slots: Vec::new(),
             fences,
@@ -113,6 +120,18 @@ impl DataPlane {
     #[must_use]
     pub fn maps_were(&self) -> &MapsWere {
         &self.maps_were
+    }
+
+    /// Makes the maps of another layout dark and removes them, once the programs are where those that used them were, and
+    /// before anybody says that this node holds nothing.
+    ///
+    /// # Errors
+    /// If the pins cannot be removed.
+    pub fn forget_former_layout(&mut self) -> Result<(), DataPlaneError> {
+        match self.former.take() {
+            Some(former) => former.discard(&self.directory),
+            None => Ok(()),
+        }
     }
 
     /// The groups' slots, in the order of the groups given.

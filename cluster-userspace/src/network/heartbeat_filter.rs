@@ -2,7 +2,8 @@
 //! costs the heartbeat thread nothing: no wake-up, no place in the queue, no authentication.
 //!
 //! The filter looks at nothing that [`cluster_proto::wire`] or the election would not drop as well. What it lets in is
-//! checked in full, so that it need not be complete.
+//! checked in full, so that it need not be complete. It lets in every version of the wire format: of a peer whose version
+//! cannot be read an operator has to be told.
 
 use std::io;
 use std::net::SocketAddrV4;
@@ -12,7 +13,7 @@ use cluster_proto::wire::{self, offset};
 use cluster_proto::{ClusterId, NodeId};
 
 use super::socket_filter::{
-    self, DROP, Size, drop_if_greater, drop_if_less, if_equal, keep_if_equal, keep_if_equal_to_index, load,
+    self, DROP, Size, drop_if_greater, drop_if_less, keep_if_equal, keep_if_equal_to_index, load,
     load_length, load_special, statement,
 };
 
@@ -51,12 +52,6 @@ pub(super) fn attach(socket: &OwnedFd, remote: SocketAddrV4, sender: Sender) -> 
             statement(libc::BPF_MISC | libc::BPF_TAX, 0),
             load(Size::Half, at(offset::LENGTH)),
             keep_if_equal_to_index(),
-            // Our version, or a later one that can be read as ours.
-            load(Size::Byte, at(offset::VERSION)),
-            if_equal(u32::from(wire::VERSION), 3, 0),
-            drop_if_less(u32::from(wire::VERSION)),
-            load(Size::Byte, at(offset::MINIMUM_VERSION)),
-            drop_if_greater(u32::from(wire::VERSION)),
             load(Size::Byte, at(offset::KIND)),
             drop_if_less(u32::from(*wire::KINDS.start())),
             drop_if_greater(u32::from(*wire::KINDS.end())),

@@ -8,11 +8,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cluster_proto::{
-    Cause, Dropped, Epoch, GroupView, NodeId, PathIndex, PathView, PeerView, Role, Snapshot, Time,
+    Cause, Dropped, Epoch, GroupView, Incarnation, NodeId, PathIndex, PathView, PeerView, Role, Snapshot,
+    Time,
 };
 use cluster_userspace::config::{Config, Local};
 use cluster_userspace::control::{
-    Call, ControlError, ControlSocket, EventLog, Observation, Reply, Request, Status,
+    Call, ControlError, ControlSocket, ErrorCode, EventLog, Observation, Reply, Request, Status,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -180,6 +181,7 @@ pub(crate) fn snapshot(lease_until: Time) -> Snapshot {
         service: None,
         change: None,
         lease: Duration::from_millis(40),
+        resumed: None,
         dropped: Dropped::default(),
     }
 }
@@ -197,6 +199,7 @@ pub(crate) fn status_with_lease(lease_until: Time) -> Status {
         local: &local,
         snapshot: &snapshot(lease_until),
         now: NOW,
+        run: Incarnation(0x0123_4567_89ab_cdef),
         started: NOW - Duration::from_millis(1234),
         xdp: "native",
         warnings: &warnings,
@@ -211,6 +214,7 @@ pub(crate) fn sensible(request: &Request) -> Result<Reply, ControlError> {
         Request::Promote { group, .. } | Request::Demote { group, .. } if group != "web" => {
             Err(ControlError::unknown_group(group, ["web"].into_iter()))
         }
+        Request::Restart => Err(ControlError::new(ErrorCode::VoteNeeded, "its vote is needed")),
         Request::Demote { force: false, .. } | Request::Drain { force: false } => {
             Err(cluster_proto::Refusal::NobodyElse.into())
         }

@@ -133,6 +133,7 @@ impl ClusterSettings {
 pub struct Cluster<'lab> {
     lab: &'lab Lab,
     config: PathBuf,
+    program: PathBuf,
     daemons: BTreeMap<String, Process>,
 }
 
@@ -164,9 +165,42 @@ impl<'lab> Cluster<'lab> {
         for witness in lab.witnesses() {
             Home::of(lab, &witness.name).furnish(lab)?;
         }
-        let cluster = Self { lab, config, daemons: BTreeMap::new() };
+        let cluster = Self { lab, config, program: binary("clusterd"), daemons: BTreeMap::new() };
         cluster.configure(text)?;
         Ok(cluster)
+    }
+
+    /// Daemons started from now on are run from a copy of `clusterd` of the lab's own, which can be replaced like one that is
+    /// installed. Returns where it is.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn install(&mut self) -> anyhow::Result<PathBuf> {
+        self.program = self.lab.directory().join("clusterd");
+        self.upgrade()?;
+        Ok(self.program.clone())
+    }
+
+    /// Puts a new file in the place of the installed program, as a package manager does: those that run it keep the old one.
+    ///
+    /// # Errors
+    /// When it cannot be replaced.
+    pub fn upgrade(&self) -> anyhow::Result<()> {
+        let new = self.program.with_extension("new");
+        fs::copy(binary("clusterd"), &new).with_context(|| format!("copying to {}", new.display()))?;
+        fs::rename(&new, &self.program).with_context(|| format!("replacing {}", self.program.display()))
+    }
+
+    /// As [`Cluster::upgrade`], with a shell script.
+    ///
+    /// # Errors
+    /// When it cannot be replaced.
+    pub fn upgrade_to_script(&self, script: &str) -> anyhow::Result<()> {
+        let new = self.program.with_extension("new");
+        let mut file = fs::File::options().create(true).truncate(true).write(true).mode(0o755).open(&new)?;
+        file.write_all(format!("#!/bin/sh\n{script}\n").as_bytes())?;
+        drop(file);
+        fs::rename(&new, &self.program).with_context(|| format!("replacing {}", self.program.display()))
     }
 
     /// Gives all hosts this configuration. Daemons that run read it when they are told to.
@@ -246,7 +280,7 @@ impl<'lab> Cluster<'lab> {
         let mut command = match self.home(node) {
             Some(home) => home.daemon(self.lab),
             None => {
-                let mut command = self.lab.node(node).namespace.command(binary("clusterd"));
+                let mut command = self.lab.node(node).namespace.command(&self.program);
                 command.arg("--config").arg(&self.config);
                 command
             }
