@@ -47,7 +47,10 @@ fn a_node_answers_while_it_holds_in_both_modes() {
         assert_eq!((answer.sender_mac, answer.sender_ip), (NODE_MAC, VIP));
         assert_eq!((answer.target_mac, answer.target_ip), (CLIENT_MAC, CLIENT));
         let served = plane.served().expect("read who was served");
-        assert_eq!(served.iter().map(|served| served.address).collect::<Vec<_>>(), [CLIENT]);
+        assert_eq!(
+            served.iter().map(|served| served.address).collect::<Vec<_>>(),
+            [std::net::IpAddr::from(CLIENT)]
+        );
         assert!(served[0].at.as_nanos() <= Moment::now().0);
 
         plane.set_mac(Mac([2, 0, 0, 0, 0, 0x0f]));
@@ -297,7 +300,7 @@ fn nothing_is_left_by_a_clean_stop_or_by_a_cleanup() {
 fn the_maps_hold_what_is_promised_and_no_more() {
     let Some(place) = Place::new() else { return };
     let many = |groups: u32, each: u32| -> Vec<GroupVips> {
-        let vip = |number: u32| Vip { address: Ipv4Addr::from(0x0a00_0000 + number), prefix: 8 };
+        let vip = |number: u32| Vip { address: Ipv4Addr::from(0x0a00_0000 + number).into(), prefix: 8 };
         (0..groups)
             .map(|id| GroupVips { id: GroupId(id), vips: (id * each..(id + 1) * each).map(vip).collect() })
             .collect()

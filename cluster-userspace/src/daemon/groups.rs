@@ -5,7 +5,7 @@
 //! new one does not have is taken off the interfaces, and only after that out of the maps.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use cluster_proto::Settings;
 
@@ -27,14 +27,14 @@ pub(super) fn group_vips(settings: &Settings, local: &Local) -> Vec<GroupVips> {
 /// Each VIP's group.
 pub(super) fn watched_vips<'a>(
     groups: impl Iterator<Item = (&'a GroupVips, GroupSlot)>,
-) -> BTreeMap<Ipv4Addr, GroupSlot> {
+) -> BTreeMap<IpAddr, GroupSlot> {
     groups.flat_map(|(group, slot)| group.vips.iter().map(move |vip| (vip.address, slot))).collect()
 }
 
 /// Why VIPs cannot go where another configuration has them. One that changes its group would have two holders as long as
 /// nodes have different files.
 pub(super) fn moved(old: &Local, new: &Local) -> Vec<String> {
-    let vips = |local: &Local| -> BTreeMap<Ipv4Addr, (String, u8)> {
+    let vips = |local: &Local| -> BTreeMap<IpAddr, (String, u8)> {
         let groups = local.groups.iter();
         groups
             .flat_map(|group| group.vips.iter().map(|vip| (vip.address, (group.name.clone(), vip.prefix))))
@@ -103,7 +103,7 @@ impl Node {
         self.unsettled = true;
         self.know(&all).await.map_err(refused)?;
         // Whoever configures one from now on is noticed by the watch.
-        let new: Vec<Ipv4Addr> = coming
+        let new: Vec<IpAddr> = coming
             .iter()
             .flat_map(|group| &group.vips)
             .map(|vip| vip.address)
@@ -157,6 +157,7 @@ impl Node {
         }
         self.watch.set_vips(watched_vips(known.iter().map(|(group, slot)| (group, *slot))));
         self.watch.publish(&self.addresses.state);
+        self.vips_changed().await;
         Ok(())
     }
 

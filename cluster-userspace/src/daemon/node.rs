@@ -159,7 +159,8 @@ impl Node {
             if self.unsettled {
                 self.settle_groups().await;
             }
-            self.tell_foreign();
+            self.tell_unusable();
+            self.tell_ndp();
             self.look_up_gateways().await;
         }
         let served = self.on_plane(|plane| plane.served()).await;

@@ -1,6 +1,6 @@
 //! What the data plane is told when it is opened.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cluster_proto::GroupId;
@@ -40,7 +40,7 @@ pub struct GroupVips {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Vip {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The length of the prefix that is on the link, in bits: 0 to 32.
     pub prefix: u8,
 }
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn masks_of_all_lengths() {
-        let mask = |prefix| Vip { address: Ipv4Addr::UNSPECIFIED, prefix }.mask();
+        let mask = |prefix| Vip { address: std::net::Ipv4Addr::UNSPECIFIED.into(), prefix }.mask();
         assert_eq!(mask(0), [0, 0, 0, 0]);
         assert_eq!(mask(1), [128, 0, 0, 0]);
         assert_eq!(mask(20), [255, 255, 240, 0]);

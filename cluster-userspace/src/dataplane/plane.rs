@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -59,7 +59,7 @@ pub struct GroupCount {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ServedAddress {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// When last.
     pub at: Time,
 }
@@ -128,7 +128,7 @@ impl DataPlane {
 
     /// All VIPs.
     #[must_use]
-    pub fn vips(&self) -> Vec<Ipv4Addr> {
+    pub fn vips(&self) -> Vec<IpAddr> {
         self.options.groups.iter().flat_map(|group| &group.vips).map(|vip| vip.address).collect()
     }
 
@@ -271,10 +271,10 @@ impl DataPlane {
     /// # Errors
     /// If the map cannot be read.
     pub fn served(&self) -> Result<Vec<ServedAddress>, DataPlaneError> {
-        let mut newest: HashMap<Ipv4Addr, u64> = HashMap::new();
+        let mut newest: HashMap<IpAddr, u64> = HashMap::new();
         self.per_group(|_, counters| {
             for served in counters.iter().flat_map(|cpu| cpu.served).filter(|served| served.at != 0) {
-                let at = newest.entry(Ipv4Addr::from(served.address)).or_default();
+                let at = newest.entry(Ipv4Addr::from(served.address).into()).or_default();
                 *at = served.at.max(*at);
             }
         })?;

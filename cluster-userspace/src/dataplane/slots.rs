@@ -1,6 +1,7 @@
 //! Which group has which slot in the maps, and which VIP belongs to which slot.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::MapData;
@@ -97,8 +98,12 @@ pub(super) fn write_vips(
         .iter()
         .zip(slots)
         .flat_map(|(group, slot)| group.vips.iter().map(move |vip| (vip, slot)))
-        .map(|(vip, slot)| {
-            (vip.address.octets(), bytemuck::cast(VipEntry { group: slot.index(), mask: vip.mask() }))
+        .filter_map(|(vip, slot)| match vip.address {
+            IpAddr::V4(address) => {
+                let entry = VipEntry { group: slot.index(), mask: vip.mask() };
+                Some((address.octets(), bytemuck::cast(entry)))
+            }
+            IpAddr::V6(_) => None,
         })
         .collect();
     let mut exact = vec![0_u64; filter.len()];
