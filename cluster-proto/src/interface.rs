@@ -1,6 +1,6 @@
 //! The core's whole interface: what goes in, what comes out, and what it shows of itself.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -83,10 +83,10 @@ pub enum Input<'a> {
     AddressFailed(GroupIndex),
     /// After a hand-over: this node has no connection of the group's VIPs any more.
     NoConnections(GroupIndex),
-    /// An ARP reply for (or an announcement of) one of our VIPs, or of a served address that was probed.
+    /// An ARP reply or NA for (or an announcement of) one of our VIPs, or of another address that was probed.
     ProbeAnswer {
         /// The address asked for.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Who has it.
         mac: Mac,
     },
@@ -99,7 +99,7 @@ pub enum Input<'a> {
     /// It could not be written.
     NotRemembered,
     /// On-link addresses that were served lately, newest first.
-    Served(&'a [Ipv4Addr]),
+    Served(&'a [IpAddr]),
     /// The configuration was read again. Answered by [`Effect::Reply`] with this id; if it is accepted, effects after
     /// [`Effect::Reconfigured`] and all later inputs mean the new settings' groups, peers and paths. The cluster's and this
     /// node's identity stay.
@@ -272,15 +272,15 @@ pub enum Effect {
         /// Whose.
         group: GroupIndex,
     },
-    /// Announce the group's VIPs once (gratuitous ARP).
+    /// Announce the group's VIPs once (gratuitous ARP, unsolicited NA).
     Announce {
         /// Whose.
         group: GroupIndex,
     },
-    /// Ask on the service link who has this address (ARP probe).
+    /// Ask on the service link who has this address (ARP, NS).
     Probe {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// Write to disk that counters below this are in use; answered by [`Input::EpochsReserved`] or
     /// [`Input::ReservationFailed`].
@@ -532,7 +532,7 @@ pub enum EventKind {
     /// No peer is heard, and a gateway has been silent for D, or answers again.
     Gateway {
         /// Which.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Whether it answers.
         answers: bool,
     },

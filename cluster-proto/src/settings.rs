@@ -1,6 +1,6 @@
 //! What one node's core needs to know of the configuration, already checked.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::identity::{ClusterId, GroupId, NodeId};
@@ -59,7 +59,7 @@ pub struct Group {
     /// Its id on the wire.
     pub id: GroupId,
     /// Its virtual addresses. Never empty.
-    pub vips: Vec<Ipv4Addr>,
+    pub vips: Vec<IpAddr>,
     /// All nodes that may hold it, best first. This is the rank.
     pub prefer: Vec<NodeId>,
     /// Whether it returns to the preferred node.
@@ -70,7 +70,7 @@ pub struct Group {
     pub grace: Duration,
     /// With [`Quorum::Off`]: a router on the service link without whose answers a node that hears no peer neither takes
     /// nor keeps the group.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
 }
 
 /// Whether a group returns to a better-ranked node that has come back.
@@ -82,7 +82,7 @@ pub enum Failback {
     After(Duration),
 }
 
-/// How often and how far apart a takeover is announced (gratuitous ARP); the first at once.
+/// How often and how far apart a takeover is announced (gratuitous ARP, unsolicited NA); the first at once.
 #[derive(Clone, Copy, Debug)]
 pub struct AnnounceSchedule {
     /// How many announcements in all, at least 1.

@@ -3,7 +3,7 @@
 //! All integers are big-endian. The last 32 bytes are HMAC-SHA256 (RFC 2104, FIPS 180-4) over everything before them.
 //! Parsing never panics and never allocates: a message is a view of the bytes it came in.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -412,18 +412,25 @@ impl<'a> Message<'a> {
     }
 
     /// Addresses on the service link that the sender, a holder, has served lately.
-    pub fn served(&self) -> impl Iterator<Item = Ipv4Addr> + 'a {
+    pub fn served(&self) -> impl Iterator<Item = IpAddr> + 'a {
         let start = HEADER_LEN + self.claims * CLAIM_LEN + self.votes * VOTE_LEN;
         self.section(start, self.served, SERVED_LEN).filter_map(|bytes| {
             let mut octets = [0; 16];
             octets.copy_from_slice(bytes);
-            std::net::Ipv6Addr::from(octets).to_ipv4_mapped()
+            let address = Ipv6Addr::from(octets).to_canonical();
+            is_of_one_host(address).then_some(address)
         })
     }
 
     fn section(&self, start: usize, count: usize, size: usize) -> impl Iterator<Item = &'a [u8]> + 'a {
         self.bytes[start..start + count * size].chunks_exact(size)
     }
+}
+
+/// Whether a neighbour can be asked for the address.
+fn is_of_one_host(address: IpAddr) -> bool {
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
+        && address != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 fn parse_membership(bytes: &[u8]) -> Result<Membership, WireError> {
@@ -524,7 +531,7 @@ pub struct Content<'a> {
     /// Votes for the receiver.
     pub votes: &'a [Vote],
     /// Addresses on the service link, at most [`MAX_SERVED`].
-    pub served: &'a [Ipv4Addr],
+    pub served: &'a [IpAddr],
 }
 
 impl<'a> Content<'a> {
@@ -578,7 +585,11 @@ pub fn emit(
         out.extend_from_slice(&vote.epoch.counter.to_be_bytes());
     }
     for address in served {
-        out.extend_from_slice(&address.to_ipv6_mapped().octets());
+        let mapped = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => *address,
+        };
+        out.extend_from_slice(&mapped.octets());
     }
     // What fits MAX_LEN is fewer than 256 of each.
     let counts =
@@ -750,7 +761,7 @@ mod tests {
 
     fn message() -> Vec<u8> {
         let mut bytes = Vec::new();
-        let served = [Ipv4Addr::new(10, 77, 0, 50)];
+        let served = [Ipv4Addr::new(10, 77, 0, 50).into()];
         let content = Content { claims: &[claim()], votes: &[vote()], served: &served };
         emit(&mut bytes, &header(), content, &Authenticator::new(&Key([0x0b; 32])));
         bytes
@@ -760,14 +771,33 @@ mod tests {
     fn what_is_emitted_is_parsed_into_a_dirty_buffer_too() {
         let mut bytes = vec![0xff; 13];
         let key = Authenticator::new(&Key([0x0b; 32]));
-        let content = Content { claims: &[claim()], votes: &[vote()], served: &[Ipv4Addr::LOCALHOST] };
+        let served =
+            [IpAddr::from(Ipv4Addr::new(10, 77, 0, 50)), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9).into()];
+        let content = Content { claims: &[claim()], votes: &[vote()], served: &served };
         let range = emit(&mut bytes, &header(), content, &key);
         let message = Message::parse(&bytes[range]).unwrap();
         message.authenticate(&[Authenticator::new(&Key([1; 32])), key]).unwrap();
         assert_eq!(message.header, header());
         assert_eq!(message.claims().collect::<Vec<_>>(), [claim()]);
         assert_eq!(message.votes().collect::<Vec<_>>(), [vote()]);
-        assert_eq!(message.served().collect::<Vec<_>>(), [Ipv4Addr::LOCALHOST]);
+        assert_eq!(message.served().collect::<Vec<_>>(), served);
+    }
+
+    #[test]
+    fn served_addresses_that_no_neighbour_has_are_left_out() {
+        let nobody: [IpAddr; 7] = [
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv4Addr::LOCALHOST.into(),
+            Ipv4Addr::BROADCAST.into(),
+            Ipv4Addr::new(224, 0, 0, 1).into(),
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::LOCALHOST.into(),
+            Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).into(),
+        ];
+        let mut bytes = Vec::new();
+        let content = Content { served: &nobody, ..Content::default() };
+        emit(&mut bytes, &header(), content, &Authenticator::new(&Key([0x0b; 32])));
+        assert_eq!(Message::parse(&bytes).unwrap().served().count(), 0);
     }
 
     /// The tag under a key of twenty 0x0b bytes is test case 1 of RFC 4231; ours is 32 bytes, so the vector there is
@@ -789,7 +819,7 @@ mod tests {
             (0..MAX_GROUPS as u32).map(|group| Claim { group: GroupId(group), ..claim() }).collect();
         let votes: Vec<Vote> =
             (0..MAX_GROUPS as u32).map(|group| Vote { group: GroupId(group), ..vote() }).collect();
-        let served = [Ipv4Addr::LOCALHOST; MAX_SERVED];
+        let served = [IpAddr::V4(Ipv4Addr::new(10, 77, 0, 50)); MAX_SERVED];
         let content = Content { claims: &claims, votes: &votes, served: &served };
         let parts = content.parts();
         assert!((2..=usize::from(MAX_PARTS)).contains(&parts.clone().count()));

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -167,7 +167,7 @@ fn a_full_file_becomes_the_settings_of_each_node() {
         local.peers[0].paths.iter().map(|path| (path.local.to_string(), path.remote.to_string())).collect();
     let expected = [("10.78.0.1:4781", "10.78.0.2:4780"), ("10.77.0.1:4781", "10.77.0.2:4780")];
     assert_eq!(ends, expected.map(|(local, remote)| (local.to_owned(), remote.to_owned())));
-    assert_eq!(local.groups[0].vips[0], Vip { address: Ipv4Addr::new(10, 77, 0, 100), prefix: 24 });
+    assert_eq!(local.groups[0].vips[0], Vip { address: Ipv4Addr::new(10, 77, 0, 100).into(), prefix: 24 });
     assert_eq!(local.groups[0].members, ["b", "node-a.example"]);
     assert_eq!((local.groups[0].priority, local.groups[1].priority), (Some(199), None));
     assert_eq!(local.warnings, []);
@@ -286,8 +286,8 @@ fn each_error_alone_is_found_where_it_is() {
         ("addresses = [\"10.78.0.2\", \"10.77.0.2\"]\n", "", 10, "node[1].addresses", "missing"),
         ("[\"10.78.0.2\", \"10.77.0.2\"]", "\"10.78.0.2\"", 13, "node[1].addresses", "must be an array, not a string"),
         ("[\"10.78.0.2\", \"10.77.0.2\"]", "[\"10.78.0.2\"]", 13, "node[1].addresses", "same position"),
-        ("\"10.77.0.2\"", "\"10.77.0.256\"", 13, "node[1].addresses[1]", "must be an IPv4 address"),
-        ("\"10.77.0.2\"", "\"10.77.0.2/24\"", 13, "node[1].addresses[1]", "must be an IPv4 address"),
+        ("\"10.77.0.2\"", "\"10.77.0.256\"", 13, "node[1].addresses[1]", "must be an IPv4 or IPv6 address"),
+        ("\"10.77.0.2\"", "\"10.77.0.2/24\"", 13, "node[1].addresses[1]", "must be an IPv4 or IPv6 address"),
         ("\"10.77.0.2\"", "7", 13, "node[1].addresses[1]", "a string in quotes"),
         ("\"10.77.0.2\"", "\"10.77.0.1\"", 13, "node[1].addresses[1]", "an address of node \"a\" too"),
         ("\"10.77.0.2\"", "\"10.78.0.2\"", 13, "node[1].addresses[1]", "listed twice"),
@@ -385,9 +385,6 @@ fn what_is_documented_but_not_built_is_said_to_be_so() {
         (in_node("spare = false"), "node[1].spare"),
         (in_node("max_groups = 4"), "node[1].max_groups"),
         (in_node("xdp = \"chain\""), "node[1].xdp"),
-        (GOOD.replace("10.77.0.2", "fd77::2"), "node[1].addresses[1]"),
-        (GOOD.replace("10.77.0.100/24", "fd77::100/64"), "group[0].vips[0]"),
-        (GOOD.replace("10.77.0.100/24", "fd77::100"), "group[0].vips[0]"),
         (in_group("mode = \"active-active\""), "group[0].mode"),
         (in_group("mac = \"virtual\""), "group[0].mac"),
         (in_group("virtual_id = 7"), "group[0].virtual_id"),
@@ -782,18 +779,137 @@ fn a_gateway_is_a_router_on_the_vips_network() {
     let directory = Directory::new();
     let with = |gateway: &str| GOOD.replacen("vips = ", &format!("gateway = \"{gateway}\"\nvips = "), 1);
     let (settings, _) = directory.parse(&with("10.77.0.254")).unwrap().settings("a").unwrap();
-    assert_eq!(settings.groups[0].gateway, Some(std::net::Ipv4Addr::new(10, 77, 0, 254)));
+    assert_eq!(settings.groups[0].gateway, Some(address("10.77.0.254")));
     for (gateway, part) in [
         ("10.77.0.1", "an address of node"),
         ("10.77.0.100", "is a VIP of this group"),
         ("10.79.0.254", "in no VIP's network"),
         ("router", "address"),
-        ("fd77::1", "not supported yet"),
+        ("fd77::254", "in no VIP's network"),
+        ("fe80::1", "in no VIP's network"),
+        ("ff02::2", "multicast"),
     ] {
         let errors = directory.errors(&with(gateway));
         let [(_, key, message)] = &errors[..] else { panic!("{gateway}: {errors:?}") };
         assert!(key == "group[0].gateway" && message.contains(part), "{gateway}: {message}");
     }
+}
+
+#[test]
+fn an_ipv6_gateway_may_be_link_local() {
+    let directory = Directory::new();
+    let with = |gateway: &str| {
+        let vips = format!("gateway = \"{gateway}\"\nvips = [\"fd77::100/64\", ");
+        GOOD.replacen("vips = [", &vips, 1)
+    };
+    for gateway in ["fd77::fe", "fe80::1", "10.77.0.254"] {
+        let (settings, _) = directory.parse(&with(gateway)).unwrap().settings("a").unwrap();
+        assert_eq!(settings.groups[0].gateway, Some(address(gateway)));
+    }
+    for (gateway, part) in [
+        ("fd77:0:0:1::1", "in no VIP's network"),
+        ("fe80::1%eth0", "write its address alone"),
+        ("fd77::100", "is a VIP of this group"),
+        ("::", "belongs to no host"),
+    ] {
+        let errors = directory.errors(&with(gateway));
+        let [(_, key, message)] = &errors[..] else { panic!("{gateway}: {errors:?}") };
+        assert!(key == "group[0].gateway" && message.contains(part), "{gateway}: {message}");
+    }
+}
+
+const IPV6: &str = r#"[cluster]
+name = "edge"
+key_file = "cluster.key"
+
+[[node]]
+name = "a"
+interface = "eth0"
+addresses = ["fd78::1", "10.77.0.1", "2001:db8:77::1"]
+
+[[node]]
+name = "b"
+interface = "eth0"
+addresses = ["fd78::2", "10.77.0.2", "2001:db8:77::2"]
+
+[[witness]]
+name = "w"
+addresses = ["fd78::9"]
+
+[[group]]
+name = "web"
+vips = ["fd77::100/64", "10.77.0.100/24", "2001:db8:77::0:100/64", "2001:db8:78::1/128"]
+"#;
+
+#[test]
+fn families_may_be_mixed_in_a_group_and_among_paths() {
+    let directory = Directory::new();
+    let (settings, local) = directory.parse(IPV6).unwrap().settings("a").unwrap();
+    let group = &settings.groups[0];
+    assert_eq!(group.vips, ["fd77::100", "10.77.0.100", "2001:db8:77::100", "2001:db8:78::1"].map(address));
+    assert_eq!(local.groups[0].vips.iter().map(|vip| vip.prefix).collect::<Vec<_>>(), [64, 24, 64, 128]);
+    let paths = |peer: usize| {
+        let ends = local.peers[peer].paths.iter();
+        ends.map(|path| format!("{} {}", path.local, path.remote)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        paths(0),
+        [
+            "[fd78::1]:4780 [fd78::2]:4780",
+            "10.77.0.1:4780 10.77.0.2:4780",
+            "[2001:db8:77::1]:4780 [2001:db8:77::2]:4780"
+        ]
+    );
+    assert_eq!(paths(1), ["[fd78::1]:4780 [fd78::9]:4780"]);
+    let services = |peer: usize| settings.peers[peer].paths.iter().map(|path| path.service);
+    assert_eq!(services(0).collect::<Vec<_>>(), [false, true, true]);
+    assert_eq!(local.warnings, []);
+}
+
+#[test]
+fn ipv6_addresses_that_no_host_can_have_are_refused() {
+    let directory = Directory::new();
+    assert_eq!(directory.errors(IPV6), []);
+    #[rustfmt::skip]
+    let cases: &[(&str, &str, usize, &str, &str)] = &[
+        ("\"fd78::2\"", "\"10.78.0.2\"", 13, "node[1].addresses[0]", "10.78.0.2 is IPv4, and fd78::1, the address of node \"a\" at the same position, is IPv6"),
+        ("\"10.77.0.2\"", "\"fd77::2\"", 13, "node[1].addresses[1]", "both are IPv4 or both IPv6"),
+        ("\"fd78::9\"", "\"10.78.0.9\"", 17, "witness[0].addresses[0]", "the address of node \"a\" at the same position"),
+        ("\"fd78::2\"", "\"fd78:0::1\"", 13, "node[1].addresses[0]", "fd78::1 is an address of node \"a\" too"),
+        ("\"fd78::2\"", "\"::\"", 13, "node[1].addresses[0]", "belongs to no host"),
+        ("\"fd78::2\"", "\"::1\"", 13, "node[1].addresses[0]", "loopback"),
+        ("\"fd78::2\"", "\"::10.78.0.2\"", 13, "node[1].addresses[0]", "belongs to no host"),
+        ("\"fd78::2\"", "\"::ffff:10.78.0.2\"", 13, "node[1].addresses[0]", "write \"10.78.0.2\""),
+        ("\"fd78::2\"", "\"ff05::2\"", 13, "node[1].addresses[0]", "multicast"),
+        ("\"fd78::2\"", "\"fe80::2\"", 13, "node[1].addresses[0]", "is a link-local address; use a global address"),
+        ("\"fd78::2\"", "\"fe80::2%eth0\"", 13, "node[1].addresses[0]", "no interface is named here"),
+        ("\"fd78::2\"", "\"fd78::2/64\"", 13, "node[1].addresses[0]", "must be an IPv4 or IPv6 address"),
+        ("fd77::100/64", "fd77::100", 21, "group[0].vips[0]", "write \"fd77::100/64\" if its network has 64 bits"),
+        ("fd77::100/64", "fd77::100/129", 21, "group[0].vips[0]", "from 1 to 128"),
+        ("fd77::100/64", "fd77::100/0", 21, "group[0].vips[0]", "from 1 to 128"),
+        ("fd77::100/64", "fd77::/64", 21, "group[0].vips[0]", "the subnet-router anycast address of its /64"),
+        ("fd77::100/64", "fe80::100/64", 21, "group[0].vips[0]", "link-local"),
+        ("fd77::100/64", "fe80::100%eth0/64", 21, "group[0].vips[0]", "no interface is named here"),
+        ("fd77::100/64", "::1/128", 21, "group[0].vips[0]", "loopback"),
+        ("fd77::100/64", "::/64", 21, "group[0].vips[0]", "belongs to no host"),
+        ("fd77::100/64", "ff02::1/64", 21, "group[0].vips[0]", "multicast"),
+        ("fd77::100/64", "::ffff:10.77.0.101/120", 21, "group[0].vips[0]", "write \"10.77.0.101\""),
+        ("fd77::100/64", "fd78::1/64", 21, "group[0].vips[0]", "an address of node \"a\""),
+        ("fd77::100/64", "2001:db8:77::100/128", 21, "group[0].vips[2]", "listed twice"),
+        ("fd77::100/64", "fd77::g/64", 21, "group[0].vips[0]", "an address and its prefix"),
+    ];
+    for (from, to, line, key, words) in cases {
+        assert_eq!(IPV6.matches(from).count(), 1, "{from:?} must be in the file once");
+        let errors = directory.errors(&IPV6.replace(from, to));
+        let [error] = &errors[..] else { panic!("{to:?}: {errors:#?}") };
+        assert!(error.0 == *line && error.1 == *key && error.2.contains(words), "{to:?}: {error:#?}");
+    }
+    // Networks of two addresses have no anycast address.
+    assert_eq!(directory.errors(&IPV6.replace("fd77::100/64", "fd77::100/127")), []);
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
 }
 
 const WITNESS: &str = "[[witness]]\nname = \"w\"\naddresses = [\"10.79.0.9\"]\nport = 4790\n";

@@ -10,7 +10,7 @@ use std::process::Command;
 use cluster_proto::Mac;
 use cluster_tests::netns::{Netns, available};
 use cluster_userspace::network::arp::{self, Arp, FRAME_LEN, Operation};
-use cluster_userspace::network::packet_socket::ArpSocket;
+use cluster_userspace::network::packet_socket::PacketSocket;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 101);
@@ -24,7 +24,7 @@ fn a_kernel_answers_probe_and_request() {
     let Some(f) = Fixture::new() else { return };
     f.b.ip("addr add 10.77.0.100/24 dev eth0").unwrap();
     f.a.run(|| {
-        let socket = ArpSocket::open(f.ifindex).unwrap();
+        let socket = PacketSocket::arp(f.ifindex).unwrap();
         assert!(socket.receive(&mut [0; FRAME_LEN]).unwrap().is_none());
         socket.send(&arp::probe(MAC_A, VIP)).unwrap();
         let answer = Arp {
@@ -48,7 +48,7 @@ fn an_announcement_overrides_a_fresh_neighbour_entry() {
     f.b.ip("addr add 10.77.0.2/24 dev eth0").unwrap();
     // Confirmed this very moment: within the lock time an ordinary reply would not override it.
     f.b.ip(&format!("neigh add 10.77.0.100 lladdr {MAC_STALE} nud reachable dev eth0")).unwrap();
-    f.a.run(|| ArpSocket::open(f.ifindex).unwrap().send(&arp::announcement(MAC_A, VIP)).unwrap());
+    f.a.run(|| PacketSocket::arp(f.ifindex).unwrap().send(&arp::announcement(MAC_A, VIP)).unwrap());
     // On a veth pair the peer has handled the frame by the time the next request reaches its kernel, or soon after.
     let deadline = Deadline::new();
     loop {
@@ -65,7 +65,7 @@ fn a_probe_leaves_no_trace_in_the_peer() {
     let Some(f) = Fixture::new() else { return };
     f.b.ip("addr add 10.77.0.100/24 dev eth0").unwrap();
     f.a.run(|| {
-        let socket = ArpSocket::open(f.ifindex).unwrap();
+        let socket = PacketSocket::arp(f.ifindex).unwrap();
         socket.send(&arp::probe(MAC_A, VIP)).unwrap();
         next(&socket);
     });
@@ -76,9 +76,9 @@ fn a_probe_leaves_no_trace_in_the_peer() {
 fn only_what_tells_who_has_an_address_wakes_the_thread() {
     let Some(f) = Fixture::new() else { return };
     f.a.run(|| {
-        let receiver = ArpSocket::open(f.ifindex).unwrap();
+        let receiver = PacketSocket::arp(f.ifindex).unwrap();
         f.b.run(|| {
-            let sender = ArpSocket::open(nix::net::if_::if_nametoindex("eth0").unwrap()).unwrap();
+            let sender = PacketSocket::arp(nix::net::if_::if_nametoindex("eth0").unwrap()).unwrap();
             let reply = |target_mac, to| {
                 Arp {
                     operation: Operation::Reply,
@@ -126,9 +126,9 @@ fn announcements_go_through_the_egress_hooks_and_do_not_come_back() {
     };
     tc("qdisc add dev eth0 clsact");
     f.b.run(|| {
-        let receiver = ArpSocket::open(nix::net::if_::if_nametoindex("eth0").unwrap()).unwrap();
+        let receiver = PacketSocket::arp(nix::net::if_::if_nametoindex("eth0").unwrap()).unwrap();
         f.a.run(|| {
-            let sender = ArpSocket::open(f.ifindex).unwrap();
+            let sender = PacketSocket::arp(f.ifindex).unwrap();
             // A filter at the hook, as the fence is, decides about an announcement too: one instruction of classic
             // BPF that returns 2, the verdict *drop*.
             let add = "filter add dev eth0 egress protocol all prio 1 handle 1 bpf direct-action bytecode";
@@ -150,7 +150,7 @@ fn a_socket_outlasts_its_interface_going_down_but_not_its_deletion() {
     let Some(f) = Fixture::new() else { return };
     f.b.ip("addr add 10.77.0.100/24 dev eth0").unwrap();
     f.a.run(|| {
-        let socket = ArpSocket::open(f.ifindex).unwrap();
+        let socket = PacketSocket::arp(f.ifindex).unwrap();
         f.a.ip("link set eth0 down").unwrap();
         assert_eq!(socket.receive(&mut [0; FRAME_LEN]).unwrap_err().raw_os_error(), Some(libc::ENETDOWN));
         assert_eq!(socket.send(&arp::probe(MAC_A, VIP)).unwrap_err().raw_os_error(), Some(libc::ENETDOWN));
@@ -162,9 +162,9 @@ fn a_socket_outlasts_its_interface_going_down_but_not_its_deletion() {
         f.a.ip("link delete eth0").unwrap();
         assert_eq!(socket.receive(&mut [0; FRAME_LEN]).unwrap_err().raw_os_error(), Some(libc::ENETDOWN));
         assert_eq!(socket.send(&arp::probe(MAC_A, VIP)).unwrap_err().raw_os_error(), Some(libc::ENXIO));
-        assert_eq!(ArpSocket::open(f.ifindex).unwrap_err().raw_os_error(), Some(libc::ENODEV));
+        assert_eq!(PacketSocket::arp(f.ifindex).unwrap_err().raw_os_error(), Some(libc::ENODEV));
         f.link();
-        let socket = ArpSocket::open(f.a.ifindex("eth0").unwrap()).unwrap();
+        let socket = PacketSocket::arp(f.a.ifindex("eth0").unwrap()).unwrap();
         f.b.ip("addr add 10.77.0.100/24 dev eth0").unwrap();
         socket.send(&arp::probe(MAC_A, VIP)).unwrap();
         assert_eq!(next(&socket).sender_mac, MAC_B);
@@ -175,9 +175,9 @@ fn a_socket_outlasts_its_interface_going_down_but_not_its_deletion() {
 fn the_queue_of_frames_is_bounded() {
     let Some(f) = Fixture::new() else { return };
     f.a.run(|| {
-        let receiver = ArpSocket::open(f.ifindex).unwrap();
+        let receiver = PacketSocket::arp(f.ifindex).unwrap();
         f.b.run(|| {
-            let sender = ArpSocket::open(nix::net::if_::if_nametoindex("eth0").unwrap()).unwrap();
+            let sender = PacketSocket::arp(nix::net::if_::if_nametoindex("eth0").unwrap()).unwrap();
             for _ in 0..10_000 {
                 if let Err(error) = sender.send(&arp::announcement(MAC_B, VIP)) {
                     assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS));
@@ -194,7 +194,7 @@ fn the_queue_of_frames_is_bounded() {
 }
 
 /// The next frame, which must come within some seconds.
-fn next(socket: &ArpSocket) -> Arp {
+fn next(socket: &PacketSocket) -> Arp {
     let mut frame = [0; 64];
     let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     assert_eq!(poll(&mut ready, PollTimeout::from(5000_u16)).unwrap(), 1, "no frame came");

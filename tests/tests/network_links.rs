@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use cluster_userspace::network::addresses::Addresses;
 use cluster_userspace::network::gateways::default_gateways;
 use cluster_userspace::network::links::{Interface, InterfaceAddress, LinkEvent, LinkMonitor};
 
-const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
 
 #[test]
 fn everything_there_is_told_first() {
@@ -33,8 +33,7 @@ fn everything_there_is_told_first() {
                 .iter()
                 .any(|event| matches!(event, LinkEvent::Interface(lo) if lo.name == "lo" && !lo.is_ethernet))
         );
-        let own =
-            InterfaceAddress { ifindex: f.ifindex, ip: Ipv4Addr::new(10, 77, 0, 1), prefix: 24, ours: false };
+        let own = InterfaceAddress { ip: Ipv4Addr::new(10, 77, 0, 1).into(), ours: false, ..f.vip() };
         assert!(start.contains(&LinkEvent::Address(own)));
     });
 }
@@ -63,7 +62,7 @@ fn a_re_created_interface_is_gone_and_new() {
         f.ns.ip("link delete eth0").unwrap();
         let gone = LinkEvent::InterfaceGone { ifindex: f.ifindex, name: "eth0".into() };
         let events = watch.until(|event| *event == gone).await;
-        let vip = InterfaceAddress { ifindex: f.ifindex, ip: VIP, prefix: 24, ours: true };
+        let vip = f.vip();
         assert!(events.contains(&LinkEvent::AddressGone(vip)), "{events:?}");
         f.ns.veth("eth0", &f.peer, "eth0").unwrap();
         watch.until(|event| is_eth0(event, |eth0| eth0.ifindex != f.ifindex && eth0.has_carrier)).await;
@@ -104,7 +103,7 @@ fn our_vip_removed_by_somebody_else_is_noticed() {
         let addresses = Addresses::new(Path::new("/nonexistent")).unwrap();
         let mut watch = Watch::settled().await;
         addresses.add(f.ifindex, VIP, 24).await.unwrap();
-        let vip = InterfaceAddress { ifindex: f.ifindex, ip: VIP, prefix: 24, ours: true };
+        let vip = f.vip();
         watch.until(|event| *event == LinkEvent::Address(vip)).await;
         f.ns.ip("addr delete 10.77.0.100/24 dev eth0").unwrap();
         watch.until(|event| *event == LinkEvent::AddressGone(vip)).await;
@@ -149,8 +148,7 @@ fn after_an_overrun_everything_is_looked_at_again() {
             events.iter().any(|event| is_eth0(event, |eth0| !eth0.is_up)),
             "the state after the loss is told"
         );
-        let own =
-            InterfaceAddress { ifindex: f.ifindex, ip: Ipv4Addr::new(10, 77, 0, 1), prefix: 24, ours: false };
+        let own = InterfaceAddress { ip: Ipv4Addr::new(10, 77, 0, 1).into(), ours: false, ..f.vip() };
         assert!(events.contains(&LinkEvent::Address(own)));
         let mut there = std::collections::BTreeSet::new();
         for event in &events {
@@ -209,7 +207,7 @@ fn what_is_told_adds_up_while_everything_changes() {
 #[test]
 fn the_gateways_of_an_interface_are_those_of_its_default_routes() {
     Fixture::run(async |f| {
-        assert_eq!(default_gateways(f.ifindex).await.unwrap(), [] as [Ipv4Addr; 0]);
+        assert_eq!(default_gateways(f.ifindex).await.unwrap(), [] as [IpAddr; 0]);
         f.ns.veth("eth1", &f.peer, "eth1").unwrap();
         f.ns.ip("addr add 10.77.0.1/24 dev eth0").unwrap();
         f.ns.ip("addr add 10.78.0.1/24 dev eth1").unwrap();
@@ -218,13 +216,52 @@ fn the_gateways_of_an_interface_are_those_of_its_default_routes() {
         f.ns.ip("route add default via 10.78.0.254 metric 20").unwrap();
         f.ns.ip("route add 192.0.2.0/24 via 10.77.0.9").unwrap();
         f.ns.ip("route add default via 10.77.0.9 table 100").unwrap();
-        let gateway = |last| Ipv4Addr::new(10, 77, 0, last);
+        let gateway = |last| IpAddr::from(Ipv4Addr::new(10, 77, 0, last));
         assert_eq!(default_gateways(f.ifindex).await.unwrap(), [gateway(253), gateway(254)]);
         f.ns.ip("route flush root 0/0 exact 0/0").ok();
         f.ns.ip("route add default metric 1 nexthop via 10.77.0.252 nexthop via 10.78.0.252").unwrap();
         assert_eq!(default_gateways(f.ifindex).await.unwrap()[0], gateway(252));
         let eth1 = f.ns.ifindex("eth1").unwrap();
         assert_eq!(default_gateways(eth1).await.unwrap()[0], Ipv4Addr::new(10, 78, 0, 252));
+        f.ns.ip("addr add fd77::1/64 dev eth0 nodad").unwrap();
+        f.ns.ip("route add default via fe80::fe dev eth0 metric 5").unwrap();
+        f.ns.ip("route add default via fd77::fd metric 10").unwrap();
+        f.ns.ip("route add default via fe80::aa dev eth1 metric 1").unwrap();
+        f.ns.ip("route add fd99::/64 via fd77::9").unwrap();
+        assert_eq!(
+            default_gateways(f.ifindex).await.unwrap(),
+            [gateway(252), address("fe80::fe"), address("fd77::fd")]
+        );
+    });
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn ipv6_addresses_are_told_as_they_come_are_checked_and_go() {
+    Fixture::run(async |f| {
+        let addresses = Addresses::new(Path::new("/nonexistent")).unwrap();
+        let mut watch = Watch::settled().await;
+        let vip = InterfaceAddress { ip: address("fd77::100"), prefix: 64, ..f.vip() };
+        addresses.add(f.ifindex, vip.ip, vip.prefix).await.unwrap();
+        let told = watch.until(|event| *event == LinkEvent::Address(vip)).await;
+        assert!(
+            !told.iter().any(
+                |event| matches!(event, LinkEvent::Address(other) if other.ip == vip.ip && *other != vip)
+            ),
+            "{told:?}"
+        );
+        // One that is checked for duplicates is not the host's own until that is done.
+        f.ns.ip("addr add fd77::1/64 dev eth0").unwrap();
+        let own = InterfaceAddress { ip: address("fd77::1"), ours: false, ..vip };
+        let tentative = LinkEvent::Address(InterfaceAddress { tentative: true, ..own });
+        watch.until(|event| *event == tentative).await;
+        watch.until(|event| *event == LinkEvent::Address(own)).await;
+        // The kernel takes all of them off an interface that goes down.
+        f.ns.ip("link set eth0 down").unwrap();
+        watch.until(|event| *event == LinkEvent::AddressGone(vip)).await;
     });
 }
 
@@ -252,6 +289,11 @@ impl Fixture {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(test(&fixture));
         });
+    }
+
+    /// The VIP on the interface.
+    fn vip(&self) -> InterfaceAddress {
+        InterfaceAddress { ifindex: self.ifindex, ip: VIP, prefix: 24, ours: true, tentative: false }
     }
 
     fn batch(&self, commands: &str) {

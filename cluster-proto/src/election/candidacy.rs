@@ -1,6 +1,6 @@
 //! When this node may take a group: the vacancy and its probe, standing for votes, and readiness for a hand-over.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::identity::{GroupIndex, Mac};
@@ -365,7 +365,7 @@ impl Core {
     }
 
     /// Somebody on the service link has an address.
-    pub(super) fn probe_answer(&mut self, now: Time, address: Ipv4Addr, mac: Mac, out: &mut Effects) {
+    pub(super) fn probe_answer(&mut self, now: Time, address: IpAddr, mac: Mac, out: &mut Effects) {
         if self.service_mac() == Some(mac) {
             return;
         }

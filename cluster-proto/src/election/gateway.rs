@@ -1,7 +1,7 @@
 //! Two nodes without a witness: a router on the service link tells a node that hears no peer whether it is itself cut
-//! off. It is asked (by ARP) only while no peer is heard, and a lease that rests on no peer's vote rests on its answers.
+//! off. It is asked (by ARP or NS) only while no peer is heard, and a lease that rests on no peer's vote rests on its answers.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::interface::{Effect, Effects, EventKind};
 use crate::time::Time;
@@ -12,7 +12,7 @@ use super::{Core, PeerState, event};
 /// What is known of one gateway.
 #[derive(Clone, Debug)]
 pub(super) struct Gateway {
-    address: Ipv4Addr,
+    address: IpAddr,
     /// When it was first asked since its last answer.
     asked: Option<Time>,
     /// When the newest question that it answered was asked.
@@ -25,7 +25,7 @@ pub(super) struct Gateway {
 impl Gateway {
     /// All gateways of these groups.
     pub(super) fn of(groups: &[crate::settings::Group]) -> Vec<Self> {
-        let mut gateways: Vec<Ipv4Addr> = groups.iter().filter_map(|group| group.gateway).collect();
+        let mut gateways: Vec<IpAddr> = groups.iter().filter_map(|group| group.gateway).collect();
         gateways.sort_unstable();
         gateways.dedup();
         let gateway = |address| Self { address, asked: None, proven: None, next: Time::ZERO, said: None };
@@ -77,7 +77,7 @@ impl Core {
     }
 
     /// An address answered.
-    pub(super) fn gateway_answered(&mut self, now: Time, address: Ipv4Addr, out: &mut Effects) {
+    pub(super) fn gateway_answered(&mut self, now: Time, address: IpAddr, out: &mut Effects) {
         let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.address == address) else {
             return;
         };

@@ -1,7 +1,7 @@
 //! Who is cut off when heartbeats on the service path stop although the peer is heard elsewhere (design, section 6,
 //! "Service path"): addresses recently served are asked for by ARP, and whoever gets answers is not the one.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::interface::ServiceHealth;
@@ -21,7 +21,7 @@ pub(super) struct ServiceJudge {
     pace: Duration,
     patience: Duration,
     /// On-link addresses that answered for certain at some time: those served here or by the peer, newest first.
-    targets: Vec<Ipv4Addr>,
+    targets: Vec<IpAddr>,
     inquiry: Option<Inquiry>,
 }
 
@@ -47,7 +47,7 @@ impl ServiceJudge {
     }
 
     /// Takes note of addresses served, newest first.
-    pub(super) fn served(&mut self, addresses: impl Iterator<Item = Ipv4Addr>) {
+    pub(super) fn served(&mut self, addresses: impl Iterator<Item = IpAddr>) {
         let mut at = 0;
         for address in addresses.take(TARGETS) {
             if let Some(known) = self.targets.iter().position(|&target| target == address) {
@@ -63,7 +63,7 @@ impl ServiceJudge {
     }
 
     /// The addresses that are asked for, newest first.
-    pub(super) fn targets(&self) -> &[Ipv4Addr] {
+    pub(super) fn targets(&self) -> &[IpAddr] {
         &self.targets
     }
 
@@ -103,7 +103,7 @@ impl ServiceJudge {
     }
 
     /// An address answered. Returns whether it is one that was asked for.
-    pub(super) fn answered(&mut self, address: Ipv4Addr) -> bool {
+    pub(super) fn answered(&mut self, address: IpAddr) -> bool {
         let Some(inquiry) = &mut self.inquiry else { return false };
         if !self.targets.contains(&address) {
             return false;
@@ -121,11 +121,19 @@ impl ServiceJudge {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
+
+    const NINE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
+
+    fn v4(last: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, last).into()
+    }
 
     fn judge() -> ServiceJudge {
         let mut judge = ServiceJudge::new(Duration::from_millis(10), Duration::from_millis(50));
-        judge.served([Ipv4Addr::new(10, 0, 0, 9)].into_iter());
+        judge.served([NINE].into_iter());
         judge
     }
 
@@ -140,7 +148,7 @@ mod tests {
         for millis in (0..40).step_by(10) {
             assert_eq!(cut.health(), ServiceHealth::Unjudged);
             assert!(cut.tick(at(millis), true) && fine.tick(at(millis), true));
-            assert!(fine.answered(Ipv4Addr::new(10, 0, 0, 9)));
+            assert!(fine.answered(NINE));
         }
         assert_eq!(cut.health(), ServiceHealth::Cut);
         assert_eq!(fine.health(), ServiceHealth::Answered);
@@ -158,10 +166,11 @@ mod tests {
     #[test]
     fn the_newest_targets_are_kept_without_repetition() {
         let mut judge = judge();
-        judge.served((1..=8).map(|last| Ipv4Addr::new(10, 0, 0, last)));
-        judge.served([Ipv4Addr::new(10, 0, 0, 3), Ipv4Addr::new(10, 0, 0, 3)].into_iter());
+        judge.served((1..=8).map(v4));
+        let v6 = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 3));
+        judge.served([v4(3), v6, v4(3)].into_iter());
         assert_eq!(judge.targets().len(), TARGETS);
-        assert_eq!(judge.targets()[..2], [Ipv4Addr::new(10, 0, 0, 3), Ipv4Addr::new(10, 0, 0, 1)]);
+        assert_eq!(judge.targets()[..3], [v4(3), v6, v4(1)]);
     }
 
     #[test]

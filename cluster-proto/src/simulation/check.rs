@@ -190,7 +190,7 @@ impl Checks {
         hosts: &[Host],
         node: usize,
         processing: Processing,
-        outranked_in: impl Fn(usize, std::net::Ipv4Addr) -> Vec<usize>,
+        outranked_in: impl Fn(usize, std::net::IpAddr) -> Vec<usize>,
         at: TrueTime,
     ) -> Result<(), Broken> {
         let (from, groups, how): (usize, Vec<usize>, &str) = match processing.kind {

@@ -34,7 +34,7 @@ enum Given {
     Overslept(Duration),
     Overflow,
     Datagram(PathIndex, Rc<[u8]>),
-    Arp(std::net::Ipv4Addr, crate::Mac),
+    Arp(std::net::IpAddr, crate::Mac),
     Note(super::host::Note),
     Tick,
 }
@@ -412,7 +412,7 @@ impl World<'_> {
     fn worked_off(&mut self, node: usize, processing: Processing) -> Result<(), Broken> {
         let now = self.shown(node);
         let groups = &self.plan.groups;
-        let outranked_in = |other: usize, address: std::net::Ipv4Addr| {
+        let outranked_in = |other: usize, address: std::net::IpAddr| {
             let rank = |node: usize, group: &crate::Group| {
                 group.prefer.iter().position(|&member| member == node_id(node)).unwrap_or(usize::MAX)
             };

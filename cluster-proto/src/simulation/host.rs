@@ -1,7 +1,7 @@
 //! A simulated host: what outlives its daemon (map, disk, addresses, interface), and the daemon with its sockets.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::Core;
@@ -68,7 +68,7 @@ pub(super) struct Daemon {
     pub(super) core: Core,
     /// One for each path, peer by peer.
     pub(super) sockets: Vec<Socket>,
-    pub(super) arp: VecDeque<(Ipv4Addr, Mac)>,
+    pub(super) arp: VecDeque<(IpAddr, Mac)>,
     pub(super) notes: VecDeque<Note>,
     /// Effects that are still to be carried out.
     pub(super) pending: VecDeque<Action>,
@@ -113,7 +113,7 @@ pub(super) enum Note {
     Remembered,
     NotRemembered,
     Reconfigure(Box<Settings>),
-    Served(Vec<Ipv4Addr>),
+    Served(Vec<IpAddr>),
     Command(CommandId, Command),
 }
 
@@ -136,7 +136,7 @@ pub(super) enum Processed {
     /// A message of that node was believed.
     Believed(usize),
     /// That node was seen to answer for a VIP on the service link.
-    Seen(usize, Ipv4Addr),
+    Seen(usize, IpAddr),
     Other,
 }
 

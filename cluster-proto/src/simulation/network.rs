@@ -77,7 +77,7 @@ impl Network {
         count(&mut self.ways[way].cut, begins);
     }
 
-    /// Cuts the service link between two nodes for ARP, or mends it.
+    /// Cuts the service link between two nodes for ARP and NS, or mends it.
     pub(super) fn cut_link(&mut self, one: usize, other: usize, begins: bool) {
         count(&mut self.links_cut[one * self.nodes + other], begins);
         count(&mut self.links_cut[other * self.nodes + one], begins);
@@ -115,7 +115,7 @@ impl Network {
         Fate::Arrives(first, second)
     }
 
-    /// How long an ARP frame takes from one node to another, if it arrives.
+    /// How long a frame that asks who has an address, or says so, takes from one node to another, if it arrives.
     pub(super) fn arp(&mut self, random: &mut Random, from: usize, to: usize) -> Option<TrueTime> {
         let open =
             self.service_out(from) && self.service_in(to) && self.links_cut[from * self.nodes + to] == 0;

@@ -1,7 +1,7 @@
 //! What a seed means: the cluster, its clocks and timings, and what goes wrong when. Drawn before the run, so that a
 //! run can be repeated with less going wrong.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::identity::{ClusterId, GroupId, Mac, NodeId};
@@ -103,12 +103,12 @@ pub(super) enum What {
         to: usize,
         path: usize,
     },
-    /// No heartbeat passes in one direction; a firewall may do that. The service link carries ARP.
+    /// No heartbeat passes in one direction; a firewall may do that. The service link carries ARP and NS.
     DirectionCut {
         from: usize,
         to: usize,
     },
-    /// No heartbeat passes in either direction. The service link carries ARP.
+    /// No heartbeat passes in either direction. The service link carries ARP and NS.
     HeartbeatsCut {
         one: usize,
         other: usize,
@@ -216,13 +216,25 @@ pub(super) enum Loss {
     ServiceCut,
 }
 
-pub(super) fn address_of_group(group: usize) -> Ipv4Addr {
-    let [high, low] = u16::try_from(group).unwrap_or(0).to_be_bytes();
-    Ipv4Addr::new(10, 78, high, low)
+/// The VIP of a group; of every other one it is an IPv6 address.
+pub(super) fn address_of_group(group: usize) -> IpAddr {
+    let number = u16::try_from(group).unwrap_or(0);
+    let [high, low] = number.to_be_bytes();
+    if group.is_multiple_of(2) {
+        Ipv4Addr::new(10, 78, high, low).into()
+    } else {
+        Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, number).into()
+    }
 }
 
-/// Clients on the service link that answer ARP.
-pub(super) const CLIENTS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 50), Ipv4Addr::new(10, 77, 0, 51)];
+/// Clients on the service link that answer when they are asked for.
+pub(super) const CLIENTS: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(10, 77, 0, 50)), IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x51))];
+
+/// The Ethernet address of one of them.
+pub(super) fn mac_of_client(client: usize) -> Mac {
+    Mac([2, 0, 0, 0, 1, u8::try_from(50 + client).unwrap_or(u8::MAX)])
+}
 
 pub(super) fn mac_of(node: usize) -> Mac {
     Mac([2, 0, 0, 0, 0, u8::try_from(node + 1).unwrap_or(u8::MAX)])

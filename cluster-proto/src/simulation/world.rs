@@ -1,7 +1,7 @@
 //! True time and everything that happens in it: arrivals, wakes, troubles.
 
 use std::collections::{BinaryHeap, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::clock::{BootClock, MICROSECOND, MILLISECOND, TrueTime};
 use super::host::{Daemon, Host, MapEntry, Note, Phase, Socket, node_of_peer, peer_of_node};
 use super::network::{Fate, Network};
 use super::options::{Options, Planted, Profile, Report};
-use super::plan::{CLIENTS, Plan, mac_of};
+use super::plan::{CLIENTS, Plan, mac_of, mac_of_client};
 use super::random::Random;
 use super::words::describe;
 
@@ -63,11 +63,11 @@ pub(super) enum Happening {
     Asked {
         by: usize,
         node: usize,
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     Answered {
         node: usize,
-        address: Ipv4Addr,
+        address: IpAddr,
         mac: Mac,
     },
     AddressDone {
@@ -437,10 +437,11 @@ impl<'a> World<'a> {
     }
 
     /// A daemon asks on the service link who has an address.
-    pub(super) fn ask(&mut self, by: usize, address: Ipv4Addr) {
-        if CLIENTS.contains(&address) && self.network.reaches_clients(by) {
+    pub(super) fn ask(&mut self, by: usize, address: IpAddr) {
+        let client = CLIENTS.iter().position(|&client| client == address);
+        if let Some(client) = client.filter(|_| self.network.reaches_clients(by)) {
             let round_trip = 2 * self.network.delay() + self.random.between(0, 100 * MICROSECOND);
-            let mac = Mac([2, 0, 0, 0, 1, address.octets()[3]]);
+            let mac = mac_of_client(client);
             self.schedule(self.now + round_trip, Happening::Answered { node: by, address, mac });
         }
         for node in (0..self.hosts.len()).filter(|&node| node != by) {
@@ -451,7 +452,7 @@ impl<'a> World<'a> {
     }
 
     /// The XDP program of `node` is asked, whether or not a daemon runs there.
-    fn asked(&mut self, by: usize, node: usize, address: Ipv4Addr) {
+    fn asked(&mut self, by: usize, node: usize, address: IpAddr) {
         let group = self.plan.groups.iter().position(|group| group.vips.contains(&address));
         let Some(group) = group.filter(|&group| self.hosts[node].serves(group, self.now)) else { return };
         if let Some(delay) = self.network.arp(&mut self.random, node, by) {

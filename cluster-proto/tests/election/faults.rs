@@ -124,11 +124,11 @@ fn a_holder_whose_service_link_is_cut_hands_over_to_the_one_that_gets_answers() 
     let events: Vec<_> = pair.said(A).into_iter().filter(|line| !line.starts_with("heartbeat")).collect();
     let expected = [
         "lease 1.1",
-        "probe 10.77.0.50",
-        "probe 10.77.0.50",
+        "probe fd77::50",
+        "probe fd77::50",
         "event PathDown 1",
-        "probe 10.77.0.50",
-        "probe 10.77.0.50",
+        "probe fd77::50",
+        "probe fd77::50",
         "event Service(Cut)",
         "event Handover to 2: ServiceCut",
         "dark",

@@ -1,7 +1,7 @@
 //! Two cores side by side, with a network, hosts and clocks so simple that every effect can be foretold: both clocks show
 //! the same, a datagram takes 0.1 ms, an address 0.2 ms, a reservation 0.3 ms, and an ARP answer 0.1 ms.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use cluster_proto::wire::{Claim, Kind, Message, Stand, Vote};
@@ -18,9 +18,9 @@ pub(crate) const B: usize = 1;
 /// The path over the link that clients use; path 0 is private.
 pub(crate) const SERVICE: usize = 1;
 /// The VIP of the only group.
-pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+pub(crate) const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
 /// A client.
-pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 50);
+pub(crate) const CLIENT: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x50));
 
 const GROUP: GroupIndex = GroupIndex(0);
 
@@ -66,7 +66,7 @@ pub(crate) struct Node {
 #[derive(Clone, Debug)]
 enum Coming {
     Datagram(usize, Vec<u8>),
-    Arp(Ipv4Addr, Mac),
+    Arp(IpAddr, Mac),
     AddressDone(bool),
     Reserved(u64),
     Remembered(Memory),

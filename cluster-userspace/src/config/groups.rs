@@ -1,14 +1,15 @@
 //! `[[group]]`: the VIPs that move together.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use cluster_proto::{AnnounceSchedule, Failback, GroupId};
 
+use super::MAX_GROUPS;
 use super::document::{Findings, Item, Section, list, nearest};
 use super::nodes::Nodes;
-use super::{MAX_GROUPS, values};
+use super::values::{self, Use};
 
 /// For how long the connections of before a hand-over go on where they were, unless the file says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
@@ -18,8 +19,8 @@ const LONGEST_GRACE: Duration = Duration::from_secs(3600);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vip {
     /// The address.
-    pub address: Ipv4Addr,
-    /// The prefix length, 1 to 32.
+    pub address: IpAddr,
+    /// The prefix length, 1 to 32, or 1 to 128 for IPv6.
     pub prefix: u8,
 }
 
@@ -36,7 +37,7 @@ pub(super) struct Group {
     /// For how long connections go on where they were after a hand-over.
     pub(super) grace: Duration,
     /// A router on the VIPs' network.
-    pub(super) gateway: Option<Ipv4Addr>,
+    pub(super) gateway: Option<IpAddr>,
 }
 
 pub(super) fn read(root: &Section<'_>, nodes: &Nodes, findings: &mut Findings) -> Option<Vec<Group>> {
@@ -90,7 +91,11 @@ fn read_group(
         .and_then(|item| values::name(&item, findings).map(|name| (item, name)))
         .and_then(|(item, name)| seen.name(&item, name, findings));
     let vips = section
-        .required("vips", "the virtual addresses with their prefix, such as [\"10.77.0.100/24\"]", findings)
+        .required(
+            "vips",
+            "the virtual addresses with their prefix, such as [\"10.77.0.100/24\", \"fd77::100/64\"]",
+            findings,
+        )
         .and_then(|item| read_vips(&item, name.as_ref().map(|(name, _)| *name), nodes, seen, findings));
     let fixed = [
         ("mode", ["active-passive"], &["active-active"][..]),
@@ -124,15 +129,15 @@ fn read_group(
     })
 }
 
-/// A router's address, in the network of one of the VIPs: it is asked for by ARP.
+/// A router's address, in the network of one of the VIPs or link-local: it is asked for by ARP or NS.
 fn read_gateway(
     item: &Item<'_>,
     vips: Option<&[Vip]>,
     nodes: &Nodes,
     findings: &mut Findings,
-) -> Option<Ipv4Addr> {
+) -> Option<IpAddr> {
     let text = item.string(findings)?;
-    let gateway = values::host_address(item, text, "gateways", findings)?;
+    let gateway = values::host_address(item, text, Use::Gateway, findings)?;
     if let Some(owner) = nodes.owner(gateway) {
         item.refuse(
             format!("{gateway} is an address of {owner}; a gateway tells a node that it is not cut off, so it must be neither"),
@@ -145,8 +150,18 @@ fn read_gateway(
         item.refuse(format!("{gateway} is a VIP of this group; name a router"), findings);
         return None;
     }
-    if !vips.iter().any(|vip| values::same_network(gateway, vip.address, vip.prefix)) {
-        item.refuse(format!("{gateway} is in no VIP's network; a gateway is asked for by ARP"), findings);
+    let on_link = |vip: &Vip| match gateway {
+        // It is on the VIP's link by what it is, and in no VIP's network.
+        IpAddr::V6(gateway) if gateway.is_unicast_link_local() => vip.address.is_ipv6(),
+        _ => values::same_network(gateway, vip.address, vip.prefix),
+    };
+    if !vips.iter().any(on_link) {
+        item.refuse(
+            format!(
+                "{gateway} is in no VIP's network; a gateway is asked for on the VIPs' link, by ARP or NS"
+            ),
+            findings,
+        );
         return None;
     }
     Some(gateway)
@@ -183,44 +198,41 @@ fn parse_vip(item: &Item<'_>, text: &str, findings: &mut Findings) -> Option<Vip
         Some((address, prefix)) => (address, Some(prefix)),
         None => (text, None),
     };
-    // A malformed or IPv6 address is the first thing to mend, so nothing is said of its prefix.
-    if address.parse::<IpAddr>().is_err() {
+    // A malformed address is the first thing to mend, so nothing is said of its prefix.
+    if address.parse::<IpAddr>().is_err() && !address.contains('%') {
         let text = values::shortened(text);
         item.refuse(
-            format!("must be an address and its prefix such as \"10.77.0.100/24\", not {text:?}"),
+            format!(
+                "must be an address and its prefix such as \"10.77.0.100/24\" or \"fd77::100/64\", not {text:?}"
+            ),
             findings,
         );
         return None;
     }
-    let address = values::host_address(item, address, "VIPs", findings)?;
+    let address = values::host_address(item, address, Use::Vip, findings)?;
     if address.is_loopback() {
         item.refuse(format!("{address} is a loopback address, which no client can reach"), findings);
         return None;
     }
     let Some(prefix) = prefix else {
+        let usual = if address.is_ipv4() { 24 } else { 64 };
         item.refuse(
-            format!("the prefix length is missing; write \"{address}/24\" if its network has 24 bits"),
+            format!(
+                "the prefix length is missing; write \"{address}/{usual}\" if its network has {usual} bits"
+            ),
             findings,
         );
         return None;
     };
     // The digits alone: `parse` would let a sign pass.
     let valid = prefix.bytes().all(|byte| byte.is_ascii_digit()).then(|| prefix.parse::<u8>().ok()).flatten();
-    let Some(prefix) = valid.filter(|prefix| (1..=32).contains(prefix)) else {
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let Some(prefix) = valid.filter(|prefix| (1..=longest).contains(prefix)) else {
         let prefix = values::shortened(prefix);
-        item.refuse(format!("the prefix length must be from 1 to 32, not {prefix:?}"), findings);
+        item.refuse(format!("the prefix length must be from 1 to {longest}, not {prefix:?}"), findings);
         return None;
     };
-    // Networks of 31 and 32 bits have no network and broadcast address (RFC 3021).
-    if prefix < 31 {
-        let host = u32::from(address) & (u32::MAX >> prefix);
-        let why = if host == 0 {
-            "network's own"
-        } else if host == u32::MAX >> prefix {
-            "broadcast"
-        } else {
-            return Some(Vip { address, prefix });
-        };
+    if let Some(why) = not_a_hosts(address, prefix) {
         item.refuse(
             format!("{address} is the {why} address of its /{prefix}; use a host's address"),
             findings,
@@ -230,7 +242,27 @@ fn parse_vip(item: &Item<'_>, text: &str, findings: &mut Findings) -> Option<Vip
     Some(Vip { address, prefix })
 }
 
-fn unowned(item: &Item<'_>, vip: Ipv4Addr, nodes: &Nodes, findings: &mut Findings) -> bool {
+/// What an address is in its network, if not a host's.
+fn not_a_hosts(address: IpAddr, prefix: u8) -> Option<&'static str> {
+    match address {
+        // Networks of 31 and 32 bits have no network and broadcast address (RFC 3021).
+        IpAddr::V4(address) if prefix < 31 => {
+            let hosts = u32::MAX >> prefix;
+            match address.to_bits() & hosts {
+                0 => Some("network's own"),
+                host if host == hosts => Some("broadcast"),
+                _ => None,
+            }
+        }
+        // RFC 4291 section 2.6.1; links of two routers do without (RFC 6164).
+        IpAddr::V6(address) if prefix < 127 => {
+            (address.to_bits() & (u128::MAX >> prefix) == 0).then_some("subnet-router anycast")
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
+fn unowned(item: &Item<'_>, vip: IpAddr, nodes: &Nodes, findings: &mut Findings) -> bool {
     let Some(owner) = nodes.owner(vip) else { return true };
     item.refuse(
         format!("{vip} is an address of {owner}; a VIP belongs to no node, take a free address"),
@@ -344,7 +376,7 @@ fn read_announce(section: &Section<'_>, findings: &mut Findings) -> Option<Annou
 #[derive(Default)]
 struct Seen {
     names: HashMap<GroupId, (String, usize)>,
-    vips: HashMap<Ipv4Addr, String>,
+    vips: HashMap<IpAddr, String>,
 }
 
 impl Seen {
@@ -373,7 +405,7 @@ impl Seen {
         Some((name, id))
     }
 
-    fn vip(&mut self, item: &Item<'_>, vip: Ipv4Addr, group: Option<&str>, findings: &mut Findings) -> bool {
+    fn vip(&mut self, item: &Item<'_>, vip: IpAddr, group: Option<&str>, findings: &mut Findings) -> bool {
         let group = group.unwrap_or("?");
         if let Some(other) = self.vips.get(&vip) {
             item.refuse(

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use cluster_proto::NodeId;
 
+use super::DEFAULT_PORT;
 use super::document::{Findings, Item, Section};
-use super::{DEFAULT_PORT, values};
+use super::values::{self, Use};
 
 /// What a host of the cluster is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +61,7 @@ pub struct Service {
 pub(super) struct Host {
     pub(super) name: String,
     pub(super) id: NodeId,
-    pub(super) addresses: Vec<Ipv4Addr>,
+    pub(super) addresses: Vec<IpAddr>,
     pub(super) port: u16,
     /// The processor its heartbeat thread is bound to.
     pub(super) cpu: Option<usize>,
@@ -80,7 +81,7 @@ impl Host {
 pub(super) struct Common<'d> {
     pub(super) name: Option<&'d str>,
     id: Option<NodeId>,
-    addresses: Option<Vec<Ipv4Addr>>,
+    addresses: Option<Vec<IpAddr>>,
     port: Option<u16>,
     /// The outer `None` is an error.
     cpu: Option<Option<usize>>,
@@ -143,7 +144,7 @@ fn host_addresses(
     owner: &Owner,
     seen: &mut Seen,
     findings: &mut Findings,
-) -> Option<Vec<Ipv4Addr>> {
+) -> Option<Vec<IpAddr>> {
     const MOST: usize = 8;
     let elements = item.array(findings)?;
     if elements.is_empty() || elements.len() > MOST {
@@ -151,10 +152,11 @@ fn host_addresses(
         return None;
     }
     let mut addresses = Vec::new();
-    for element in &elements {
+    for (position, element) in elements.iter().enumerate() {
         if let Some(text) = element.string(findings)
-            && let Some(address) = values::host_address(element, text, "heartbeat addresses", findings)
+            && let Some(address) = values::host_address(element, text, Use::Heartbeats, findings)
             && seen.address(element, address, owner, findings)
+            && seen.family(element, position, address, owner, findings)
         {
             addresses.push(address);
         }
@@ -180,7 +182,9 @@ impl fmt::Display for Owner {
 pub(super) struct Seen {
     names: HashMap<String, (usize, HostKind)>,
     ids: HashMap<NodeId, Owner>,
-    pub(super) addresses: HashMap<Ipv4Addr, Owner>,
+    pub(super) addresses: HashMap<IpAddr, Owner>,
+    /// The first address at each position, and whose it is.
+    positions: HashMap<usize, (IpAddr, Owner)>,
 }
 
 impl Seen {
@@ -212,13 +216,7 @@ impl Seen {
         true
     }
 
-    fn address(
-        &mut self,
-        item: &Item<'_>,
-        address: Ipv4Addr,
-        owner: &Owner,
-        findings: &mut Findings,
-    ) -> bool {
+    fn address(&mut self, item: &Item<'_>, address: IpAddr, owner: &Owner, findings: &mut Findings) -> bool {
         if let Some(other) = self.addresses.get(&address) {
             item.refuse(
                 if other == owner {
@@ -232,5 +230,30 @@ impl Seen {
         }
         self.addresses.insert(address, owner.clone());
         true
+    }
+
+    /// Paths are pairs by position, and both ends of a path are of one family.
+    fn family(
+        &mut self,
+        item: &Item<'_>,
+        position: usize,
+        address: IpAddr,
+        owner: &Owner,
+        findings: &mut Findings,
+    ) -> bool {
+        let (first, of) = self.positions.entry(position).or_insert_with(|| (address, owner.clone()));
+        let same = first.is_ipv4() == address.is_ipv4();
+        if !same {
+            item.refuse(
+                format!(
+                    "{address} is {}, and {first}, the address of {of} at the same position, is {}: a path is a pair of \
+                     addresses at the same position, so both are IPv4 or both IPv6",
+                    values::family(address),
+                    values::family(*first)
+                ),
+                findings,
+            );
+        }
+        same
     }
 }

@@ -1,7 +1,7 @@
 //! One node's view of the configuration: the core's settings, and what its driver needs besides.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -54,9 +54,9 @@ pub struct LocalPeer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LocalPath {
     /// What this node's socket is bound to.
-    pub local: SocketAddrV4,
+    pub local: SocketAddr,
     /// Where the peer's is.
-    pub remote: SocketAddrV4,
+    pub remote: SocketAddr,
 }
 
 /// A group as this node's driver sees it.
@@ -257,7 +257,7 @@ impl Config {
     fn core_paths(&self, me: &Host, other: &Host) -> Vec<Path> {
         let vips = || self.groups.iter().flat_map(|group| &group.vips);
         let routed = other.kind() == HostKind::Witness;
-        let path = |(local, remote): (&Ipv4Addr, &Ipv4Addr)| {
+        let path = |(local, remote): (&IpAddr, &IpAddr)| {
             let on_link = |vip: &Vip| {
                 same_network(*local, vip.address, vip.prefix)
                     && (!routed || same_network(*remote, vip.address, vip.prefix))
@@ -291,9 +291,9 @@ impl Config {
 }
 
 fn local_peer(me: &Host, other: &Host) -> LocalPeer {
-    let path = |(local, remote): (&Ipv4Addr, &Ipv4Addr)| LocalPath {
-        local: SocketAddrV4::new(*local, me.port),
-        remote: SocketAddrV4::new(*remote, other.port),
+    let path = |(local, remote): (&IpAddr, &IpAddr)| LocalPath {
+        local: SocketAddr::new(*local, me.port),
+        remote: SocketAddr::new(*remote, other.port),
     };
     LocalPeer {
         name: other.name.clone(),

@@ -1,7 +1,7 @@
 //! `[[node]]` and `[[witness]]`: the hosts of the cluster.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::document::{Findings, Item, Section};
 use super::hosts::{Common, Host, HostKind, Owner, Seen, Service, XdpMode};
@@ -19,7 +19,7 @@ pub(super) struct Nodes {
     /// The names of the witnesses that could be read.
     witness_names: Vec<String>,
     /// All valid addresses and whose they are.
-    addresses: HashMap<Ipv4Addr, Owner>,
+    addresses: HashMap<IpAddr, Owner>,
 }
 
 impl Nodes {
@@ -54,7 +54,7 @@ impl Nodes {
     }
 
     /// Whose address this is.
-    pub(super) fn owner(&self, address: Ipv4Addr) -> Option<&Owner> {
+    pub(super) fn owner(&self, address: IpAddr) -> Option<&Owner> {
         self.addresses.get(&address)
     }
 }

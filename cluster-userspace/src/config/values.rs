@@ -1,6 +1,6 @@
 //! Single values: names, durations and addresses.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::document::{Findings, Item, Section};
@@ -82,40 +82,90 @@ pub fn format_duration(duration: Duration) -> String {
     }
 }
 
-/// An IPv4 address that one host can have; `what` names its use in messages.
+/// What an address is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Use {
+    /// One end of a heartbeat path.
+    Heartbeats,
+    Vip,
+    Gateway,
+}
+
+/// An address that one host can have.
 pub(super) fn host_address(
     item: &Item<'_>,
     text: &str,
-    what: &str,
+    used: Use,
     findings: &mut Findings,
-) -> Option<Ipv4Addr> {
-    match text.parse::<IpAddr>() {
-        Ok(IpAddr::V6(_)) => {
-            item.refuse(format!("IPv6 {what} are not supported yet; use an IPv4 address"), findings);
-            None
-        }
-        Ok(IpAddr::V4(address)) => {
-            // 0.0.0.0/8 is "this network" (RFC 1122 section 3.2.1.3) and cannot be a destination.
-            let why = if address.octets()[0] == 0 {
-                "belongs to no host"
-            } else if address.is_multicast() {
-                "is a multicast address"
-            } else if address.is_broadcast() {
-                "is the broadcast address"
-            } else {
-                return Some(address);
-            };
-            item.refuse(format!("{address} {why}; use an address of one host"), findings);
-            None
-        }
-        Err(_) => {
-            item.refuse(
-                format!("must be an IPv4 address such as \"10.78.0.1\", not {:?}", shortened(text)),
-                findings,
-            );
+) -> Option<IpAddr> {
+    let Ok(address) = text.parse::<IpAddr>() else {
+        // `fe80::1%eth0`.
+        let scoped = text.split_once('%').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok());
+        let message = if scoped {
+            format!("{:?}: no interface is named here; {}", shortened(text), without_scope(used))
+        } else {
+            let text = shortened(text);
+            format!("must be an IPv4 or IPv6 address such as \"10.78.0.1\" or \"fd78::1\", not {text:?}")
+        };
+        item.refuse(message, findings);
+        return None;
+    };
+    let why = match address {
+        IpAddr::V4(address) => unfit_v4(address).map(|why| format!("{why}; use an address of one host")),
+        IpAddr::V6(address) => unfit_v6(address, used),
+    };
+    match why {
+        None => Some(address),
+        Some(why) => {
+            item.refuse(format!("{address} {why}"), findings);
             None
         }
     }
+}
+
+fn unfit_v4(address: Ipv4Addr) -> Option<&'static str> {
+    // 0.0.0.0/8 is "this network" (RFC 1122 section 3.2.1.3) and cannot be a destination.
+    if address.octets()[0] == 0 {
+        Some("belongs to no host")
+    } else if address.is_multicast() {
+        Some("is a multicast address")
+    } else if address.is_broadcast() {
+        Some("is the broadcast address")
+    } else {
+        None
+    }
+}
+
+fn unfit_v6(address: Ipv6Addr, used: Use) -> Option<String> {
+    if let Some(v4) = address.to_ipv4_mapped() {
+        return Some(format!("is an IPv4 address in IPv6 notation; write \"{v4}\""));
+    }
+    let why = if address.is_loopback() {
+        "is the loopback address"
+    } else if address.is_multicast() {
+        "is a multicast address"
+    } else if address.segments()[..6] == [0; 6] {
+        // The unspecified address, and IPv4-compatible ones, which are no more (RFC 4291 section 2.5.5.1).
+        "belongs to no host"
+    } else if address.is_unicast_link_local() && used != Use::Gateway {
+        return Some(format!("is a link-local address; {}", without_scope(used)));
+    } else {
+        return None;
+    };
+    Some(format!("{why}; use an address of one host"))
+}
+
+/// What to write instead of a link-local address, which means nothing without an interface.
+fn without_scope(used: Use) -> &'static str {
+    match used {
+        Use::Gateway => "a gateway is on the service interface of each node, so write its address alone",
+        Use::Heartbeats | Use::Vip => "use a global address or a unique local one (fd00::/8, RFC 4193)",
+    }
+}
+
+/// `IPv4` or `IPv6`.
+pub(super) fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
 /// At most so much of what a user typed as makes a message readable.
@@ -127,10 +177,15 @@ pub(super) fn shortened(text: &str) -> String {
     text.chars().take(MOST).chain(std::iter::once('…')).collect()
 }
 
-/// Whether `address` lies in the network that `of` and the prefix length name.
-pub(crate) fn same_network(address: Ipv4Addr, of: Ipv4Addr, prefix: u8) -> bool {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-    u32::from(address) & mask == u32::from(of) & mask
+/// Whether `address` lies in the network that `of` and the prefix length name. Families have no network in common.
+pub(crate) fn same_network(address: IpAddr, of: IpAddr, prefix: u8) -> bool {
+    let (differing, bits) = match (address, of) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => (u128::from(one.to_bits() ^ other.to_bits()), 32),
+        (IpAddr::V6(one), IpAddr::V6(other)) => (one.to_bits() ^ other.to_bits(), 128),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return false,
+    };
+    let host_bits = u32::saturating_sub(bits, u32::from(prefix));
+    differing.checked_shr(host_bits).unwrap_or(0) == 0
 }
 
 #[cfg(test)]
@@ -161,11 +216,20 @@ mod tests {
 
     #[test]
     fn networks_of_every_length() {
-        let address = Ipv4Addr::new(10, 77, 0, 1);
-        assert!(same_network(address, Ipv4Addr::new(10, 77, 0, 100), 24));
-        assert!(!same_network(address, Ipv4Addr::new(10, 77, 1, 100), 24));
-        assert!(!same_network(address, Ipv4Addr::new(10, 77, 0, 100), 32));
-        assert!(same_network(address, address, 32));
-        assert!(same_network(address, Ipv4Addr::new(192, 0, 2, 1), 0));
+        let same = |address: &str, of: &str, prefix| {
+            same_network(address.parse().unwrap(), of.parse().unwrap(), prefix)
+        };
+        assert!(same("10.77.0.1", "10.77.0.100", 24));
+        assert!(!same("10.77.0.1", "10.77.1.100", 24));
+        assert!(!same("10.77.0.1", "10.77.0.100", 32));
+        assert!(same("10.77.0.1", "10.77.0.1", 32));
+        assert!(same("10.77.0.1", "192.0.2.1", 0));
+        assert!(same("fd77::1", "fd77::ffff:0:0:100", 64));
+        assert!(!same("fd77::1", "fd77:0:0:1::1", 64));
+        assert!(!same("fd77::1", "fd77::2", 127));
+        assert!(same("fd77::3", "fd77::2", 127));
+        assert!(same("fd77::1", "fd77::1", 128));
+        assert!(same("fd77::1", "2001:db8::1", 0));
+        assert!(!same("10.77.0.1", "::ffff:10.77.0.1", 0));
     }
 }

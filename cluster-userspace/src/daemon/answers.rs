@@ -246,6 +246,7 @@ impl Daemon {
             ("filtered", counters.filtered),
             ("strangers", counters.strangers),
             ("arp_failed", counters.arp_failed),
+            ("ndp_failed", counters.ndp_failed),
             ("events_lost", counters.events_lost),
             ("tasks_lost", counters.tasks_lost),
         ];

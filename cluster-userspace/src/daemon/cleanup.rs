@@ -1,6 +1,6 @@
 //! `clusterd --cleanup`: removes what a daemon that was killed has left behind, without a daemon.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -36,7 +36,7 @@ pub async fn cleanup(config: &Config, node: &str, socket: Option<&Path>) -> anyh
         return Ok(Cleaned::Witness);
     }
     dataplane::missing_capabilities()?;
-    let vips: Vec<Ipv4Addr> = settings.groups.iter().flat_map(|group| group.vips.clone()).collect();
+    let vips: Vec<IpAddr> = settings.groups.iter().flat_map(|group| group.vips.clone()).collect();
     // Nothing is touched before the lock shows that the daemon is dead; and the addresses go before the programs that
     // keep this host from answering for them.
     let locked = dataplane::lock_remains(PIN_ROOT.as_ref(), &local.cluster, &local.node)?;

@@ -5,7 +5,7 @@
 //! new one does not have is taken off the interfaces, and only after that out of the maps.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use cluster_proto::Settings;
 
@@ -27,24 +27,14 @@ pub(super) fn group_vips(settings: &Settings, local: &Local) -> Vec<GroupVips> {
 /// Each VIP's group.
 pub(super) fn watched_vips<'a>(
     groups: impl Iterator<Item = (&'a GroupVips, GroupSlot)>,
-) -> BTreeMap<Ipv4Addr, GroupSlot> {
-    groups
-        .flat_map(|(group, slot)| group.vips.iter().filter_map(move |vip| Some((ipv4(vip.address)?, slot))))
-        .collect()
-}
-
-/// The address, if it is of the family that the rest of the daemon handles.
-pub(super) fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    }
+) -> BTreeMap<IpAddr, GroupSlot> {
+    groups.flat_map(|(group, slot)| group.vips.iter().map(move |vip| (vip.address, slot))).collect()
 }
 
 /// Why VIPs cannot go where another configuration has them. One that changes its group would have two holders as long as
 /// nodes have different files.
 pub(super) fn moved(old: &Local, new: &Local) -> Vec<String> {
-    let vips = |local: &Local| -> BTreeMap<Ipv4Addr, (String, u8)> {
+    let vips = |local: &Local| -> BTreeMap<IpAddr, (String, u8)> {
         let groups = local.groups.iter();
         groups
             .flat_map(|group| group.vips.iter().map(|vip| (vip.address, (group.name.clone(), vip.prefix))))
@@ -113,14 +103,13 @@ impl Node {
         self.unsettled = true;
         self.know(&all).await.map_err(refused)?;
         // Whoever configures one from now on is noticed by the watch.
-        let new: Vec<Ipv4Addr> = coming
+        let new: Vec<IpAddr> = coming
             .iter()
             .flat_map(|group| &group.vips)
             .map(|vip| vip.address)
             .filter(|address| {
                 !present.iter().any(|group| group.vips.iter().any(|vip| vip.address == *address))
             })
-            .filter_map(ipv4)
             .collect();
         let foreign = self.tables.foreign(&new).await.map_err(|error| refused(error.to_string()))?;
         if let Some(first) = foreign.first() {
@@ -168,6 +157,7 @@ impl Node {
         }
         self.watch.set_vips(watched_vips(known.iter().map(|(group, slot)| (group, *slot))));
         self.watch.publish(&self.addresses.state);
+        self.vips_changed().await;
         Ok(())
     }
 
@@ -177,7 +167,7 @@ impl Node {
         vips: impl Iterator<Item = dataplane::Vip>,
     ) -> Result<(), String> {
         let vips = vips
-            .filter_map(|vip| Some(config::Vip { address: ipv4(vip.address)?, prefix: vip.prefix }))
+            .map(|vip| config::Vip { address: vip.address, prefix: vip.prefix })
             .collect();
         let set = self.addresses.set_vips(slot, vips);
         self.patiently(set).await

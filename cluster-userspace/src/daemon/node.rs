@@ -7,7 +7,6 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::connections::Connections;
-use super::groups::ipv4;
 use super::start::find_service_paths;
 use super::watch::Watch;
 use super::{Asked, CHORES, Daemon, Signals, join};
@@ -169,7 +168,8 @@ impl Node {
             if self.unsettled {
                 self.settle_groups().await;
             }
-            self.tell_foreign();
+            self.tell_unusable();
+            self.tell_ndp();
             self.look_up_gateways().await;
         }
         let served = self.on_plane(|plane| plane.served()).await;
@@ -184,7 +184,6 @@ impl Node {
     async fn stop(mut self) -> anyhow::Result<()> {
         let resigned = self.daemon.resign().await;
         let vips = self.on_plane(|plane| plane.vips()).await?;
-        let vips: Vec<_> = vips.into_iter().filter_map(ipv4).collect();
         let Self { daemon, addresses, plane, watch, tables, .. } = self;
         drop(watch);
         tokio::task::spawn_blocking(move || {

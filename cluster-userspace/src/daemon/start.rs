@@ -1,7 +1,7 @@
 //! The start of a node: what is opened in which order. Whatever can be wrong is found out before anything is
 //! changed, and what a daemon that died has left is taken over without a gap.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, bail};
 use cluster_proto::{GroupIndex, Link, Settings, Start, Time};
@@ -22,7 +22,7 @@ use crate::epoch_file::EpochFile;
 use crate::memory_file::MemoryFile;
 use crate::network::addresses::Addresses;
 use crate::network::links::{InterfaceAddress, LinkMonitor};
-use crate::network::packet_socket::ArpSocket;
+use crate::network::packet_socket::LinkSockets;
 
 /// Opens everything and starts the threads.
 pub(super) async fn start(
@@ -50,7 +50,7 @@ pub(super) async fn start(
     tell_maps(&plane, &events);
     // Before anything can hold a VIP, nothing may leave in its name.
     let attached = attach(&mut plane, &local, &service, &addresses).await;
-    let ((link, arp, watch), control) = match attached {
+    let ((link, link_sockets, watch), control) = match attached {
         Ok(attached) => attached,
         Err(error) => return Err(undone(plane, error)),
     };
@@ -77,7 +77,7 @@ pub(super) async fn start(
     // What a daemon that was killed has left on an interface belongs there only with its lease.
     let kept = |index: usize| adopted.iter().any(|&(GroupIndex(kept), ..)| kept == index);
     let groups = settings.groups.iter().enumerate().filter(|&(index, _)| !kept(index));
-    let abandoned: Vec<Ipv4Addr> = groups.flat_map(|(_, group)| group.vips.iter().copied()).collect();
+    let abandoned: Vec<IpAddr> = groups.flat_map(|(_, group)| group.vips.iter().copied()).collect();
     let removed =
         addresses.remove_all_ours(&abandoned).await.context("cannot take old VIPs off the interfaces")?;
     if removed > 0 {
@@ -122,7 +122,8 @@ pub(super) async fn start(
         cpu: prepared.local.cpu,
         serving: Some(heartbeat_loop::Serving { leases, slots: slots.clone(), addresses: jobs }),
         service_address,
-        arp,
+        ndp: watch.ndp(&service.interface),
+        link_sockets,
         mailbox: thread_end,
     };
     let (mut daemon, calls) = match prepared.begin(setup) {
@@ -153,7 +154,7 @@ pub(super) async fn start(
     Ok((node, front))
 }
 
-type Attachment = (Link, Option<ArpSocket>, Watch);
+type Attachment = (Link, Option<LinkSockets>, Watch);
 
 async fn attach(
     plane: &mut DataPlane,
@@ -179,7 +180,7 @@ fn undone(plane: DataPlane, error: anyhow::Error) -> anyhow::Error {
 }
 
 async fn refuse_foreign_vips(addresses: &Addresses, settings: &Settings) -> anyhow::Result<()> {
-    let vips: Vec<Ipv4Addr> = settings.groups.iter().flat_map(|group| group.vips.clone()).collect();
+    let vips: Vec<IpAddr> = settings.groups.iter().flat_map(|group| group.vips.clone()).collect();
     let foreign = addresses.foreign(&vips).await.context("cannot list the addresses of this host")?;
     let Some(first) = foreign.first() else { return Ok(()) };
     bail!(
@@ -249,40 +250,42 @@ async fn service_interface(
     watch.settle().await?;
     // Interfaces that came since are fenced by the watch; those that were there before it by this.
     plane.fence_all()?;
-    let arp = match attached {
-        Some(attached) => Some(ArpSocket::open(attached.ifindex).with_context(|| {
-            format!("cannot open a raw ARP socket on {} (it needs CAP_NET_RAW)", service.interface)
+    let sockets = match attached {
+        Some(attached) => Some(watch.open_sockets(attached.ifindex).with_context(|| {
+            format!("cannot open a raw socket on {} (it needs CAP_NET_RAW)", service.interface)
         })?),
         None => None,
     };
     let link = watch.link();
-    Ok((link, arp.filter(|_| matches!(link, Link::Up { .. })), watch))
+    Ok((link, sockets.filter(|_| matches!(link, Link::Up { .. })), watch))
 }
 
 /// Marks the paths whose local address is on the service interface, which the configuration alone cannot tell. Returns
-/// this node's address there.
+/// this node's IPv4 address there, if a path has one.
 pub(super) fn find_service_paths(
     settings: &mut Settings,
     local: &mut Local,
     own: &[InterfaceAddress],
     service: Option<u32>,
 ) -> Option<Ipv4Addr> {
-    let there = |ip: Ipv4Addr| {
+    let there = |ip: IpAddr| {
         own.iter().find(|address| address.ip == ip && Some(address.ifindex) == service).map(|own| own.prefix)
     };
     let elsewhere =
-        |ip: Ipv4Addr| own.iter().any(|address| address.ip == ip && Some(address.ifindex) != service);
+        |ip: IpAddr| own.iter().any(|address| address.ip == ip && Some(address.ifindex) != service);
     let mut found = None;
     for (peer, ends) in settings.peers.iter_mut().zip(&local.peers) {
         let kind = ends.kind;
         for (path, ends) in peer.paths.iter_mut().zip(&ends.paths) {
-            let (ip, remote) = (*ends.local.ip(), *ends.remote.ip());
+            let (ip, remote) = (ends.local.ip(), ends.remote.ip());
             path.service = match there(ip) {
                 // A witness may be behind a router: then the path says nothing of the link.
                 Some(prefix) => kind == HostKind::Node || same_network(ip, remote, prefix),
                 None => path.service && !elsewhere(ip),
             };
-            if path.service {
+            if let IpAddr::V4(ip) = ip
+                && path.service
+            {
                 found = Some(ip);
             }
         }

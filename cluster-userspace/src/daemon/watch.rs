@@ -2,13 +2,12 @@
 //! Ethernet interface is fenced, and VIPs that come and go without us are noticed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use cluster_proto::Link;
 
-use super::groups::ipv4;
 use super::node::Node;
 use crate::control::EventBody;
 use crate::dataplane::{Attached, DataPlaneError, GroupSlot, ServedAddress};
@@ -16,7 +15,12 @@ use crate::driver::address_thread::{AddressOrder, AddressState};
 use crate::driver::mailbox::{Order, SERVED};
 use crate::network::gateways::default_gateways;
 use crate::network::links::{Interface, InterfaceAddress, LinkEvent, LinkMonitor};
-use crate::network::packet_socket::ArpSocket;
+use crate::network::packet_socket::LinkSockets;
+use crate::network::solicited_nodes::SolicitedNodes;
+use crate::network::{ipv6_settings, ndp};
+
+/// Where no address is.
+const UNUSED: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// What is known of interfaces and addresses.
 pub(super) struct Watch {
@@ -25,12 +29,26 @@ pub(super) struct Watch {
     attached: Option<Attached>,
     /// What the core was last told.
     told: Option<Link>,
+    /// What the heartbeat thread was last told of this host as a neighbour.
+    told_ndp: ndp::Host,
+    /// Whether it has a socket for neighbour discovery.
+    with_ndp: bool,
     /// Each VIP's group.
-    vips: BTreeMap<Ipv4Addr, GroupSlot>,
+    vips: BTreeMap<IpAddr, GroupSlot>,
     /// VIPs configured by somebody else, and where.
-    foreign: BTreeMap<(u32, Ipv4Addr), GroupSlot>,
+    foreign: BTreeMap<(u32, IpAddr), GroupSlot>,
+    /// IPv6 addresses that are the host's own, and the interfaces they are on.
+    own: BTreeSet<(u32, Ipv6Addr)>,
+    /// The memberships in the VIPs' groups.
+    solicited_nodes: Option<SolicitedNodes>,
+    /// They are to be made anew.
+    unjoined: bool,
+    /// Why they could not be made, as last said.
+    unjoined_why: Option<String>,
+    /// The service interface takes no IPv6 addresses, although there are such VIPs.
+    ipv6_off: bool,
     /// Where default routes over the service interface lead.
-    gateways: Vec<Ipv4Addr>,
+    gateways: Vec<IpAddr>,
     /// Why the program could not be attached, as last said.
     refusal: Option<String>,
     /// Some interface could not be fenced.
@@ -40,7 +58,7 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(
         monitor: LinkMonitor,
-        vips: BTreeMap<Ipv4Addr, GroupSlot>,
+        vips: BTreeMap<IpAddr, GroupSlot>,
         attached: Option<Attached>,
     ) -> Self {
         Self {
@@ -48,8 +66,15 @@ impl Watch {
             interfaces: BTreeMap::new(),
             attached,
             told: None,
+            told_ndp: ndp::Host::default(),
+            with_ndp: false,
             vips,
             foreign: BTreeMap::new(),
+            own: BTreeSet::new(),
+            solicited_nodes: None,
+            unjoined: true,
+            unjoined_why: None,
+            ipv6_off: false,
             gateways: Vec::new(),
             refusal: None,
             unfenced: false,
@@ -57,9 +82,59 @@ impl Watch {
     }
 
     /// Watches over these VIPs from now on. Those that are new must not be on the host.
-    pub(super) fn set_vips(&mut self, vips: BTreeMap<Ipv4Addr, GroupSlot>) {
+    pub(super) fn set_vips(&mut self, vips: BTreeMap<IpAddr, GroupSlot>) {
         self.foreign.retain(|(_, address), _| vips.contains_key(address));
+        self.unjoined |= !vips.keys().eq(self.vips.keys());
         self.vips = vips;
+    }
+
+    fn ipv6_vips(&self) -> impl Iterator<Item = Ipv6Addr> {
+        self.vips.keys().filter_map(|vip| match vip {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(vip) => Some(*vip),
+        })
+    }
+
+    /// Whether neighbour discovery is needed on the service interface.
+    fn has_ipv6(&self) -> bool {
+        self.ipv6_vips().next().is_some()
+    }
+
+    /// What neighbour discovery says of this host on the service interface.
+    pub(super) fn ndp(&self, interface: &str) -> ndp::Host {
+        let Some(ifindex) = self.ifindex().filter(|_| self.has_ipv6()) else { return ndp::Host::default() };
+        let there = self
+            .own
+            .iter()
+            .filter(|(on, address)| *on == ifindex && !self.vips.contains_key(&IpAddr::V6(*address)));
+        let address = there.map(|(_, address)| *address).max_by_key(Ipv6Addr::is_unicast_link_local);
+        ndp::Host { address, is_router: ipv6_settings::forwards(interface) }
+    }
+
+    /// The sockets that the heartbeat thread needs on an interface.
+    pub(super) fn open_sockets(&mut self, ifindex: u32) -> std::io::Result<LinkSockets> {
+        let with_ndp = self.has_ipv6();
+        let sockets = LinkSockets::open(ifindex, with_ndp)?;
+        self.with_ndp = with_ndp;
+        Ok(sockets)
+    }
+
+    /// Takes note of an address of the host's own.
+    fn note_own(&mut self, address: &InterfaceAddress) {
+        if let IpAddr::V6(ip) = address.ip {
+            // One that may be somebody else's too cannot speak for this host.
+            if address.ours || address.tentative {
+                self.own.remove(&(address.ifindex, ip));
+            } else {
+                self.own.insert((address.ifindex, ip));
+            }
+        }
+    }
+
+    fn forget_own(&mut self, address: &InterfaceAddress) {
+        if let IpAddr::V6(ip) = address.ip {
+            self.own.remove(&(address.ifindex, ip));
+        }
     }
 
     /// The next event; an error is the end of the watch.
@@ -83,11 +158,13 @@ impl Watch {
                     self.interfaces.remove(&ifindex);
                 }
                 LinkEvent::Address(address) => {
+                    self.note_own(&address);
                     if let Some(&group) = self.vips.get(&address.ip).filter(|_| !address.ours) {
                         self.foreign.insert((address.ifindex, address.ip), group);
                     }
                 }
                 LinkEvent::AddressGone(address) => {
+                    self.forget_own(&address);
                     self.foreign.remove(&(address.ifindex, address.ip));
                 }
                 LinkEvent::Overrun => {}
@@ -123,8 +200,16 @@ impl Node {
         match event {
             LinkEvent::Interface(interface) => self.interface_changed(interface).await,
             LinkEvent::InterfaceGone { ifindex, name } => self.interface_gone(ifindex, &name).await,
-            LinkEvent::Address(address) => self.address_seen(address),
-            LinkEvent::AddressGone(address) => self.address_gone(address),
+            LinkEvent::Address(address) => {
+                self.watch.note_own(&address);
+                self.tell_ndp();
+                self.address_seen(address);
+            }
+            LinkEvent::AddressGone(address) => {
+                self.watch.forget_own(&address);
+                self.tell_ndp();
+                self.address_gone(address);
+            }
             LinkEvent::Overrun => {
                 // An interface may have been replaced unnoticed: look at all of them again.
                 tracing::warn!("changes of the network were lost; looking at all interfaces again");
@@ -133,6 +218,7 @@ impl Node {
             }
             LinkEvent::Settled => self.tell_link(),
         }
+        self.join_groups().await;
     }
 
     async fn interface_changed(&mut self, interface: Interface) {
@@ -245,6 +331,10 @@ impl Node {
             self.attach().await;
             self.tell_link();
         }
+        if self.watch.unjoined_why.is_some() {
+            self.watch.unjoined = true;
+        }
+        self.join_groups().await;
     }
 
     /// Finds out where the default routes over the service interface lead.
@@ -254,13 +344,87 @@ impl Node {
             Some(ifindex) => self.patiently(default_gateways(ifindex)).await.unwrap_or_default(),
             None => Vec::new(),
         };
+        let has_ipv6 = self.watch.has_ipv6();
+        self.watch.gateways.retain(|gateway| gateway.is_ipv4() || has_ipv6);
     }
 
-    /// Reminds the core of VIPs that somebody else has configured, for as long as that lasts.
-    pub(super) fn tell_foreign(&mut self) {
-        let groups: BTreeSet<GroupSlot> = self.watch.foreign.values().copied().collect();
+    /// Reminds the core of groups that cannot be served for as long as that lasts: a VIP is configured by somebody else, or
+    /// the interface takes none of its family.
+    pub(super) fn tell_unusable(&mut self) {
+        let mut groups: BTreeSet<GroupSlot> = self.watch.foreign.values().copied().collect();
+        let interface = &self.service.interface;
+        let off = self.watch.ifindex().is_some() && self.watch.has_ipv6() && ipv6_settings::is_off(interface);
+        if off {
+            let ipv6 = self.watch.vips.iter().filter(|(vip, _)| vip.is_ipv6());
+            groups.extend(ipv6.map(|(_, group)| *group));
+        }
+        if std::mem::replace(&mut self.watch.ipv6_off, off) != off {
+            let (kind, text) = if off {
+                let text = format!(
+                    "IPv6 is switched off on {interface}: groups with IPv6 VIPs are in fault here until \
+                     net.ipv6.conf.{interface}.disable_ipv6 is 0"
+                );
+                ("ipv6_off", text)
+            } else {
+                ("ipv6_on", format!("IPv6 is no longer switched off on {interface}"))
+            };
+            self.daemon.tell(kind, &text);
+        }
         for group in groups {
             self.daemon.order(Order::AddressFailed(group));
+        }
+    }
+
+    /// Tells the heartbeat thread and the programs what this host is as a neighbour, if that is new.
+    pub(super) fn tell_ndp(&mut self) {
+        let host = self.watch.ndp(&self.service.interface);
+        if std::mem::replace(&mut self.watch.told_ndp, host) != host {
+            self.daemon.order(Order::Ndp(host));
+        }
+    }
+
+    /// Opens the sockets of the service interface anew if other ones are needed, and joins the groups of other VIPs.
+    pub(super) async fn vips_changed(&mut self) {
+        if self.watch.has_ipv6() != self.watch.with_ndp {
+            self.watch.told = None;
+            self.tell_link();
+        }
+        self.tell_ndp();
+        self.join_groups().await;
+    }
+
+    /// Makes the memberships in the VIPs' groups anew where that is due.
+    async fn join_groups(&mut self) {
+        let Some(ifindex) = self.watch.ifindex().filter(|_| self.watch.unjoined) else { return };
+        self.watch.unjoined = false;
+        let vips: Vec<Ipv6Addr> = self.watch.ipv6_vips().collect();
+        let old = self.watch.solicited_nodes.take();
+        if vips.is_empty() && old.is_none() {
+            return;
+        }
+        let work = move || {
+            let joined = SolicitedNodes::join(ifindex, vips.into_iter());
+            // Only now, so that no group is left in between.
+            drop(old);
+            joined
+        };
+        let joined = self.patiently(tokio::task::spawn_blocking(work)).await.map_err(std::io::Error::other);
+        match joined.flatten() {
+            Ok(joined) => {
+                self.watch.solicited_nodes = Some(joined);
+                self.watch.unjoined_why = None;
+            }
+            Err(error) => {
+                let why = error.to_string();
+                if self.watch.unjoined_why.as_ref() != Some(&why) {
+                    tracing::warn!(
+                        "cannot join the multicast groups of the IPv6 VIPs on {}: {why}; switches that send multicast to \
+                         members alone learn of this node late; tried again every second",
+                        self.service.interface
+                    );
+                }
+                self.watch.unjoined_why = Some(why);
+            }
         }
     }
 
@@ -270,13 +434,14 @@ impl Node {
         if self.watch.told == Some(link) {
             return;
         }
-        let mut arp = None;
+        let mut sockets = None;
         if let (Link::Up { .. }, Some(ifindex)) = (link, self.watch.ifindex()) {
-            match ArpSocket::open(ifindex) {
-                Ok(socket) => arp = Some(socket),
+            self.watch.unjoined = true;
+            match self.watch.open_sockets(ifindex) {
+                Ok(opened) => sockets = Some(opened),
                 Err(error) => {
                     // It vanished between the event and here; its end is the next event.
-                    let why = format!("cannot open a raw ARP socket on {}: {error}", self.service.interface);
+                    let why = format!("cannot open a raw socket on {}: {error}", self.service.interface);
                     tracing::warn!("{why}; tried again every second");
                     self.watch.refusal = Some(why);
                     link = Link::Gone;
@@ -284,7 +449,8 @@ impl Node {
             }
         }
         self.watch.told = Some(link);
-        self.daemon.order(Order::Link(link, arp));
+        self.daemon.order(Order::Link(link, sockets));
+        self.tell_ndp();
     }
 
     fn address_seen(&mut self, address: InterfaceAddress) {
@@ -318,11 +484,10 @@ impl Node {
     /// Passes on who was served lately, so that the service link can be judged: clients first, then the gateways.
     pub(super) fn pass_on_served(&mut self, served: &[ServedAddress]) {
         let ends = self.daemon.local.peers.iter().flat_map(|peer| &peer.paths);
-        let nodes: Vec<Ipv4Addr> = ends.flat_map(|path| [*path.local.ip(), *path.remote.ip()]).collect();
+        let nodes: Vec<IpAddr> = ends.flat_map(|path| [path.local.ip(), path.remote.ip()]).collect();
         let gateways = &self.watch.gateways;
-        let clients =
-            served.iter().filter_map(|served| ipv4(served.address)).filter(|ip| !nodes.contains(ip));
-        let mut addresses = [Ipv4Addr::UNSPECIFIED; SERVED];
+        let clients = served.iter().map(|served| served.address).filter(|ip| !nodes.contains(ip));
+        let mut addresses = [UNUSED; SERVED];
         let mut count = 0;
         for address in clients.take(SERVED - gateways.len().min(2)).chain(gateways.iter().copied().take(2)) {
             addresses[count] = address;

@@ -15,6 +15,7 @@ use crate::control::{Call, ControlSocket, EventLog};
 use crate::driver::{clock, heartbeat_loop, mailbox};
 use crate::epoch_file::EpochFile;
 use crate::memory_file::MemoryFile;
+use crate::network::ndp;
 
 /// A running witness.
 pub(super) struct Witness {
@@ -67,7 +68,8 @@ pub(super) fn start(
         cpu: prepared.local.cpu,
         serving: None,
         service_address: None,
-        arp: None,
+        ndp: ndp::Host::default(),
+        link_sockets: None,
         mailbox: thread_end,
     };
     let (daemon, calls) = prepared.begin(setup)?;

@@ -21,7 +21,8 @@ const GRACE_WORDS: usize = size_of::<Grace>() / size_of::<u64>();
 pub struct LeaseTable {
     leases: SharedWords,
     tenures: SharedWords,
-    graces: SharedWords,
+    /// Absent from older layouts.
+    graces: Option<SharedWords>,
 }
 
 /// A lease as it stands in the map.
@@ -37,7 +38,7 @@ impl LeaseTable {
     pub(super) fn map(
         leases: &MapData,
         tenures: &MapData,
-        graces: &MapData,
+        graces: Option<&MapData>,
     ) -> Result<Self, DataPlaneError> {
         let groups = MAX_GROUPS as usize;
         let map = |map: &'static str, data: &MapData, words| {
@@ -46,7 +47,7 @@ impl LeaseTable {
         Ok(Self {
             leases: map(LEASES, leases, groups)?,
             tenures: map(TENURES, tenures, groups * TENURE_WORDS)?,
-            graces: map(GRACES, graces, groups * GRACE_WORDS)?,
+            graces: graces.map(|graces| map(GRACES, graces, groups * GRACE_WORDS)).transpose()?,
         })
     }
 
@@ -141,7 +142,7 @@ impl LeaseTable {
     }
 
     fn grace(&self, slot: GroupSlot) -> Option<&[AtomicU64; GRACE_WORDS]> {
-        self.graces.words().get(slot.index() as usize * GRACE_WORDS..)?.first_chunk()
+        self.graces.as_ref()?.words().get(slot.index() as usize * GRACE_WORDS..)?.first_chunk()
     }
 
     fn slot(&self, slot: GroupSlot) -> Option<(&AtomicU64, &[AtomicU64; TENURE_WORDS])> {

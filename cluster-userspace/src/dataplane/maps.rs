@@ -121,7 +121,7 @@ impl Former {
             }
         }
         let map = |name: &'static str| MapData::from_pin(pins.join(name)).map_err(unusable(name));
-        let table = LeaseTable::map(&map(LEASES)?, &map(TENURES)?)?;
+        let table = LeaseTable::map(&map(LEASES)?, &map(TENURES)?, None)?;
         Ok(Some(Self { name: version.to_owned(), table }))
     }
 
@@ -172,7 +172,7 @@ impl Maps {
     }
 
     pub(super) fn lease_table(&self) -> Result<LeaseTable, DataPlaneError> {
-        LeaseTable::map(&self.leases, &self.tenures, &self.graces)
+        LeaseTable::map(&self.leases, &self.tenures, Some(&self.graces))
     }
 }
 

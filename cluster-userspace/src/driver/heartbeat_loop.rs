@@ -2,7 +2,7 @@
 //! says, in its order. It decides nothing, never waits for anything else, and allocates nothing while it runs.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,9 +19,10 @@ use super::realtime::{self, Granted};
 use crate::dataplane::{GroupSlot, LeaseTable};
 use crate::network::arp::{self, Arp, Operation};
 use crate::network::heartbeat_socket::{Received, Sent};
-use crate::network::packet_socket::ArpSocket;
+use crate::network::ndp::{self, Advertisement};
+use crate::network::packet_socket::{LinkSockets, PacketSocket};
 
-/// ARP frames read in one turn.
+/// Frames of ARP, and as many of neighbour discovery, read in one turn.
 const FRAMES_A_TURN: usize = 32;
 /// What the thread is made of.
 #[derive(Debug)]
@@ -36,10 +37,12 @@ pub struct Setup {
     pub cpu: Option<usize>,
     /// What a node serves with; `None` for a witness, whose core never asks for any of it.
     pub serving: Option<Serving>,
-    /// This node's own address on the service link, the sender of its requests there.
+    /// This node's own IPv4 address on the service link, the sender of its requests there.
     pub service_address: Option<Ipv4Addr>,
-    /// The service interface's ARP, if it is up.
-    pub arp: Option<ArpSocket>,
+    /// What neighbour discovery says of this host there.
+    pub ndp: ndp::Host,
+    /// The service interface's sockets, if it is up.
+    pub link_sockets: Option<LinkSockets>,
     /// The thread's end of the mailbox.
     pub mailbox: ThreadEnd,
 }
@@ -78,7 +81,7 @@ struct Coming {
     generation: u32,
     sockets: Replacement,
     slots: Vec<GroupSlot>,
-    vips: Vec<Vec<Ipv4Addr>>,
+    vips: Vec<Vec<IpAddr>>,
     service_address: Option<Ipv4Addr>,
     dead_after: Duration,
 }
@@ -89,9 +92,10 @@ struct HeartbeatLoop {
     dead_after: Duration,
     sockets: PathSockets,
     service_address: Option<Ipv4Addr>,
-    vips: Vec<Vec<Ipv4Addr>>,
+    vips: Vec<Vec<IpAddr>>,
     serving: Option<Serving>,
-    arp: Option<ArpSocket>,
+    ndp: ndp::Host,
+    link_sockets: Option<LinkSockets>,
     mac: Option<Mac>,
     mailbox: ThreadEnd,
     counters: LoopCounters,
@@ -110,7 +114,8 @@ struct HeartbeatLoop {
 
 impl HeartbeatLoop {
     fn new(setup: Setup) -> io::Result<Self> {
-        let Setup { settings, start, paths, cpu: _, serving, service_address, arp, mailbox } = setup;
+        let Setup { settings, start, paths, cpu: _, serving, service_address, ndp, link_sockets, mailbox } =
+            setup;
         let sockets = PathSockets::open(&settings, &paths)?;
         let groups = settings.groups.len();
         Ok(Self {
@@ -120,7 +125,8 @@ impl HeartbeatLoop {
             service_address,
             vips: vips_of(&settings),
             serving,
-            arp,
+            ndp,
+            link_sockets,
             mac: mac_of(start.link),
             mailbox,
             counters: LoopCounters::default(),
@@ -151,7 +157,7 @@ impl HeartbeatLoop {
             }
             let mut read = 0;
             if readable {
-                read = self.read_heartbeats() + self.read_arp();
+                read = self.read_heartbeats() + self.read_arp() + self.read_ndp();
                 self.read_orders();
             }
             // Whether there is more to read, the next wait says. Timers run once nothing is left.
@@ -168,7 +174,11 @@ impl HeartbeatLoop {
         let left = Duration::from_nanos(deadline.as_nanos().saturating_sub(clock::now().as_nanos()));
         // A deadline for ever does not occur: the next heartbeat is always due.
         let left = left.min(Duration::from_secs(3600));
-        self.sockets.wait(self.mailbox.wake_fd(), self.arp.as_ref().map(AsFd::as_fd), left)
+        let (arp, ndp) = match &self.link_sockets {
+            Some(LinkSockets { arp, ndp }) => (Some(arp.as_fd()), ndp.as_ref().map(AsFd::as_fd)),
+            None => (None, None),
+        };
+        self.sockets.wait(self.mailbox.wake_fd(), arp, ndp, left)
     }
 
     /// Reads one datagram from each path that has one; how many.
@@ -200,12 +210,28 @@ impl HeartbeatLoop {
         }
         let mut frame = [0; 128];
         for read in 0..FRAMES_A_TURN {
-            let Some(socket) = &self.arp else { return read };
+            let Some(LinkSockets { arp, .. }) = &self.link_sockets else { return read };
             // A socket whose interface is down fails until it is up again; the daemon tells the core of that.
-            let Ok(Some(length)) = socket.receive(&mut frame) else { return read };
+            let Ok(Some(length)) = arp.receive(&mut frame) else { return read };
             let Some(arp) = Arp::parse(&frame[..length.min(frame.len())]) else { continue };
             if arp.operation == Operation::Reply || arp.is_announcement() {
-                self.handle(Input::ProbeAnswer { address: arp.sender_ip, mac: arp.sender_mac });
+                self.handle(Input::ProbeAnswer { address: arp.sender_ip.into(), mac: arp.sender_mac });
+            }
+        }
+        FRAMES_A_TURN
+    }
+
+    /// Reads frames of neighbour discovery; how many.
+    fn read_ndp(&mut self) -> usize {
+        if !self.sockets.ndp_is_ready() {
+            return 0;
+        }
+        let mut frame = [0; ndp::READ_LEN];
+        for read in 0..FRAMES_A_TURN {
+            let Some(LinkSockets { ndp: Some(ndp), .. }) = &self.link_sockets else { return read };
+            let Ok(Some(length)) = ndp.receive(&mut frame) else { return read };
+            if let Some(found) = Advertisement::parse(&frame[..length.min(frame.len())]) {
+                self.handle(Input::ProbeAnswer { address: found.target.into(), mac: found.mac });
             }
         }
         FRAMES_A_TURN
@@ -224,8 +250,8 @@ impl HeartbeatLoop {
         }
         while let Some(order) = self.mailbox.order() {
             match order {
-                Order::Link(link, arp) => {
-                    let old = std::mem::replace(&mut self.arp, arp);
+                Order::Link(link, sockets) => {
+                    let old = std::mem::replace(&mut self.link_sockets, sockets);
                     self.mac = mac_of(link);
                     self.handle(Input::Link(link));
                     if let Some(old) = old {
@@ -233,6 +259,7 @@ impl HeartbeatLoop {
                         self.task(Task::Close(old));
                     }
                 }
+                Order::Ndp(host) => self.ndp = host,
                 Order::AddressFailed(slot) => self.address_failed(slot),
                 Order::NoConnections(slot) => {
                     if let Some(group) = self.group_in(slot) {
@@ -335,15 +362,20 @@ impl HeartbeatLoop {
             Effect::Announce { group } => {
                 self.announcements[group.0] += 1;
                 for place in 0..self.vips[group.0].len() {
-                    let vip = self.vips[group.0][place];
-                    self.send_arp(|mac| arp::announcement(mac, vip));
+                    match self.vips[group.0][place] {
+                        IpAddr::V4(vip) => self.send_arp(|mac| arp::announcement(mac, vip)),
+                        IpAddr::V6(vip) => {
+                            let is_router = self.ndp.is_router;
+                            self.send_ndp(|mac| ndp::announcement(mac, vip, is_router));
+                        }
+                    }
                 }
             }
             Effect::Probe { address } => {
                 let is_vip = self.vips.iter().flatten().any(|&vip| vip == address);
-                match self.service_address.filter(|_| !is_vip) {
-                    Some(own) => self.send_arp(|mac| arp::request(mac, own, address)),
-                    None => self.send_arp(|mac| arp::probe(mac, address)),
+                match address {
+                    IpAddr::V4(address) => self.ask_by_arp(address, is_vip),
+                    IpAddr::V6(address) => self.ask_by_ndp(address, is_vip),
                 }
             }
             Effect::ReserveEpochs { below } => self.task(Task::ReserveEpochs(below)),
@@ -376,14 +408,32 @@ impl HeartbeatLoop {
         }
     }
 
-    fn send_arp(&mut self, frame: impl FnOnce(Mac) -> [u8; arp::FRAME_LEN]) {
-        let sent = match (&self.arp, self.mac) {
-            (Some(socket), Some(mac)) => socket.send(&frame(mac)).is_ok(),
-            (_, _) => false,
-        };
-        if !sent {
-            self.counters.arp_failed += 1;
+    fn ask_by_arp(&mut self, address: Ipv4Addr, is_vip: bool) {
+        match self.service_address.filter(|_| !is_vip) {
+            Some(own) => self.send_arp(|mac| arp::request(mac, own, address)),
+            None => self.send_arp(|mac| arp::probe(mac, address)),
         }
+    }
+
+    fn ask_by_ndp(&mut self, address: Ipv6Addr, is_vip: bool) {
+        match self.ndp.address {
+            Some(own) => self.send_ndp(|mac| ndp::solicitation(mac, own, address)),
+            None if is_vip => self.send_ndp(|mac| ndp::probe(mac, address)),
+            // A probe would make a host that is about to take this address give it up.
+            None => self.counters.ndp_failed += 1,
+        }
+    }
+
+    fn send_arp(&mut self, frame: impl FnOnce(Mac) -> [u8; arp::FRAME_LEN]) {
+        let socket = self.link_sockets.as_ref().map(|sockets| &sockets.arp);
+        let sent = sent_on(socket, self.mac, frame);
+        self.counters.arp_failed += u64::from(!sent);
+    }
+
+    fn send_ndp<const LENGTH: usize>(&mut self, frame: impl FnOnce(Mac) -> [u8; LENGTH]) {
+        let socket = self.link_sockets.as_ref().and_then(|sockets| sockets.ndp.as_ref());
+        let sent = sent_on(socket, self.mac, frame);
+        self.counters.ndp_failed += u64::from(!sent);
     }
 
     fn task(&mut self, task: Task) {
@@ -435,6 +485,18 @@ impl HeartbeatLoop {
     }
 }
 
-fn vips_of(settings: &Settings) -> Vec<Vec<Ipv4Addr>> {
+/// Sends a frame in the name of the interface, if it is up; whether it was sent.
+fn sent_on<const LENGTH: usize>(
+    socket: Option<&PacketSocket>,
+    mac: Option<Mac>,
+    frame: impl FnOnce(Mac) -> [u8; LENGTH],
+) -> bool {
+    match (socket, mac) {
+        (Some(socket), Some(mac)) => socket.send(&frame(mac)).is_ok(),
+        (_, _) => false,
+    }
+}
+
+fn vips_of(settings: &Settings) -> Vec<Vec<IpAddr>> {
     settings.groups.iter().map(|group| group.vips.clone()).collect()
 }

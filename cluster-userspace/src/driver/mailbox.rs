@@ -2,7 +2,7 @@
 //! that wakes the other side. Neither side ever waits for the other, so a starved tokio cannot hold up a heartbeat.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::path_sockets::{Leftover, Replacement};
 use crate::dataplane::GroupSlot;
-use crate::network::packet_socket::ArpSocket;
+use crate::network::ndp;
+use crate::network::packet_socket::LinkSockets;
 
 /// Orders, requests and answers waiting at the same time; there is about one of each for a group.
 const CAPACITY: usize = 1024;
@@ -25,8 +26,10 @@ pub const SERVED: usize = 8;
 /// What the daemon tells the heartbeat thread.
 #[derive(Debug)]
 pub enum Order {
-    /// The service interface changed. With `Up` comes the socket for its ARP frames.
-    Link(Link, Option<ArpSocket>),
+    /// The service interface changed, or the sockets that are needed there. With `Up` come those.
+    Link(Link, Option<LinkSockets>),
+    /// What neighbour discovery says of this host is other.
+    Ndp(ndp::Host),
     /// The group's VIPs are no longer on the interface and could not be put back.
     AddressFailed(GroupSlot),
     /// After a hand-over: no connection of the group's VIPs is left.
@@ -40,7 +43,7 @@ pub enum Order {
     /// It is not.
     NotRemembered,
     /// Addresses served lately: so many of the array, newest first.
-    Served([Ipv4Addr; SERVED], usize),
+    Served([IpAddr; SERVED], usize),
     /// An operator's command.
     Command(CommandId, Command),
     /// Go over to another configuration, and answer as to a command.
@@ -64,8 +67,8 @@ pub enum Task {
     Reply(CommandId, Result<(), Refusal>),
     /// The state that was asked for.
     Shown(Box<Shown>),
-    /// A socket to be closed, which can take the kernel a while.
-    Close(ArpSocket),
+    /// Sockets to be closed, which can take the kernel a while.
+    Close(LinkSockets),
     /// Sockets that another configuration has no use for, to be closed.
     CloseAll(Leftover),
 }
@@ -83,7 +86,7 @@ pub struct Reconfiguration {
     pub sockets: Replacement,
     /// For each group its slot in the lease table; nothing for a witness.
     pub slots: Vec<GroupSlot>,
-    /// This node's own address on the service link.
+    /// This node's own IPv4 address on the service link.
     pub service_address: Option<Ipv4Addr>,
 }
 
@@ -136,6 +139,8 @@ pub struct LoopCounters {
     pub overflows: u64,
     /// ARP frames that could not be sent.
     pub arp_failed: u64,
+    /// Frames of neighbour discovery that could not be sent.
+    pub ndp_failed: u64,
     /// Events dropped because nobody took them.
     pub events_lost: u64,
     /// Tasks dropped because nobody took them; the core is told that they failed.

@@ -1,8 +1,8 @@
 //! All sockets that the heartbeat thread waits for: those of the paths, which are made from the settings and replaced as
-//! a whole with them, the mailbox and ARP.
+//! a whole with them, the mailbox, ARP and neighbour discovery.
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -24,7 +24,8 @@ const OTHER_FILES: usize = 256;
 /// Places in the list that is waited for; the paths come after these.
 const MAILBOX: usize = 0;
 const ARP: usize = 1;
-const PATHS: usize = 2;
+const NDP: usize = 2;
+const PATHS: usize = 3;
 
 /// The sockets of all paths.
 #[derive(Debug)]
@@ -33,12 +34,12 @@ pub(super) struct PathSockets {
     sockets: Vec<(PathIndex, PathSocket)>,
     /// Where each peer's begin.
     begins: Vec<usize>,
-    strangers: Vec<(SocketAddrV4, StrangerSocket)>,
+    strangers: Vec<(SocketAddr, StrangerSocket)>,
     poll: Poll,
 }
 
 /// The two ends of each path, peer by peer: local and remote.
-pub type PathEnds = Vec<Vec<(SocketAddrV4, SocketAddrV4)>>;
+pub type PathEnds = Vec<Vec<(SocketAddr, SocketAddr)>>;
 
 /// Sockets for other settings, opened where the present ones cannot be kept.
 #[derive(Debug)]
@@ -46,12 +47,12 @@ pub struct Replacement {
     /// Each path with a new socket, or the place of the present one.
     sockets: Vec<(PathIndex, Result<PathSocket, usize>)>,
     begins: Vec<usize>,
-    strangers: Vec<(SocketAddrV4, Result<StrangerSocket, usize>)>,
+    strangers: Vec<(SocketAddr, Result<StrangerSocket, usize>)>,
     poll: Poll,
 }
 
 /// What a path's socket is made for: one that is the same can be kept.
-type Purpose = (SocketAddrV4, SocketAddrV4, bool, ClusterId, NodeId, u8);
+type Purpose = (SocketAddr, SocketAddr, bool, ClusterId, NodeId, u8);
 
 fn purposes(settings: &Settings, paths: &PathEnds) -> io::Result<Vec<(PathIndex, Purpose)>> {
     let mut purposes = Vec::new();
@@ -65,8 +66,8 @@ fn purposes(settings: &Settings, paths: &PathEnds) -> io::Result<Vec<(PathIndex,
     Ok(purposes)
 }
 
-fn locals(paths: &PathEnds) -> Vec<SocketAddrV4> {
-    let mut locals: Vec<SocketAddrV4> = paths.iter().flatten().map(|&(local, _)| local).collect();
+fn locals(paths: &PathEnds) -> Vec<SocketAddr> {
+    let mut locals: Vec<SocketAddr> = paths.iter().flatten().map(|&(local, _)| local).collect();
     locals.sort_unstable();
     locals.dedup();
     locals
@@ -169,16 +170,18 @@ impl PathSockets {
         self.sockets.len()
     }
 
-    /// Waits until a path, the mailbox or ARP has something, or the time is over; whether any has. What has nothing then
+    /// Waits until a path, the mailbox, ARP or neighbour discovery has something, or the time is over; whether any has. What has nothing then
     /// was empty when the wait ended, so that the others alone have to be read.
     pub(super) fn wait(
         &mut self,
         mailbox: BorrowedFd<'_>,
         arp: Option<BorrowedFd<'_>>,
+        ndp: Option<BorrowedFd<'_>>,
         time: Duration,
     ) -> bool {
         self.poll.set(MAILBOX, Some(mailbox));
         self.poll.set(ARP, arp);
+        self.poll.set(NDP, ndp);
         self.poll.wait(time) == Waited::Some
     }
 
@@ -190,6 +193,11 @@ impl PathSockets {
     /// Whether there are ARP frames.
     pub(super) fn arp_is_ready(&self) -> bool {
         self.poll.is_ready(ARP)
+    }
+
+    /// Whether there are frames of neighbour discovery.
+    pub(super) fn ndp_is_ready(&self) -> bool {
+        self.poll.is_ready(NDP)
     }
 
     /// Reads one datagram of the path at `place` if the last wait found one there.
@@ -298,14 +306,14 @@ mod tests {
         let port = UdpSocket::bind((local(0), 0)).unwrap().local_addr().unwrap().port();
         let ends = |peer, path| {
             let remote = Ipv4Addr::new(127, 47, 1 + peer, 1 + path);
-            (SocketAddrV4::new(local(path), port), SocketAddrV4::new(remote, port))
+            (SocketAddr::new(local(path).into(), port), SocketAddr::new(remote.into(), port))
         };
         let paths: Vec<Vec<_>> =
             (0..PEERS).map(|peer| (0..PATHS_EACH).map(|path| ends(peer, path)).collect()).collect();
         let mut sockets = PathSockets::open(&settings(), &paths).unwrap();
         // The peers' ends are this process's as well, and other tests run beside this one.
         allow_files(4 * ALL);
-        let remote = |&(local, remote): &(SocketAddrV4, SocketAddrV4)| {
+        let remote = |&(local, remote): &(SocketAddr, SocketAddr)| {
             let socket = UdpSocket::bind(remote).unwrap();
             socket.connect(local).unwrap();
             socket
@@ -351,7 +359,7 @@ mod tests {
     fn with_32_nodes_of_8_paths_a_flood_starves_no_path_and_no_timer() {
         let mailbox: OwnedFd = EventFd::new().unwrap().into();
         let (mut sockets, remotes) = cluster();
-        assert!(!sockets.wait(mailbox.as_fd(), None, Duration::ZERO), "nothing was sent yet");
+        assert!(!sockets.wait(mailbox.as_fd(), None, None, Duration::ZERO), "nothing was sent yet");
         let flooded = [0, 100, ALL - 1];
         for (place, remote) in remotes.iter().enumerate() {
             let bytes = message(index(place));
@@ -363,7 +371,7 @@ mod tests {
         let mut drain = Drain::default();
         let (mut turns, mut read) = (0, 0);
         loop {
-            assert!(sockets.wait(mailbox.as_fd(), None, Duration::from_secs(5)), "nothing came");
+            assert!(sockets.wait(mailbox.as_fd(), None, None, Duration::from_secs(5)), "nothing came");
             let of = turn(&mut sockets);
             turns += 1;
             read += of.len();
@@ -386,7 +394,7 @@ mod tests {
         }
         read = 0;
         loop {
-            assert!(sockets.wait(mailbox.as_fd(), None, Duration::from_secs(5)), "nothing came");
+            assert!(sockets.wait(mailbox.as_fd(), None, None, Duration::from_secs(5)), "nothing came");
             let of = turn(&mut sockets).len();
             read += of;
             if drain.turn(true, of) {
@@ -408,21 +416,26 @@ mod tests {
     }
 
     #[test]
-    fn mailbox_and_arp_are_waited_for_too() {
-        let [mailbox, arp] = [(); 2].map(|()| EventFd::new().unwrap());
+    fn mailbox_and_frames_are_waited_for_too() {
+        let [mailbox, arp, ndp] = [(); 3].map(|()| EventFd::new().unwrap());
         let (mut sockets, remotes) = cluster();
-        let ready = |sockets: &PathSockets| (sockets.mailbox_is_ready(), sockets.arp_is_ready());
+        let ready = |sockets: &PathSockets| {
+            (sockets.mailbox_is_ready(), sockets.arp_is_ready(), sockets.ndp_is_ready())
+        };
         arp.write(1).unwrap();
-        assert!(!sockets.wait(mailbox.as_fd(), None, Duration::ZERO));
-        assert!(sockets.wait(mailbox.as_fd(), Some(arp.as_fd()), Duration::ZERO));
-        assert_eq!(ready(&sockets), (false, true));
+        assert!(!sockets.wait(mailbox.as_fd(), None, None, Duration::ZERO));
+        assert!(sockets.wait(mailbox.as_fd(), Some(arp.as_fd()), Some(ndp.as_fd()), Duration::ZERO));
+        assert_eq!(ready(&sockets), (false, true, false));
+        ndp.write(1).unwrap();
+        assert!(sockets.wait(mailbox.as_fd(), None, Some(ndp.as_fd()), Duration::ZERO));
+        assert_eq!(ready(&sockets), (false, false, true));
         mailbox.write(1).unwrap();
-        assert!(sockets.wait(mailbox.as_fd(), None, Duration::ZERO));
-        assert_eq!(ready(&sockets), (true, false));
+        assert!(sockets.wait(mailbox.as_fd(), None, None, Duration::ZERO));
+        assert_eq!(ready(&sockets), (true, false, false));
         assert!(turn(&mut sockets).is_empty());
         remotes[9].send(&message(index(9))).unwrap();
-        assert!(sockets.wait(mailbox.as_fd(), Some(arp.as_fd()), Duration::ZERO));
-        assert_eq!(ready(&sockets), (true, true));
+        assert!(sockets.wait(mailbox.as_fd(), Some(arp.as_fd()), Some(ndp.as_fd()), Duration::ZERO));
+        assert_eq!(ready(&sockets), (true, true, true));
         assert_eq!(turn(&mut sockets), [index(9)]);
         assert!(matches!(sockets.send(index(9), b"answer"), Sent::Sent));
         let mut answer = [0; 16];

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One address on one interface: interface index, address, prefix length.
-pub(super) type AddressKey = (u32, Ipv4Addr, u8);
+pub(super) type AddressKey = (u32, IpAddr, u8);
 
 /// The addresses we added and the kernel has no mark for.
 #[derive(Debug)]
@@ -77,22 +77,27 @@ fn parse(text: &str, boot: &str) -> Option<BTreeSet<AddressKey>> {
     lines
         .map(|line| {
             let mut words = line.split(' ');
-            let key = (
-                words.next()?.parse().ok()?,
-                words.next()?.parse().ok()?,
-                words.next()?.parse().ok().filter(|prefix| *prefix <= 32)?,
-            );
-            words.next().is_none().then_some(key)
+            let (ifindex, address) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+            let longest = match address {
+                IpAddr::V4(_) => 32,
+                IpAddr::V6(_) => 128,
+            };
+            let prefix = words.next()?.parse().ok().filter(|prefix| *prefix <= longest)?;
+            words.next().is_none().then_some((ifindex, address, prefix))
         })
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use proptest::prelude::*;
 
-    const KEY: AddressKey = (7, Ipv4Addr::new(10, 77, 0, 100), 24);
+    use super::*;
+
+    const KEY: AddressKey = (7, IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100)), 24);
+    const KEY6: AddressKey = (7, IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100)), 64);
 
     struct Directory(PathBuf);
 
@@ -115,23 +120,36 @@ mod tests {
         let directory = Directory::new("restart");
         let record = AddressRecord::open(&directory.0).unwrap();
         assert!(!record.contains(KEY));
-        assert!(record.insert(KEY));
+        assert!(record.insert(KEY) && record.insert(KEY6));
         record.save().unwrap();
-        assert!(AddressRecord::open(&directory.0).unwrap().contains(KEY));
+        let restarted = AddressRecord::open(&directory.0).unwrap();
+        assert!(restarted.contains(KEY) && restarted.contains(KEY6));
         assert!(record.remove(KEY));
         record.save().unwrap();
-        assert!(!AddressRecord::open(&directory.0).unwrap().contains(KEY));
+        let restarted = AddressRecord::open(&directory.0).unwrap();
+        assert!(!restarted.contains(KEY) && restarted.contains(KEY6));
     }
 
     #[test]
     fn a_record_from_before_the_last_boot_is_void() {
         assert_eq!(parse("old\n7 10.77.0.100 24\n", "new"), None);
-        assert_eq!(parse("new\n7 10.77.0.100 24\n", "new"), Some(BTreeSet::from([KEY])));
+        assert_eq!(
+            parse("new\n7 10.77.0.100 24\n7 fd77::100 64\n", "new"),
+            Some(BTreeSet::from([KEY, KEY6]))
+        );
     }
 
     #[test]
     fn a_line_that_is_not_ours_voids_the_record() {
-        for line in ["7 10.77.0.100", "7 10.77.0.100 33", "7 10.77.0.100 24 1", "x 10.77.0.100 24", ""] {
+        let lines = [
+            "7 10.77.0.100",
+            "7 10.77.0.100 33",
+            "7 10.77.0.100 24 1",
+            "x 10.77.0.100 24",
+            "",
+            "7 fd77::1 129",
+        ];
+        for line in lines {
             assert_eq!(parse(&format!("new\n7 10.77.0.1 24\n{line}\n"), "new"), None, "{line:?}");
         }
     }

@@ -4,7 +4,7 @@
 //! a lock (rtnl) that others may hold for long.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -12,13 +12,16 @@ use futures_util::{StreamExt, TryStreamExt};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::Handle;
 
 use super::address_record::{AddressKey, AddressRecord};
 use super::links::InterfaceAddress;
 use super::rtnetlink_message::PROTOCOL_OURS;
+use crate::config::same_network;
 
 /// A connection to the kernel's address tables.
 ///
@@ -53,7 +56,7 @@ pub enum AddressError {
         /// The interface.
         ifindex: u32,
         /// The VIP.
-        ip: Ipv4Addr,
+        ip: IpAddr,
         /// The length of its prefix, in bits.
         prefix: u8,
     },
@@ -63,7 +66,18 @@ pub enum AddressError {
         /// The interface.
         ifindex: u32,
         /// The VIP.
-        ip: Ipv4Addr,
+        ip: IpAddr,
+    },
+    /// The interface takes no IPv6 addresses.
+    #[error(
+        "cannot configure {ip}: IPv6 is switched off on interface {ifindex}; set the sysctl \
+         net.ipv6.conf.INTERFACE.disable_ipv6 = 0 there, or take the IPv6 VIPs out of the configuration"
+    )]
+    Ipv6Off {
+        /// The interface.
+        ifindex: u32,
+        /// The VIP.
+        ip: IpAddr,
     },
     /// The kernel refused.
     #[error("the kernel refuses to {attempt}: {source}")]
@@ -115,27 +129,58 @@ impl Addresses {
 
     /// Puts a VIP onto an interface, marked as ours, in one exchange with the kernel.
     ///
-    /// It is an ordinary address, as administrators expect. In a subnet in which the interface has an address already
-    /// it becomes a secondary one, for which the kernel makes no route and which it never picks as a source by itself.
-    /// In a subnet of its own it brings the route back to the clients: that is why it is not added `noprefixroute`.
-    /// Of the same VIP elsewhere in the namespace, or with another prefix length, the kernel takes no notice;
-    /// [`Self::foreign`] does.
+    /// It is an ordinary address, as administrators expect. An IPv4 address becomes a secondary one in a subnet in which
+    /// the interface has an address already: then the kernel makes no route for it and never picks it as a source by
+    /// itself. For an IPv6 address a preferred lifetime of 0 says the latter (RFC 4862 §5.5.4, *deprecated*), and it is
+    /// used at once, without duplicate address detection, which the probe before a takeover stands for. In a subnet of
+    /// its own a VIP brings the route back to the clients: that is why it is not added `noprefixroute`.
+    /// Of the same VIP elsewhere in the namespace, and of an IPv4 one with another prefix length, the kernel takes no
+    /// notice; [`Self::foreign`] does.
     ///
     /// # Errors
     /// See [`AddressError`]; of [`AddressError::Foreign`] nothing was changed.
-    pub async fn add(&self, ifindex: u32, ip: Ipv4Addr, prefix: u8) -> Result<Added, AddressError> {
+    pub async fn add(&self, ifindex: u32, ip: IpAddr, prefix: u8) -> Result<Added, AddressError> {
         let key = (ifindex, ip, prefix);
-        let attempt = || format!("add {ip}/{prefix} to interface {ifindex}");
+        for _ in 0..2 {
+            if self.add_new(key).await? {
+                return Ok(Added::Added);
+            }
+            let found = self.list().await?.into_iter().find(|found| match ip {
+                IpAddr::V4(_) => found.key() == key,
+                // An interface has it once, whatever the prefix.
+                IpAddr::V6(_) => (found.ifindex, found.ip) == (ifindex, ip),
+            });
+            match found {
+                Some(found) if found.ours && found.prefix == prefix => return Ok(Added::AlreadyOurs),
+                // Of a daemon before this one, whose file had another prefix.
+                Some(found) if found.ours => drop(self.remove_one(found).await?),
+                Some(found) => return Err(AddressError::Foreign { ifindex, ip, prefix: found.prefix }),
+                // Removed since; the caller, or the watch over addresses, asks again.
+                None => break,
+            }
+        }
+        let source = io::Error::from_raw_os_error(libc::EEXIST);
+        Err(AddressError::Refused { attempt: adding(key), source })
+    }
+
+    /// Adds an address that is not there; whether it was not.
+    async fn add_new(&self, key: AddressKey) -> Result<bool, AddressError> {
+        let (ifindex, ip, _) = key;
         // On an old kernel a watch may hear of the address before we hear that it is there.
         let claimed = self.kernel_marks.get() != Some(&true) && self.record.insert(key);
-        let outcome = self.request_add(key).await;
+        let outcome = match self.request_add(key).await {
+            Ok(Some(None)) => Ok(Some(self.is_kept_marked(key).await)),
+            Ok(Some(Some(marked))) => Ok(Some(marked)),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
         if claimed && !matches!(outcome, Ok(Some(false))) {
             self.record.remove(key);
         }
         match outcome {
             Ok(Some(true)) => {
                 let _ = self.kernel_marks.set(true);
-                Ok(Added::Added)
+                Ok(true)
             }
             Ok(Some(false)) => {
                 let _ = self.kernel_marks.set(false);
@@ -145,21 +190,18 @@ impl Addresses {
                     let _ = self.delete(key).await;
                     return Err(AddressError::Record(error));
                 }
-                Ok(Added::Added)
+                Ok(true)
             }
-            Ok(None) => match self.list().await?.iter().find(|found| found.key() == key) {
-                Some(found) if found.ours => Ok(Added::AlreadyOurs),
-                Some(_) => Err(AddressError::Foreign { ifindex, ip, prefix }),
-                // Removed since; the caller, or the watch over addresses, asks again.
-                None => Err(AddressError::Refused {
-                    attempt: attempt(),
-                    source: io::Error::from_raw_os_error(libc::EEXIST),
-                }),
-            },
-            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => {
-                Err(AddressError::NoInterface { ifindex, ip })
-            }
-            Err(error) => Err(AddressError::of(error, attempt())),
+            Ok(None) => Ok(false),
+            Err(rtnetlink::Error::NetlinkError(error)) => Err(match -error.raw_code() {
+                libc::ENODEV => AddressError::NoInterface { ifindex, ip },
+                // The sysctl, or a kernel without IPv6.
+                libc::EACCES | libc::EOPNOTSUPP | libc::EAFNOSUPPORT if ip.is_ipv6() => {
+                    AddressError::Ipv6Off { ifindex, ip }
+                }
+                _ => AddressError::of(rtnetlink::Error::NetlinkError(error), adding(key)),
+            }),
+            Err(error) => Err(AddressError::of(error, adding(key))),
         }
     }
 
@@ -168,7 +210,7 @@ impl Addresses {
     ///
     /// # Errors
     /// See [`AddressError`].
-    pub async fn remove(&self, ip: Ipv4Addr) -> Result<bool, AddressError> {
+    pub async fn remove(&self, ip: IpAddr) -> Result<bool, AddressError> {
         self.remove_all_ours(&[ip]).await.map(|removed| removed > 0)
     }
 
@@ -176,7 +218,7 @@ impl Addresses {
     ///
     /// # Errors
     /// See [`AddressError`]; the VIPs after the one that failed are not tried.
-    pub async fn remove_all_ours(&self, vips: &[Ipv4Addr]) -> Result<usize, AddressError> {
+    pub async fn remove_all_ours(&self, vips: &[IpAddr]) -> Result<usize, AddressError> {
         let mut removed = 0;
         for address in self.list().await? {
             if address.ours && vips.contains(&address.ip) {
@@ -186,7 +228,7 @@ impl Addresses {
         Ok(removed)
     }
 
-    /// All IPv4 addresses of the namespace.
+    /// All addresses of the namespace, of both families.
     ///
     /// # Errors
     /// See [`AddressError`].
@@ -199,7 +241,7 @@ impl Addresses {
     ///
     /// # Errors
     /// See [`AddressError`].
-    pub async fn foreign(&self, vips: &[Ipv4Addr]) -> Result<Vec<InterfaceAddress>, AddressError> {
+    pub async fn foreign(&self, vips: &[IpAddr]) -> Result<Vec<InterfaceAddress>, AddressError> {
         let mut found = self.list().await?;
         found.retain(|address| !address.ours && vips.contains(&address.ip));
         Ok(found)
@@ -217,7 +259,7 @@ impl Addresses {
             Ok(()) => Ok(true),
             // Removed by somebody else, alone or with its interface.
             Err(rtnetlink::Error::NetlinkError(error))
-                if [-libc::EADDRNOTAVAIL, -libc::ENODEV].contains(&error.raw_code()) =>
+                if [-libc::EADDRNOTAVAIL, -libc::ENODEV, -libc::ENXIO].contains(&error.raw_code()) =>
             {
                 Ok(false)
             }
@@ -230,17 +272,19 @@ impl Addresses {
 
     /// If the kernel would delete other addresses together with this one, has it not do so until the guard is dropped.
     ///
-    /// A VIP that came first in its subnet is that subnet's primary address, and the kernel deletes all secondary ones
-    /// with their primary, be they other VIPs or the administrator's, unless `promote_secondaries` is set.
+    /// An IPv4 VIP that came first in its subnet is that subnet's primary address, and the kernel deletes all secondary
+    /// ones with their primary, be they other VIPs or the administrator's, unless `promote_secondaries` is set.
     async fn kept_secondaries(
         &self,
         leaving: InterfaceAddress,
     ) -> Result<Option<PromotedSecondaries>, AddressError> {
+        if leaving.ip.is_ipv6() {
+            return Ok(None);
+        }
         let addresses = self.list_with_rank().await?;
         let same_subnet = |other: &InterfaceAddress| {
-            let differing = u32::from(other.ip) ^ u32::from(leaving.ip);
             (other.ifindex, other.prefix) == (leaving.ifindex, leaving.prefix)
-                && differing.checked_shr(32 - u32::from(leaving.prefix.min(32))).unwrap_or(0) == 0
+                && same_network(other.ip, leaving.ip, leaving.prefix)
         };
         let mut in_subnet = addresses.iter().filter(|(other, _)| same_subnet(other));
         if in_subnet.clone().any(|(other, rank)| other.key() == leaving.key() && *rank == Rank::Primary)
@@ -258,45 +302,71 @@ impl Addresses {
     }
 
     async fn list_with_rank(&self) -> Result<Vec<(InterfaceAddress, Rank)>, AddressError> {
-        let mut request = self.handle.address().get();
-        request.message_mut().header.family = AddressFamily::Inet;
-        request
-            .execute()
-            .try_filter_map(|message| std::future::ready(Ok(self.read(&message))))
-            .try_collect()
+        let messages = self
+            .messages()
             .await
-            .map_err(|error| AddressError::of(error, "list the addresses".to_owned()))
+            .map_err(|error| AddressError::of(error, "list the addresses".to_owned()))?;
+        Ok(messages.iter().filter_map(|message| self.read(message)).collect())
+    }
+
+    async fn messages(&self) -> Result<Vec<AddressMessage>, rtnetlink::Error> {
+        let mut request = self.handle.address().get();
+        request.message_mut().header.family = AddressFamily::Unspec;
+        request.execute().try_collect().await
+    }
+
+    /// Whether the kernel has kept the mark of an address of which it sent no echo. If that cannot be found out, it
+    /// counts as not kept: the record does no harm beside the mark.
+    async fn is_kept_marked(&self, key: AddressKey) -> bool {
+        if let Some(&marks) = self.kernel_marks.get() {
+            return marks;
+        }
+        let messages = self.messages().await.unwrap_or_default();
+        messages.iter().any(|message| {
+            is_marked(message) && self.read(message).is_some_and(|(address, _)| address.key() == key)
+        })
     }
 
     fn read(&self, message: &AddressMessage) -> Option<(InterfaceAddress, Rank)> {
-        let ip = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
-            _ => None,
-        })?;
+        let (mut local, mut address, mut flags) = (None, None, AddressFlags::empty());
+        for attribute in &message.attributes {
+            match attribute {
+                AddressAttribute::Local(ip) => local = Some(*ip),
+                // IPv6 tells the other only on a link to a single peer.
+                AddressAttribute::Address(ip) => address = Some(*ip),
+                AddressAttribute::Flags(told) => flags = *told,
+                _ => {}
+            }
+        }
+        let ip = local.or(address)?;
         let (ifindex, prefix) = (message.header.index, message.header.prefix_len);
         let ours = is_marked(message) || self.record.contains((ifindex, ip, prefix));
-        let secondary = message.attributes.iter().any(|attribute| {
-            matches!(attribute, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Secondary))
-        });
-        let rank = if secondary { Rank::Secondary } else { Rank::Primary };
-        Some((InterfaceAddress { ifindex, ip, prefix, ours }, rank))
+        let rank = if flags.contains(AddressFlags::Secondary) { Rank::Secondary } else { Rank::Primary };
+        let tentative = flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed);
+        Some((InterfaceAddress { ifindex, ip, prefix, ours, tentative }, rank))
     }
 
-    /// `Some`: added, and whether the kernel keeps our mark; `None`: it was there already.
+    /// `Some`: added, and whether the kernel keeps our mark, if it has said; `None`: it was there already.
     ///
     /// With `NLM_F_ECHO` the kernel sends back what it has put into its table, before its acknowledgement: that shows
-    /// whether it knows `IFA_PROTO` without a second exchange.
-    async fn request_add(&self, key: AddressKey) -> Result<Option<bool>, rtnetlink::Error> {
+    /// whether it knows `IFA_PROTO` without a second exchange. Of IPv6 addresses it sends none.
+    async fn request_add(&self, key: AddressKey) -> Result<Option<Option<bool>>, rtnetlink::Error> {
         let mut message = address_message(key);
+        if key.1.is_ipv6() {
+            let mut lifetimes = CacheInfo::default();
+            (lifetimes.ifa_preferred, lifetimes.ifa_valid) = (0, FOREVER);
+            message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
         message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(PROTOCOL_OURS)));
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewAddress(message));
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO | NLM_F_CREATE | NLM_F_EXCL;
-        let mut marked = false;
+        let mut marked = None;
         let mut answers = self.handle.clone().request(request)?;
         while let Some(answer) = answers.next().await {
             match answer.payload {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(echo)) => {
-                    marked = is_marked(&echo)
+                    marked = Some(is_marked(&echo));
                 }
                 NetlinkPayload::Error(error) if error.raw_code() == -libc::EEXIST => return Ok(None),
                 NetlinkPayload::Error(error) if error.code.is_some() => {
@@ -320,6 +390,11 @@ impl AddressError {
             source => Self::Connection { attempt, source },
         }
     }
+}
+
+/// What is attempted, for people.
+fn adding((ifindex, ip, prefix): AddressKey) -> String {
+    format!("add {ip}/{prefix} to interface {ifindex}")
 }
 
 impl InterfaceAddress {
@@ -359,9 +434,15 @@ impl Drop for PromotedSecondaries {
     }
 }
 
+/// A lifetime without end (`INFINITY_LIFE_TIME`).
+const FOREVER: u32 = u32::MAX;
+
 fn address_message((ifindex, ip, prefix): AddressKey) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = match ip {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
     message.header.index = ifindex;
     message.header.prefix_len = prefix;
     message.attributes = vec![AddressAttribute::Local(ip.into()), AddressAttribute::Address(ip.into())];

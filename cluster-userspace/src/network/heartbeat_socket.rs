@@ -5,13 +5,13 @@
 //! the same address, which drops and counts it.
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, bind, connect, recv, send, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, recv, send, setsockopt,
+    socket, sockopt,
 };
 
 pub use super::heartbeat_filter::Sender;
@@ -35,7 +35,7 @@ const PRIORITY_CONTROL: i32 = 7;
 #[derive(Debug)]
 pub struct PathSocket {
     socket: OwnedFd,
-    remote: SocketAddrV4,
+    remote: SocketAddr,
     connected: bool,
     /// Datagrams read, to know when to look at the queue.
     reads: u32,
@@ -79,33 +79,31 @@ impl PathSocket {
     /// Opens the path. Neither the local address nor a way to the peer need exist yet.
     ///
     /// `on_link`: the peer must be on the same link, and heartbeats must not reach it any other way: they say whether
-    /// that link works. They are not sent to a gateway (`SO_DONTROUTE`), and none passes them on (a TTL of 1).
+    /// that link works. No router passes them on (a TTL or hop limit of 1), and over IPv4 they are not even sent to one
+    /// (`SO_DONTROUTE`).
     ///
     /// # Errors
     /// `EADDRINUSE` when another program has the port, `EACCES` for a port below 1024 without the right to it, `EMFILE`
     /// when the process may have no more files open.
-    pub fn open(
-        local: SocketAddrV4,
-        remote: SocketAddrV4,
-        on_link: bool,
-        sender: Sender,
-    ) -> io::Result<Self> {
-        let socket = unbound()?;
+    pub fn open(local: SocketAddr, remote: SocketAddr, on_link: bool, sender: Sender) -> io::Result<Self> {
+        let socket = unbound(local)?;
         // Before it is bound, so that nothing slips by the filter.
         heartbeat_filter::attach(&socket, remote, sender)?;
         // The kernel doubles what it is asked for. Beyond the administrator's limit only with CAP_NET_ADMIN.
         let asked = RECEIVE_BUFFER / 2;
         setsockopt(&socket, sockopt::RcvBufForce, &asked)
             .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &asked))?;
-        bind(socket.as_raw_fd(), &SockaddrIn::from(local))?;
-        // Setting the precedence sets a priority as well, so this order matters.
-        setsockopt(&socket, sockopt::Ipv4Tos, &TOS_CS6)?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(local))?;
+        // Setting IPv4's precedence sets a priority as well, so this order matters.
+        match local {
+            SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4Tos, &TOS_CS6)?,
+            SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6TClass, &TOS_CS6)?,
+        }
         setsockopt(&socket, sockopt::Priority, &PRIORITY_CONTROL)
             // Without CAP_NET_ADMIN 6 is the highest.
             .or_else(|_| setsockopt(&socket, sockopt::Priority, &6))?;
         if on_link {
-            setsockopt(&socket, sockopt::Ipv4Ttl, &1)?;
-            setsockopt(&socket, sockopt::DontRoute, &true)?;
+            stay_on_link(&socket, local)?;
         }
         let mut path = Self {
             socket,
@@ -125,7 +123,7 @@ impl PathSocket {
     /// address and its interface.
     pub fn try_connect(&mut self) -> bool {
         if !self.connected {
-            self.connected = connect(self.socket.as_raw_fd(), &SockaddrIn::from(self.remote)).is_ok();
+            self.connected = connect(self.socket.as_raw_fd(), &SockaddrStorage::from(self.remote)).is_ok();
         }
         self.connected
     }
@@ -218,10 +216,10 @@ impl StrangerSocket {
     ///
     /// # Errors
     /// As [`PathSocket::open`].
-    pub fn open(local: SocketAddrV4) -> io::Result<Self> {
-        let socket = unbound()?;
+    pub fn open(local: SocketAddr) -> io::Result<Self> {
+        let socket = unbound(local)?;
         socket_filter::attach_drop_all(&socket)?;
-        bind(socket.as_raw_fd(), &SockaddrIn::from(local))?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(local))?;
         Ok(Self { socket, drops: Drops::default() })
     }
 
@@ -241,13 +239,37 @@ impl Drops {
     }
 }
 
-fn unbound() -> io::Result<OwnedFd> {
+/// A socket of this address' family.
+fn unbound(local: SocketAddr) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+    let family = match local {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let socket = socket(family, SockType::Datagram, flags, None)?;
     // Paths to several peers, and the strangers' socket, share one local address and port.
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    setsockopt(&socket, sockopt::IpFreebind, &true)?;
+    match local {
+        SocketAddr::V4(_) => setsockopt(&socket, sockopt::IpFreebind, &true)?,
+        SocketAddr::V6(_) => {
+            setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+            unsafe_socket_options::set(&socket, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, &1_i32)?;
+        }
+    }
     Ok(socket)
+}
+
+/// Keeps what is sent on the link.
+fn stay_on_link(socket: &OwnedFd, local: SocketAddr) -> io::Result<()> {
+    match local {
+        SocketAddr::V4(_) => {
+            setsockopt(socket, sockopt::Ipv4Ttl, &1)?;
+            setsockopt(socket, sockopt::DontRoute, &true)?;
+        }
+        // Linux' IPv6 takes no notice of `SO_DONTROUTE`.
+        SocketAddr::V6(_) => setsockopt(socket, sockopt::Ipv6Ttl, &1)?,
+    }
+    Ok(())
 }
 
 /// Whether the error says that the peer cannot be reached now. `EINVAL` is the kernel's word for a local address that

@@ -14,15 +14,22 @@ use super::rtnetlink_message::{Address, Body};
 #[derive(Debug, Default)]
 pub(super) struct LinkTable {
     interfaces: BTreeMap<u32, Interface>,
-    addresses: BTreeMap<AddressKey, bool>,
+    addresses: BTreeMap<AddressKey, Kept>,
     list: List,
+}
+
+/// What is known of an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Kept {
+    ours: bool,
+    tentative: bool,
 }
 
 /// Entries of the list that is under way, and which of them changed since it was asked for.
 #[derive(Debug, Default)]
 struct List {
     interfaces: BTreeMap<u32, Interface>,
-    addresses: BTreeMap<AddressKey, bool>,
+    addresses: BTreeMap<AddressKey, Kept>,
     changed_interfaces: BTreeSet<u32>,
     changed_addresses: BTreeSet<AddressKey>,
 }
@@ -40,7 +47,7 @@ impl LinkTable {
                 self.list.interfaces.insert(interface.ifindex, interface);
             }
             Body::Address(address) => {
-                self.list.addresses.insert(key(&address), is_ours(&address, record));
+                self.list.addresses.insert(key(&address), kept(&address, record));
             }
             Body::LinkGone { .. }
             | Body::AddressGone(_)
@@ -75,9 +82,9 @@ impl LinkTable {
         for key in gone.into_iter().filter(|key| !list.changed_addresses.contains(key)) {
             self.remove_address(key, events);
         }
-        for (key, ours) in list.addresses {
+        for (key, kept) in list.addresses {
             if !list.changed_addresses.contains(&key) {
-                self.put_address(key, ours, events);
+                self.put_address(key, kept, events);
             }
         }
     }
@@ -95,7 +102,7 @@ impl LinkTable {
             }
             Body::Address(address) => {
                 self.list.changed_addresses.insert(key(&address));
-                self.put_address(key(&address), is_ours(&address, record), events);
+                self.put_address(key(&address), kept(&address, record), events);
             }
             Body::AddressGone(address) => {
                 self.list.changed_addresses.insert(key(&address));
@@ -124,15 +131,15 @@ impl LinkTable {
         }
     }
 
-    fn put_address(&mut self, key: AddressKey, ours: bool, events: &mut VecDeque<LinkEvent>) {
-        if self.addresses.insert(key, ours) != Some(ours) {
-            events.push_back(LinkEvent::Address(interface_address(key, ours)));
+    fn put_address(&mut self, key: AddressKey, kept: Kept, events: &mut VecDeque<LinkEvent>) {
+        if self.addresses.insert(key, kept) != Some(kept) {
+            events.push_back(LinkEvent::Address(interface_address(key, kept)));
         }
     }
 
     fn remove_address(&mut self, key: AddressKey, events: &mut VecDeque<LinkEvent>) {
-        if let Some(ours) = self.addresses.remove(&key) {
-            events.push_back(LinkEvent::AddressGone(interface_address(key, ours)));
+        if let Some(kept) = self.addresses.remove(&key) {
+            events.push_back(LinkEvent::AddressGone(interface_address(key, kept)));
         }
     }
 }
@@ -141,12 +148,12 @@ fn key(address: &Address) -> AddressKey {
     (address.ifindex, address.ip, address.prefix)
 }
 
-fn is_ours(address: &Address, record: &AddressRecord) -> bool {
-    address.marked || record.contains(key(address))
+fn kept(address: &Address, record: &AddressRecord) -> Kept {
+    Kept { ours: address.marked || record.contains(key(address)), tentative: address.tentative }
 }
 
-fn interface_address((ifindex, ip, prefix): AddressKey, ours: bool) -> InterfaceAddress {
-    InterfaceAddress { ifindex, ip, prefix, ours }
+fn interface_address((ifindex, ip, prefix): AddressKey, kept: Kept) -> InterfaceAddress {
+    InterfaceAddress { ifindex, ip, prefix, ours: kept.ours, tentative: kept.tentative }
 }
 
 #[cfg(test)]
@@ -174,11 +181,12 @@ mod tests {
     }
 
     fn address(ifindex: u32, last: u8, marked: bool) -> Address {
-        Address { ifindex, ip: Ipv4Addr::new(10, 77, 0, last), prefix: 24, marked }
+        let ip = Ipv4Addr::new(10, 77, 0, last).into();
+        Address { ifindex, ip, prefix: 24, marked, tentative: false }
     }
 
     fn told(address: Address) -> InterfaceAddress {
-        interface_address(key(&address), address.marked)
+        interface_address(key(&address), Kept { ours: address.marked, tentative: address.tentative })
     }
 
     struct Fixture {
@@ -223,6 +231,8 @@ mod tests {
         let vip = address(3, 100, true);
         assert_eq!(f.changed(Body::Address(vip)), [LinkEvent::Address(told(vip))]);
         assert_eq!(f.changed(Body::Address(vip)), []);
+        let tentative = Address { tentative: true, ..vip };
+        assert_eq!(f.changed(Body::Address(tentative)), [LinkEvent::Address(told(tentative))]);
     }
 
     #[test]

@@ -1,15 +1,15 @@
-//! The watch over interfaces and IPv4 addresses: what is there, then every change, from the kernel's multicast groups.
+//! The watch over interfaces and addresses: what is there, then every change, from the kernel's multicast groups.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Poll;
 
 use cluster_proto::Mac;
 use nix::sys::socket::{setsockopt, sockopt};
-use rtnetlink::constants::{RTMGRP_IPV4_IFADDR, RTMGRP_LINK};
+use rtnetlink::constants::{RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
 
@@ -34,17 +34,20 @@ pub struct Interface {
     pub mac: Mac,
 }
 
-/// An IPv4 address on an interface.
+/// An address on an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InterfaceAddress {
     /// The interface.
     pub ifindex: u32,
     /// The address.
-    pub ip: Ipv4Addr,
+    pub ip: IpAddr,
     /// The length of its prefix, in bits.
     pub prefix: u8,
     /// Whether the daemon added it.
     pub ours: bool,
+    /// Whether it is not known to be this host's alone: an IPv6 address whose duplicate address detection is under way or
+    /// has failed.
+    pub tentative: bool,
 }
 
 /// What the watch tells.
@@ -59,7 +62,7 @@ pub enum LinkEvent {
         /// Its last name.
         name: String,
     },
-    /// An address is there, or its owner has changed.
+    /// An address is there, or its owner or what is known of it has changed.
     Address(InterfaceAddress),
     /// An address is gone.
     AddressGone(InterfaceAddress),
@@ -116,7 +119,7 @@ impl LinkMonitor {
         // Above the administrator's limit where permitted, else up to it; a smaller queue only overflows earlier.
         let _ = setsockopt(socket.socket_ref(), sockopt::RcvBufForce, &RECEIVE_BUFFER)
             .or_else(|_| setsockopt(socket.socket_ref(), sockopt::RcvBuf, &RECEIVE_BUFFER));
-        let mut address = SocketAddr::new(0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR);
+        let mut address = SocketAddr::new(0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR);
         socket.socket_mut().bind(&address)?;
         socket.socket_ref().get_address(&mut address)?;
         let mut monitor = Self {

@@ -1,10 +1,13 @@
 //! What the daemon does on the network besides the data plane's programs.
 //!
 //! Here: the VIPs on the interface ([`addresses`]), the watch over interfaces and addresses ([`links`]), where the
-//! default routes point ([`gateways`]), TCP connections ([`connections`]), ARP frames ([`arp`]) and the two kinds of sockets that the real-time thread
-//! uses: raw ones for ARP ([`packet_socket`]) and UDP for heartbeats ([`heartbeat_socket`]), both with a filter in the kernel.
+//! default routes point ([`gateways`]), TCP connections ([`connections`]), the multicast groups in which solicitations for
+//! VIPs arrive ([`solicited_nodes`]), what the kernel is set to ([`ipv6_settings`]),
+//! frames of ARP and of neighbour discovery ([`arp`], [`ndp`]), and the two kinds of sockets that the real-time thread uses:
+//! raw ones for those frames ([`packet_socket`]) and UDP for heartbeats ([`heartbeat_socket`]), both with a filter in the
+//! kernel.
 //!
-//! The first three are for tokio and may wait for the kernel's configuration lock (rtnl), which others can hold for
+//! The first five are for tokio and may wait for the kernel's configuration lock (rtnl), which others can hold for
 //! long; nothing of them may run on the real-time thread. The sockets do the opposite: no tokio, no waiting, and no
 //! allocation once they are open.
 //!
@@ -18,9 +21,12 @@ pub mod connections;
 pub mod gateways;
 mod heartbeat_filter;
 pub mod heartbeat_socket;
+pub mod ipv6_settings;
 mod link_table;
 pub mod links;
+pub mod ndp;
 pub mod packet_socket;
 mod rtnetlink_message;
 mod socket_filter;
+pub mod solicited_nodes;
 mod unsafe_socket_options;

@@ -1,10 +1,10 @@
-//! The few fields we need of the kernel's messages about interfaces and IPv4 addresses, and the requests for both lists.
+//! The few fields we need of the kernel's messages about interfaces and addresses, and the requests for both lists.
 //!
 //! Read by hand because a watch must not miss an interface over an attribute that a newer kernel has added or changed,
 //! where a reader of everything gives up the whole message. The layouts are those of `linux/netlink.h`,
 //! `linux/if_link.h` and `linux/if_addr.h`, in host byte order; they are the kernel's stable interface.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cluster_proto::Mac;
 
@@ -48,14 +48,16 @@ pub(super) enum Body {
     Other,
 }
 
-/// An IPv4 address on an interface.
+/// An address on an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Address {
     pub(super) ifindex: u32,
-    pub(super) ip: Ipv4Addr,
+    pub(super) ip: IpAddr,
     pub(super) prefix: u8,
     /// `IFA_PROTO` is [`PROTOCOL_OURS`].
     pub(super) marked: bool,
+    /// Not known to be this host's alone: duplicate address detection is under way or has failed.
+    pub(super) tentative: bool,
 }
 
 /// The messages of one datagram, up to the first that is cut off.
@@ -79,11 +81,9 @@ pub(super) fn list_links(sequence: u32) -> Vec<u8> {
     list(RTM_GETLINK, sequence, &[0; IFINFOMSG])
 }
 
-/// The request for the list of all IPv4 addresses.
+/// The request for the list of all addresses, of both families.
 pub(super) fn list_addresses(sequence: u32) -> Vec<u8> {
-    let mut ifaddrmsg = [0; IFADDRMSG];
-    ifaddrmsg[0] = AF_INET;
-    list(RTM_GETADDR, sequence, &ifaddrmsg)
+    list(RTM_GETADDR, sequence, &[0; IFADDRMSG])
 }
 
 fn list(kind: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
@@ -139,19 +139,31 @@ fn link(body: &[u8]) -> Option<Interface> {
 }
 
 fn address(body: &[u8]) -> Option<Address> {
-    if *body.first()? != AF_INET {
-        return None;
-    }
-    // IFA_ADDRESS is the other end's on a point-to-point link; IFA_LOCAL is always our own.
-    let (mut ip, mut marked) = (None, false);
+    let read: fn(&[u8]) -> Option<IpAddr> = match *body.first()? {
+        AF_INET => |value| <[u8; 4]>::try_from(value).ok().map(|octets| Ipv4Addr::from(octets).into()),
+        AF_INET6 => |value| <[u8; 16]>::try_from(value).ok().map(|octets| Ipv6Addr::from(octets).into()),
+        _ => return None,
+    };
+    // IFA_LOCAL is always our own. IFA_ADDRESS is the other end's on a point-to-point link, and IPv6's only one
+    // elsewhere.
+    let (mut local, mut address, mut marked) = (None, None, false);
+    let mut flags = u32::from(*body.get(2)?);
     for (kind, value) in attributes(body.get(IFADDRMSG..)?) {
         match kind {
-            IFA_LOCAL => ip = <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from),
+            IFA_LOCAL => local = read(value),
+            IFA_ADDRESS => address = read(value),
             IFA_PROTO => marked = value == [PROTOCOL_OURS],
+            IFA_FLAGS => flags = u32_at(value, 0)?,
             _ => {}
         }
     }
-    Some(Address { ifindex: u32_at(body, 4)?, ip: ip?, prefix: *body.get(1)?, marked })
+    Some(Address {
+        ifindex: u32_at(body, 4)?,
+        ip: local.or(address)?,
+        prefix: *body.get(1)?,
+        marked,
+        tentative: flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED) != 0,
+    })
 }
 
 fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
@@ -187,12 +199,17 @@ const ATTRIBUTE_HEADER: usize = 4;
 
 const AF_UNSPEC: u8 = libc::AF_UNSPEC as u8;
 const AF_INET: u8 = libc::AF_INET as u8;
+const AF_INET6: u8 = libc::AF_INET6 as u8;
 const ARPHRD_ETHER: u16 = libc::ARPHRD_ETHER;
 const IFF_UP: u32 = libc::IFF_UP as u32;
 const IFF_LOWER_UP: u32 = 1 << 16;
 const IFLA_ADDRESS: u16 = libc::IFLA_ADDRESS;
 const IFLA_IFNAME: u16 = libc::IFLA_IFNAME;
+const IFA_ADDRESS: u16 = libc::IFA_ADDRESS;
 const IFA_LOCAL: u16 = libc::IFA_LOCAL;
+const IFA_FLAGS: u16 = 8;
+const IFA_F_DADFAILED: u32 = libc::IFA_F_DADFAILED;
+const IFA_F_TENTATIVE: u32 = libc::IFA_F_TENTATIVE;
 const IFA_PROTO: u16 = 11;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 const NLMSG_DONE: u16 = libc::NLMSG_DONE as u16;
@@ -210,7 +227,7 @@ const RTM_GETADDR: u16 = libc::RTM_GETADDR;
 #[cfg(test)]
 mod tests {
     use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-    use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+    use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol};
     use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
     use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
     use proptest::prelude::*;
@@ -270,7 +287,33 @@ mod tests {
         }
     }
 
-    const VIP: Address = Address { ifindex: 3, ip: Ipv4Addr::new(10, 77, 0, 100), prefix: 24, marked: true };
+    const VIP: Address = Address {
+        ifindex: 3,
+        ip: IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100)),
+        prefix: 24,
+        marked: true,
+        tentative: false,
+    };
+    const IPV6: Address = Address {
+        ifindex: 3,
+        ip: IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100)),
+        prefix: 64,
+        marked: true,
+        tentative: false,
+    };
+
+    fn ipv6_message(flags: AddressFlags) -> AddressMessage {
+        let mut address = AddressMessage::default();
+        address.header.family = AddressFamily::Inet6;
+        address.header.index = 3;
+        address.header.prefix_len = 64;
+        address.attributes = vec![
+            AddressAttribute::Address(IPV6.ip),
+            AddressAttribute::Flags(flags),
+            AddressAttribute::Protocol(AddressProtocol::Other(PROTOCOL_OURS)),
+        ];
+        address
+    }
 
     #[test]
     fn a_datagram_of_several_messages_is_read() {
@@ -315,6 +358,24 @@ mod tests {
     }
 
     #[test]
+    fn ipv6_addresses_are_read_and_known_to_be_tentative() {
+        for (flags, tentative) in [
+            (AddressFlags::Permanent | AddressFlags::Nodad, false),
+            (AddressFlags::Permanent | AddressFlags::Tentative, true),
+            (AddressFlags::Permanent | AddressFlags::Dadfailed, true),
+        ] {
+            let body = Body::Address(Address { tentative, ..IPV6 });
+            assert_eq!(bodies(&written(RouteNetlinkMessage::NewAddress(ipv6_message(flags)))), [body]);
+        }
+        // Between two hosts that are told each other's address, the local one counts.
+        let mut peer = ipv6_message(AddressFlags::Permanent);
+        let other = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x200);
+        peer.attributes[0] = AddressAttribute::Address(other.into());
+        peer.attributes.push(AddressAttribute::Local(IPV6.ip));
+        assert_eq!(bodies(&written(RouteNetlinkMessage::NewAddress(peer))), [Body::Address(IPV6)]);
+    }
+
+    #[test]
     fn requests_are_read_by_another_implementation() {
         for (bytes, is_link) in [(list_links(9), true), (list_addresses(9), false)] {
             let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes).unwrap();
@@ -323,7 +384,7 @@ mod tests {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::GetLink(_)) => assert!(is_link),
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::GetAddress(address)) => {
                     assert!(!is_link);
-                    assert_eq!(address.header.family, AddressFamily::Inet);
+                    assert_eq!(address.header.family, AddressFamily::Unspec);
                 }
                 other => panic!("{other:?}"),
             }

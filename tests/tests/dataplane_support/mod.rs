@@ -11,7 +11,7 @@ use cluster_tests::lab::{await_some, await_true};
 use cluster_tests::netns::{Netns, available};
 use cluster_userspace::dataplane::{DataPlane, EgressHook, GroupVips, Options, Vip, XdpPreference, cleanup};
 use cluster_userspace::network::arp::{self, Arp, FRAME_LEN};
-use cluster_userspace::network::packet_socket::ArpSocket;
+use cluster_userspace::network::packet_socket::PacketSocket;
 
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -83,9 +83,9 @@ impl Place {
         self.node.run(|| cleanup(&self.root, "test", "node.example")).expect("clean up")
     }
 
-    pub(crate) fn client_socket(&self) -> ArpSocket {
+    pub(crate) fn client_socket(&self) -> PacketSocket {
         let ifindex = self.client.ifindex("eth0").expect("the wire is there");
-        self.client.run(|| ArpSocket::open(ifindex)).expect("open a socket")
+        self.client.run(|| PacketSocket::arp(ifindex)).expect("open a socket")
     }
 }
 
@@ -104,14 +104,14 @@ pub(crate) fn group(id: GroupId, vips: &[IpAddr]) -> GroupVips {
 }
 
 /// Asks for the VIP and waits for who answers.
-pub(crate) fn ask(socket: &ArpSocket) -> Arp {
+pub(crate) fn ask(socket: &PacketSocket) -> Arp {
     while receive(socket).is_some() {}
     socket.send(&arp::request(CLIENT_MAC, CLIENT, VIP)).expect("send a request");
     await_some("an answer", PATIENCE, || Ok(receive(socket))).expect("somebody answers")
 }
 
 /// Asks for the VIP, waits until the node has refused, and makes sure that nobody has answered.
-pub(crate) fn ask_in_vain(socket: &ArpSocket, plane: &DataPlane, refusal: Verdict) {
+pub(crate) fn ask_in_vain(socket: &PacketSocket, plane: &DataPlane, refusal: Verdict) {
     while receive(socket).is_some() {}
     let before = count(plane, refusal);
     socket.send(&arp::request(CLIENT_MAC, CLIENT, VIP)).expect("send a request");
@@ -119,7 +119,7 @@ pub(crate) fn ask_in_vain(socket: &ArpSocket, plane: &DataPlane, refusal: Verdic
     assert_eq!(receive(socket), None, "nobody answers");
 }
 
-pub(crate) fn receive(socket: &ArpSocket) -> Option<Arp> {
+pub(crate) fn receive(socket: &PacketSocket) -> Option<Arp> {
     let mut frame = [0; FRAME_LEN];
     let length = socket.receive(&mut frame).expect("receive")?;
     Arp::parse(&frame[..length]).filter(|arp| arp.sender_mac != CLIENT_MAC)
