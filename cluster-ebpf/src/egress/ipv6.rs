@@ -25,10 +25,10 @@ pub(super) fn packet<const AT: usize>(frame: &mut Outgoing<'_>) -> Result<Fate, 
         | ipv6::ROUTING
         | ipv6::FRAGMENT
         | ipv6::AUTHENTICATION
-        | ipv6::DESTINATION_OPTIONS) => {
-            if nd::is_hidden_claim(frame, AT + ipv6::LENGTH, next, source) {
-                return Ok(Fate::Drop);
-            }
+        | ipv6::DESTINATION_OPTIONS)
+            if nd::is_hidden_claim(frame, AT + ipv6::LENGTH, next, source) =>
+        {
+            return Ok(Fate::Drop);
         }
         _ => {}
     }
