@@ -40,6 +40,14 @@ pub(super) fn packet_socket(interface: &str) -> io::Result<OwnedFd> {
     if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
 }
 
+/// Lets a socket have only what this classic BPF program gives a length for, from now on.
+pub(super) fn attach_filter(socket: BorrowedFd<'_>, program: &mut [libc::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    // `set_option` reads the fprog, and the kernel through it the instructions, which live as long.
+    set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)
+}
+
 /// How many frames a packet socket has lost for want of room since the last call.
 pub(super) fn frames_lost(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut counts = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
