@@ -1,7 +1,7 @@
 //! The data plane's decisions, compiled for the BPF target: what comes in ([`ingress`]), what goes out ([`egress`]).
 //!
-//! The binaries of this package are the programs' entry points: `dataplane` is the product's, `lab` and `bench` serve
-//! the tests. Unknown traffic passes untouched; nothing here loops, logs, or reads a clock for packets that concern no
+//! The binaries of this package are the programs' entry points: `dataplane` is the product's, `lab`, `bench` and
+//! `traffic` serve the tests. Unknown traffic passes untouched; nothing here loops, logs, or reads a clock for packets that concern no
 //! VIP.
 //!
 //! What is not here: loading and attaching (`cluster-userspace`), and the map layouts (`cluster-common`).
