@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// The binaries of `cluster-ebpf`; the crates may use what is unstable in Rust's BPF support.
-const PROGRAMS: [&str; 3] = ["dataplane", "lab", "bench"];
+const PROGRAMS: [&str; 4] = ["dataplane", "lab", "bench", "traffic"];
 
 fn main() -> ExitCode {
     match build() {

@@ -1,8 +1,9 @@
 //! The data plane's decisions, compiled for the BPF target: what comes in ([`ingress`]), what goes out ([`egress`]).
 //!
-//! The binaries of this package are the programs' entry points: `dataplane` is the product's, `lab` and `bench` serve
-//! the tests. Unknown traffic passes untouched; nothing here logs, or reads a clock for packets that concern no VIP, and
-//! only neighbour discovery's options and IPv6's extension headers are walked through, a fixed number of steps at most.
+//! The binaries of this package are the programs' entry points: `dataplane` is the product's, `lab`, `bench` and
+//! `traffic` serve the tests. Unknown traffic passes untouched; nothing here logs, or reads a clock for packets that concern
+//! no VIP, and only neighbour discovery's options and IPv6's extension headers are walked through, a fixed number of steps at
+//! most.
 //!
 //! What is not here: loading and attaching (`cluster-userspace`), and the map layouts (`cluster-common`).
 #![no_std]

@@ -1,15 +1,14 @@
-//! A cluster under observation: daemons, their service, a client, the ARP probe, ears on every node's ports and the
+//! A cluster under observation: daemons, their service, a client, who answers for the VIPs, ears on every node's ports and the
 //! canary. What the lab's tests share; what must be true is said by the tests.
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use crate::lab::clock::Window;
 use crate::lab::cluster::{ClusterSettings, Timing};
 use crate::lab::probe::requests::Outage;
-use crate::lab::probe::{AnswerProbe, Canary, Capture, EchoServer, RequestProbe};
-use crate::lab::topology::VIP;
+use crate::lab::probe::{AnswerProbe, Canary, Capture, EchoServer, RequestProbe, answers, requests};
 use crate::lab::{Cluster, Lab, Link, Moment};
 
 /// How long anything may take that is not measured.
@@ -22,11 +21,11 @@ pub struct Scene<'lab> {
     pub lab: &'lab Lab,
     /// The daemons.
     pub cluster: Cluster<'lab>,
-    /// The client.
+    /// The client, which asks the first of the group's VIPs.
     pub client: RequestProbe,
-    /// Who answers ARP.
+    /// Who answers for the VIPs.
     pub answers: AnswerProbe,
-    /// What leaves each node in the VIP's name: the node, the link, the ear.
+    /// What leaves each node in the VIPs' name: the node, the link, the ear.
     pub ears: Vec<(String, Link, Capture)>,
     /// Whether the machine stood still.
     pub canary: Canary,
@@ -59,7 +58,10 @@ impl<'lab> Scene<'lab> {
     pub fn start_cluster(mut cluster: Cluster<'lab>, settings: &ClusterSettings) -> anyhow::Result<Self> {
         let lab = cluster.lab();
         let canary = Canary::start()?;
-        let servers = lab.nodes().iter().map(|node| EchoServer::start(node, VIP));
+        let vips = settings.addresses();
+        let asked = *vips.first().context("a scene's group has a VIP")?;
+        let served = lab.nodes().iter().flat_map(|node| vips.iter().map(move |vip| (node, *vip)));
+        let servers = served.map(|(node, vip)| EchoServer::start(node, vip));
         let servers = servers.collect::<anyhow::Result<Vec<_>>>()?;
         let mut ears = Vec::new();
         for node in lab.nodes() {
@@ -67,10 +69,10 @@ impl<'lab> Scene<'lab> {
                 ears.push((node.name.clone(), link, Capture::start(lab, &node.name, link)?));
             }
         }
-        let answers = AnswerProbe::start(lab)?;
+        let answers = AnswerProbe::start_with_all(lab, &vips, answers::INTERVAL)?;
         cluster.start_all()?;
         cluster.await_settled(SOON)?;
-        let client = RequestProbe::start(lab)?;
+        let client = RequestProbe::start_with(lab, asked, requests::INTERVAL)?;
         client.await_service(None, SOON)?;
         Ok(Self { lab, cluster, client, answers, ears, canary, timing: settings.timing, _servers: servers })
     }
@@ -117,13 +119,13 @@ impl<'lab> Scene<'lab> {
     /// Stops asking, and says what was ever answered twice.
     ///
     /// # Errors
-    /// When an ARP request was answered by two nodes, or the probe did not run.
+    /// When a request was answered by two nodes, or the probe did not run.
     pub fn never_two_answers(&mut self) -> anyhow::Result<()> {
         self.answers.stop();
         let asked: Vec<usize> =
             Link::ALL.iter().map(|&link| self.answers.asked(link, Window::ALWAYS)).collect();
-        ensure!(asked.iter().all(|&asked| asked > 100), "the ARP probe asked only {asked:?} times");
-        ensure!(!self.answers.answers(Window::ALWAYS).is_empty(), "nobody ever answered the ARP probe");
+        ensure!(asked.iter().all(|&asked| asked > 100), "it was asked only {asked:?} times who has the VIPs");
+        ensure!(!self.answers.answers(Window::ALWAYS).is_empty(), "nobody ever answered who has the VIPs");
         let double = self.answers.double_answers();
         ensure!(
             double.is_empty(),

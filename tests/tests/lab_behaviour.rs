@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cluster_tests::lab::clock::Window;
 use cluster_tests::lab::cluster::{GROUP, binary};
-use cluster_tests::lab::topology::VIP;
-use cluster_tests::lab::{ClusterSettings, Lab, Link, Moment, Timing, await_true, may_run};
+use cluster_tests::lab::topology::CLIENT;
+use cluster_tests::lab::{ClusterSettings, Family, Lab, Link, Moment, Timing, await_true, may_run};
 use cluster_tests::scene::{SOON, Scene};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -17,8 +17,9 @@ fn ip(lab: &Lab, node: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn has_vip(lab: &Lab, node: &str) -> bool {
-    ip(lab, node, &["-o", "address", "show", "dev", Link::Public.interface()]).contains(&format!("{VIP}/"))
+fn has_vip(lab: &Lab, node: &str, family: Family) -> bool {
+    let shown = ip(lab, node, &["-o", "address", "show", "dev", Link::Public.interface()]);
+    shown.contains(&format!(" {}/", family.vip()))
 }
 
 /// Whether anything of the product is on the node's interfaces or pinned.
@@ -30,8 +31,8 @@ fn traces(lab: &Lab, node: &str) -> Vec<String> {
             found.push(format!("an XDP program on {}", link.interface()));
         }
     }
-    if has_vip(lab, node) {
-        found.push("the VIP".to_owned());
+    for family in Family::ALL.into_iter().filter(|family| has_vip(lab, node, *family)) {
+        found.push(format!("the VIP {}", family.vip()));
     }
     let pins = format!("/sys/fs/bpf/cluster/{}/{node}", lab.name());
     if std::path::Path::new(&pins).exists() {
@@ -54,17 +55,21 @@ fn kinds(scene: &Scene<'_>, node: &str) -> Vec<String> {
 
 #[test]
 fn the_vip_is_on_the_active_node_alone_and_is_put_back_when_somebody_takes_it_off() {
+    place_of_the_vip(Family::Ipv4);
+}
+
+fn place_of_the_vip(family: Family) {
     if !may_run("addresses of a cluster") {
         return;
     }
     let lab = Lab::new().expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::default()).expect("a cluster");
+    let mut scene = Scene::start(&lab, &ClusterSettings::of(family)).expect("a cluster");
     let active = scene.settle().expect("a settled cluster");
     let passive = scene.cluster.other(&active);
-    assert!(has_vip(&lab, &active) && !has_vip(&lab, passive));
+    assert!(has_vip(&lab, &active, family) && !has_vip(&lab, passive, family));
 
-    ip(&lab, &active, &["address", "del", &format!("{VIP}/24"), "dev", Link::Public.interface()]);
-    await_true("the VIP to be put back", SOON, || has_vip(&lab, &active)).expect("the VIP");
+    ip(&lab, &active, &["address", "del", family.vip_with_prefix(), "dev", Link::Public.interface()]);
+    await_true("the VIP to be put back", SOON, || has_vip(&lab, &active, family)).expect("the VIP");
     await_true("the report of it", SOON, || kinds(&scene, &active).contains(&"address_restored".to_owned()))
         .expect("an event");
     assert_eq!(scene.cluster.role(&active).expect("a role"), "active");
@@ -72,43 +77,51 @@ fn the_vip_is_on_the_active_node_alone_and_is_put_back_when_somebody_takes_it_of
 
 #[test]
 fn a_vip_of_somebody_else_is_an_error_and_is_left_alone() {
+    foreign_vips(Family::Ipv4);
+}
+
+fn foreign_vips(family: Family) {
     if !may_run("foreign addresses") {
         return;
     }
     let lab = Lab::new().expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::default()).expect("a cluster");
+    let mut scene = Scene::start(&lab, &ClusterSettings::of(family)).expect("a cluster");
     let active = scene.settle().expect("a settled cluster");
     let passive = scene.cluster.other(&active);
-    let vip = format!("{VIP}/24");
+    let vip = family.vip_with_prefix();
 
     // While it runs: the group is in fault here, and nothing is taken when the other node goes.
-    ip(&lab, passive, &["address", "add", &vip, "dev", Link::Private.interface()]);
+    ip(&lab, passive, &["address", "add", vip, "dev", Link::Private.interface()]);
     await_true("the report of it", SOON, || kinds(&scene, passive).contains(&"foreign_address".to_owned()))
         .expect("an event");
     scene.cluster.kill(&active).expect("a killed daemon");
     scene.cluster.await_role(passive, "fault", SOON).expect("the group in fault");
     assert!(
-        ip(&lab, passive, &["address", "show"]).contains(&format!("{VIP}/24")),
+        ip(&lab, passive, &["address", "show"]).contains(&format!(" {vip} ")),
         "it is not ours to delete"
     );
-    ip(&lab, passive, &["address", "del", &vip, "dev", Link::Private.interface()]);
+    ip(&lab, passive, &["address", "del", vip, "dev", Link::Private.interface()]);
     scene.cluster.await_role(passive, "active", SOON).expect("the group taken once the way is free");
 
     // At the start: refused.
     scene.cluster.stop(passive).expect("a clean stop");
-    ip(&lab, passive, &["address", "add", &vip, "dev", Link::Public.interface()]);
+    ip(&lab, passive, &["address", "add", vip, "dev", Link::Public.interface()]);
     let error = scene.cluster.start(passive).expect_err("a refusal").to_string();
-    assert!(error.contains("VIP 10.77.0.100/24") && error.contains("not by the cluster"), "{error}");
-    assert!(has_vip(&lab, passive));
+    assert!(error.contains(&format!("VIP {vip}")) && error.contains("not by the cluster"), "{error}");
+    assert!(has_vip(&lab, passive, family));
 }
 
 #[test]
 fn an_interface_that_is_made_again_serves_again() {
+    new_interfaces(Family::Ipv4);
+}
+
+fn new_interfaces(family: Family) {
     if !may_run("interfaces that come and go") {
         return;
     }
     let lab = Lab::new().expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::default()).expect("a cluster");
+    let mut scene = Scene::start(&lab, &ClusterSettings::of(family)).expect("a cluster");
     for _ in 0..2 {
         let active = scene.settle().expect("a settled cluster");
         let other = scene.cluster.other(&active);
@@ -135,11 +148,15 @@ fn an_interface_that_is_made_again_serves_again() {
 
 #[test]
 fn a_clean_stop_leaves_nothing_and_cleanup_removes_what_a_kill_left() {
+    clean_stops(Family::Ipv4);
+}
+
+fn clean_stops(family: Family) {
     if !may_run("clean stops") {
         return;
     }
     let lab = Lab::new().expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::default()).expect("a cluster");
+    let mut scene = Scene::start(&lab, &ClusterSettings::of(family)).expect("a cluster");
     let active = scene.settle().expect("a settled cluster");
     let passive = scene.cluster.other(&active);
     let cleanup = |scene: &Scene<'_>, node: &str| {
@@ -150,7 +167,7 @@ fn a_clean_stop_leaves_nothing_and_cleanup_removes_what_a_kill_left() {
 
     let refused = cleanup(&scene, &active);
     assert!(!refused.status.success(), "a living daemon's things are not removed: {refused:?}");
-    assert!(has_vip(&lab, &active));
+    assert!(has_vip(&lab, &active, family));
 
     scene.cluster.kill(&active).expect("a killed daemon");
     assert!(!traces(&lab, &active).is_empty(), "a killed daemon's programs stay, as a closed door");
@@ -169,20 +186,24 @@ fn a_clean_stop_leaves_nothing_and_cleanup_removes_what_a_kill_left() {
 
 #[test]
 fn what_a_killed_node_still_has_configured_does_not_leave_it() {
+    remains_of_the_killed(Family::Ipv4);
+}
+
+fn remains_of_the_killed(family: Family) {
     if !may_run("the egress fence") {
         return;
     }
     let lab = Lab::new().expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::default()).expect("a cluster");
+    let mut scene = Scene::start(&lab, &ClusterSettings::of(family)).expect("a cluster");
     let active = scene.settle().expect("a settled cluster");
     let other = scene.cluster.other(&active);
     let killed = scene.cluster.kill(&active).expect("a killed daemon");
     scene.client.await_service(Some(other), SOON).expect("service by the other");
-    assert!(has_vip(&lab, &active), "nobody was left to remove it");
+    assert!(has_vip(&lab, &active, family), "nobody was left to remove it");
     // The kernel is provoked to speak in its name on both links.
     for link in Link::ALL {
-        let from = VIP.to_string();
-        let to = link.address(50).to_string();
+        let from = family.vip().to_string();
+        let to = lab.leg(CLIENT, link).address_of(family).to_string();
         let _ = lab
             .node(&active)
             .namespace
@@ -257,12 +278,16 @@ fn failback_now_returns_the_group_and_a_placement_by_hand_stays() {
 
 #[test]
 fn generic_mode_serves_as_well_and_says_so() {
+    generic_mode(Family::Ipv4);
+}
+
+fn generic_mode(family: Family) {
     if !may_run("generic XDP") {
         return;
     }
     let lab = Lab::new().expect("a lab");
     let settings =
-        ClusterSettings { node_lines: "xdp = \"generic\"".to_owned(), ..ClusterSettings::default() };
+        ClusterSettings { node_lines: "xdp = \"generic\"".to_owned(), ..ClusterSettings::of(family) };
     let mut scene = Scene::start(&lab, &settings).expect("a cluster");
     let active = scene.settle().expect("a settled cluster");
     let status = scene.cluster.control(&active).command("status").expect("a status");
@@ -297,18 +322,22 @@ fn two_daemons_of_one_node_and_signals_in_plenty_are_survived() {
 
 #[test]
 fn a_daemon_that_was_killed_and_restarted_late_leaves_nothing_when_it_stops() {
+    late_restarts(Family::Ipv4);
+}
+
+fn late_restarts(family: Family) {
     if !may_run("a stop after a crash") {
         return;
     }
     let lab = Lab::new().expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::default()).expect("a cluster");
+    let mut scene = Scene::start(&lab, &ClusterSettings::of(family)).expect("a cluster");
     let active = scene.settle().expect("a settled cluster");
     let other = scene.cluster.other(&active);
     scene.cluster.kill(&active).expect("a killed daemon");
     scene.client.await_service(Some(other), SOON).expect("service by the other");
     scene.cluster.start(&active).expect("a restarted daemon");
     scene.cluster.await_role(&active, "passive", SOON).expect("the restarted node passive");
-    assert!(!has_vip(&lab, &active), "the VIP is on the active node alone");
+    assert!(!has_vip(&lab, &active, family), "the VIP is on the active node alone");
     let (_, status) = scene.cluster.stop(&active).expect("a clean stop");
     assert_eq!(status.code(), Some(0));
     assert_eq!(traces(&lab, &active), Vec::<String>::new());

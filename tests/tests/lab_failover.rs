@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use cluster_tests::lab::clock::Window;
-use cluster_tests::lab::{ClusterSettings, Lab, Link, Moment, Timing, may_run};
+use cluster_tests::lab::clock::{Window, await_true};
+use cluster_tests::lab::probe::Announcements;
+use cluster_tests::lab::{ClusterSettings, Family, Lab, Link, Moment, Timing, may_run};
 use cluster_tests::scene::{SOON, Scene, Trial, median, trials};
 use nix::sys::signal::Signal;
 
@@ -27,12 +28,13 @@ fn check(what: &str, bound: Duration, trials: &[Trial]) {
     assert!(median <= bound, "{what}: the median outage is {median:?}, more than {bound:?}: {trials:#?}");
 }
 
-fn silent_cuts(timing: Timing, bound: Duration) {
+fn silent_cuts(family: Family, timing: Timing, bound: Duration) {
     if !may_run("failover by a silent cut") {
         return;
     }
     let lab = Lab::new().expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::with(timing)).expect("a cluster");
+    let settings = ClusterSettings::with(timing).in_family(family);
+    let mut scene = Scene::start(&lab, &settings).expect("a cluster");
     let mut seen = Vec::new();
     for _ in 0..trials(9) {
         let active = scene.settle().expect("a settled cluster");
@@ -45,21 +47,25 @@ fn silent_cuts(timing: Timing, bound: Duration) {
 
 #[test]
 fn a_silent_cut_at_normal_timing_costs_at_most_60_ms() {
-    silent_cuts(Timing::NORMAL, Duration::from_millis(60));
+    silent_cuts(Family::Ipv4, Timing::NORMAL, Duration::from_millis(60));
 }
 
 #[test]
 fn a_silent_cut_at_fast_timing_costs_at_most_8_ms() {
-    silent_cuts(Timing::FAST, Duration::from_millis(8));
+    silent_cuts(Family::Ipv4, Timing::FAST, Duration::from_millis(8));
 }
 
 #[test]
 fn a_cut_of_the_service_link_alone_moves_the_group_within_150_ms() {
+    service_link_cuts(Family::Ipv4);
+}
+
+fn service_link_cuts(family: Family) {
     if !may_run("failover by a cut of the service link") {
         return;
     }
     let lab = Lab::new().expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::default()).expect("a cluster");
+    let mut scene = Scene::start(&lab, &ClusterSettings::of(family)).expect("a cluster");
     let mut seen = Vec::new();
     for _ in 0..trials(7) {
         let active = scene.settle().expect("a settled cluster");
@@ -75,11 +81,15 @@ fn a_cut_of_the_service_link_alone_moves_the_group_within_150_ms() {
 
 #[test]
 fn lost_carrier_moves_the_group() {
+    carrier_losses(Family::Ipv4);
+}
+
+fn carrier_losses(family: Family) {
     if !may_run("failover by carrier loss") {
         return;
     }
     let lab = Lab::new().expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::default()).expect("a cluster");
+    let mut scene = Scene::start(&lab, &ClusterSettings::of(family)).expect("a cluster");
     let mut seen = Vec::new();
     for _ in 0..trials(5) {
         let active = scene.settle().expect("a settled cluster");
@@ -95,13 +105,14 @@ fn lost_carrier_moves_the_group() {
 }
 
 /// Kills or stops the active daemon again and again: never two answers, nothing from the old node after its lease.
-fn killed_or_stopped(signal: Signal) {
+fn killed_or_stopped(family: Family, signal: Signal) {
     if !may_run("failover of a daemon that is killed or stopped") {
         return;
     }
     let timing = Timing::NORMAL;
     let lab = Lab::new().expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::with(timing)).expect("a cluster");
+    let settings = ClusterSettings::with(timing).in_family(family);
+    let mut scene = Scene::start(&lab, &settings).expect("a cluster");
     let mut seen = Vec::new();
     for _ in 0..trials(50) {
         let active = scene.settle().expect("a settled cluster");
@@ -136,21 +147,25 @@ fn killed_or_stopped(signal: Signal) {
 
 #[test]
 fn a_killed_daemon_goes_dark_and_the_other_serves_within_60_ms() {
-    killed_or_stopped(Signal::SIGKILL);
+    killed_or_stopped(Family::Ipv4, Signal::SIGKILL);
 }
 
 #[test]
 fn a_stopped_daemon_goes_dark_and_stays_so_when_it_is_woken() {
-    killed_or_stopped(Signal::SIGSTOP);
+    killed_or_stopped(Family::Ipv4, Signal::SIGSTOP);
 }
 
 #[test]
 fn planned_moves_cost_at_most_3_ms() {
+    planned_moves(Family::Ipv4);
+}
+
+fn planned_moves(family: Family) {
     if !may_run("planned moves") {
         return;
     }
     let lab = Lab::new().expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::default()).expect("a cluster");
+    let mut scene = Scene::start(&lab, &ClusterSettings::of(family)).expect("a cluster");
     let bound = Duration::from_millis(3);
     for (what, own) in [("demote", true), ("promote", false)] {
         let mut seen = Vec::new();
@@ -183,13 +198,63 @@ fn planned_moves_cost_at_most_3_ms() {
     scene.never_two_answers().expect("one answer at most");
 }
 
+/// Moves of every kind, each of which the node that takes over announces, and nobody else.
+fn announced_moves(family: Family) {
+    if !may_run("announcements of moves") {
+        return;
+    }
+    let lab = Lab::new().expect("a lab");
+    let mut scene = Scene::start(&lab, &ClusterSettings::of(family)).expect("a cluster");
+    let announcements = Announcements::start(&lab).expect("a listener");
+    for fault in ["promote", "demote", "kill"] {
+        let active = scene.settle().expect("a settled cluster");
+        let other = scene.cluster.other(&active);
+        let from = Moment::now();
+        let moved = scene.trial(other, |scene| match fault {
+            "kill" => scene.cluster.kill(&active).map(drop),
+            command => {
+                let asked = if command == "promote" { other } else { &active };
+                let output = scene.cluster.clusterctl(asked, &[command, "web"])?;
+                anyhow::ensure!(output.status.success(), "{output:?}");
+                Ok(())
+            }
+        });
+        moved.expect("a takeover");
+        let announcers = || announcements.announcers(Window::since(from));
+        await_true("an announcement", SOON, || announcers().contains(other)).expect("an announcement");
+        // It is repeated for some seconds; whoever else would announce has had his time.
+        (Moment::now() + Duration::from_secs(1)).sleep();
+        let heard = announcements.heard(Window::since(from));
+        let right = |told: &cluster_tests::lab::probe::announcements::Announcement| {
+            told.node == other && told.address == family.vip() && told.mac == told.source
+        };
+        assert!(heard.iter().all(right), "{fault}: {heard:?}");
+        let first = heard.first().map(|told| told.at.since(from));
+        println!("{fault}: {} announcements by {other}, the first after {first:?}", heard.len());
+        if fault == "kill" {
+            scene.cluster.start(&active).expect("a restarted daemon");
+        }
+    }
+    assert_eq!(announcements.lost(), 0);
+    scene.never_two_answers().expect("one answer at most");
+}
+
+#[test]
+fn a_move_is_announced_by_the_new_holder_alone() {
+    announced_moves(Family::Ipv4);
+}
+
 #[test]
 fn restarts_of_the_passive_daemon_lose_no_request() {
+    passive_restarts(Family::Ipv4);
+}
+
+fn passive_restarts(family: Family) {
     if !may_run("restarts of the passive daemon") {
         return;
     }
     let lab = Lab::new().expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::default()).expect("a cluster");
+    let mut scene = Scene::start(&lab, &ClusterSettings::of(family)).expect("a cluster");
     let active = scene.settle().expect("a settled cluster");
     let passive = scene.cluster.other(&active);
     let from = Moment::now();
@@ -211,11 +276,15 @@ fn restarts_of_the_passive_daemon_lose_no_request() {
 
 #[test]
 fn a_crashed_active_daemon_is_back_within_its_lease_and_loses_no_request() {
+    active_crashes(Family::Ipv4);
+}
+
+fn active_crashes(family: Family) {
     if !may_run("a crash and restart of the active daemon") {
         return;
     }
     let lab = Lab::new().expect("a lab");
-    let settings = ClusterSettings::with(Timing::millis(100, 2500, 2000));
+    let settings = ClusterSettings::with(Timing::millis(100, 2500, 2000)).in_family(family);
     let mut scene = Scene::start(&lab, &settings).expect("a cluster");
     let active = scene.settle().expect("a settled cluster");
     let epoch = scene.cluster.group(&active).expect("a group")["epoch"].clone();

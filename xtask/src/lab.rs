@@ -26,6 +26,10 @@ pub(crate) enum Subject {
     Scale,
     /// What a busy machine does to heartbeats, leases and roles, beside keepalived.
     Stress,
+    /// What a planned move costs requests and open connections.
+    Switchover,
+    /// How many questions who has a VIP are answered in a second, beside the kernel.
+    Responder,
     /// Nanoseconds per packet, beside an empty program.
     Xdp,
 }
@@ -48,6 +52,8 @@ pub(crate) fn bench(subject: Subject, arguments: &[OsString]) -> Result<()> {
         Subject::Idle => become_lab(Scope::Rivals, &["bench", "idle"], arguments),
         Subject::Scale => become_lab(Scope::Lab, &["bench", "scale"], arguments),
         Subject::Stress => become_lab(Scope::Rivals, &["bench", "stress"], arguments),
+        Subject::Switchover => become_lab(Scope::Lab, &["bench", "switchover"], arguments),
+        Subject::Responder => become_lab(Scope::Lab, &["bench", "responder"], arguments),
         Subject::Xdp => become_lab(Scope::Lab, &["bench", "xdp"], arguments),
     }
 }

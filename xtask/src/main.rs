@@ -81,6 +81,7 @@ Exit code 1 if a rule was broken.";
 const RUN_HELP: &str = "\
 Without --config: nodes a and b, a switch and a client on this machine, in network namespaces of their own.
   --for SECONDS               end by itself; exit 0 if the client was served
+  --families ipv4,ipv6        the families of the virtual addresses
 With --config: every argument goes to target/release/clusterd, on this host's real interface.
   --config FILE [--node NAME] the cluster's configuration and which of its nodes this host is";
 

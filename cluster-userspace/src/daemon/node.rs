@@ -172,6 +172,7 @@ impl Node {
             self.tell_ndp();
             self.look_up_gateways().await;
         }
+        self.tell_plane().await;
         let served = self.on_plane(|plane| plane.served()).await;
         match served {
             Ok(Ok(served)) => self.pass_on_served(&served),

@@ -2,7 +2,7 @@
 //! Ethernet interface is fenced, and VIPs that come and go without us are noticed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
@@ -10,7 +10,7 @@ use cluster_proto::Link;
 
 use super::node::Node;
 use crate::control::EventBody;
-use crate::dataplane::{Attached, DataPlaneError, GroupSlot, ServedAddress};
+use crate::dataplane::{Attached, DataPlane, DataPlaneError, GroupSlot, ServedAddress};
 use crate::driver::address_thread::{AddressOrder, AddressState};
 use crate::driver::mailbox::{Order, SERVED};
 use crate::network::gateways::default_gateways;
@@ -21,6 +21,9 @@ use crate::network::{ipv6_settings, ndp};
 
 /// Where no address is.
 const UNUSED: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+/// The host's own IPv4 address on the service link, and what it is there as a neighbour of IPv6.
+type Identity = (Option<Ipv4Addr>, ndp::Host);
 
 /// What is known of interfaces and addresses.
 pub(super) struct Watch {
@@ -39,6 +42,10 @@ pub(super) struct Watch {
     foreign: BTreeMap<(u32, IpAddr), GroupSlot>,
     /// IPv6 addresses that are the host's own, and the interfaces they are on.
     own: BTreeSet<(u32, Ipv6Addr)>,
+    /// The same of IPv4.
+    own_ipv4: BTreeSet<(u32, Ipv4Addr)>,
+    /// What the programs were told last.
+    told_plane: Option<Identity>,
     /// The memberships in the VIPs' groups.
     solicited_nodes: Option<SolicitedNodes>,
     /// They are to be made anew.
@@ -71,6 +78,8 @@ impl Watch {
             vips,
             foreign: BTreeMap::new(),
             own: BTreeSet::new(),
+            own_ipv4: BTreeSet::new(),
+            told_plane: None,
             solicited_nodes: None,
             unjoined: true,
             unjoined_why: None,
@@ -111,6 +120,15 @@ impl Watch {
         ndp::Host { address, is_router: ipv6_settings::forwards(interface) }
     }
 
+    /// In whose name the programs let this host ask for neighbours where it may not do so in a VIP's, and whether it is a
+    /// router.
+    fn identity(&self, interface: &str) -> Identity {
+        let there = self.own_ipv4.iter().filter(|(on, address)| {
+            Some(*on) == self.ifindex() && !self.vips.contains_key(&IpAddr::V4(*address))
+        });
+        (there.map(|(_, address)| *address).next(), self.ndp(interface))
+    }
+
     /// The sockets that the heartbeat thread needs on an interface.
     pub(super) fn open_sockets(&mut self, ifindex: u32) -> std::io::Result<LinkSockets> {
         let with_ndp = self.has_ipv6();
@@ -121,20 +139,22 @@ impl Watch {
 
     /// Takes note of an address of the host's own.
     fn note_own(&mut self, address: &InterfaceAddress) {
-        if let IpAddr::V6(ip) = address.ip {
-            // One that may be somebody else's too cannot speak for this host.
-            if address.ours || address.tentative {
-                self.own.remove(&(address.ifindex, ip));
-            } else {
-                self.own.insert((address.ifindex, ip));
-            }
+        // One that may be somebody else's too cannot speak for this host.
+        if address.ours || address.tentative {
+            self.forget_own(address);
+            return;
         }
+        match address.ip {
+            IpAddr::V4(ip) => self.own_ipv4.insert((address.ifindex, ip)),
+            IpAddr::V6(ip) => self.own.insert((address.ifindex, ip)),
+        };
     }
 
     fn forget_own(&mut self, address: &InterfaceAddress) {
-        if let IpAddr::V6(ip) = address.ip {
-            self.own.remove(&(address.ifindex, ip));
-        }
+        match address.ip {
+            IpAddr::V4(ip) => self.own_ipv4.remove(&(address.ifindex, ip)),
+            IpAddr::V6(ip) => self.own.remove(&(address.ifindex, ip)),
+        };
     }
 
     /// The next event; an error is the end of the watch.
@@ -375,11 +395,29 @@ impl Node {
         }
     }
 
-    /// Tells the heartbeat thread and the programs what this host is as a neighbour, if that is new.
+    /// Tells the heartbeat thread what this host is as a neighbour, if that is new.
     pub(super) fn tell_ndp(&mut self) {
         let host = self.watch.ndp(&self.service.interface);
         if std::mem::replace(&mut self.watch.told_ndp, host) != host {
             self.daemon.order(Order::Ndp(host));
+        }
+    }
+
+    /// The same for the programs.
+    pub(super) async fn tell_plane(&mut self) {
+        let identity = self.watch.identity(&self.service.interface);
+        if self.watch.told_plane == Some(identity) {
+            return;
+        }
+        let (ipv4, ndp::Host { address, is_router }) = identity;
+        let work = move |plane: &mut DataPlane| {
+            plane.set_forwarding(is_router);
+            plane.set_own(ipv4, address)
+        };
+        match self.on_plane(work).await {
+            Ok(Ok(())) => self.watch.told_plane = Some(identity),
+            Ok(Err(error)) => tracing::warn!(%error, "the programs do not know the host's own addresses"),
+            Err(error) => tracing::warn!(%error, "the programs do not know the host's own addresses"),
         }
     }
 

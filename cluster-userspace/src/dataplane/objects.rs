@@ -11,3 +11,7 @@ pub static LAB_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "
 
 /// Programs that only the benchmark runs: XDP `empty`, `answer_and_undo` and `undo`.
 pub static BENCH_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.o"));
+
+/// Both ends of the benchmark of responders: XDP `ask_arp` and `ask_neighbour`, which send what the array `question` has,
+/// and `count_answers`, which counts into the per-CPU array `answers`.
+pub static TRAFFIC_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/traffic.o"));

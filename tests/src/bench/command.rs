@@ -11,12 +11,13 @@ use super::load::Rung;
 use super::partition::Topology;
 use super::report::{Report, earlier};
 use super::stress::Who;
+use super::switchover::MacMode;
 use super::{
-    core_alone, failover, failover_report, idle, partition, partition_report, scale, scale_report, stress,
-    stress_report, xdp_report,
+    core_alone, failover, failover_report, idle, partition, partition_report, responder, responder_report,
+    scale, scale_report, stress, stress_report, switchover, switchover_report, xdp_report,
 };
 use crate::bench_xdp;
-use crate::lab::{Moment, sweep};
+use crate::lab::{Family, Moment, sweep};
 use crate::simulate::{self, Plan};
 
 /// What to measure.
@@ -106,6 +107,33 @@ pub enum Bench {
         #[arg(long)]
         add: bool,
     },
+    /// What a planned move costs a client that asks 5000 times a second, and open connections.
+    Switchover {
+        /// Good trials of each kind.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+        trials: u16,
+        /// Only VIPs of these families.
+        #[arg(long, value_delimiter = ',')]
+        families: Vec<Family>,
+        /// Only VIPs with these Ethernet addresses.
+        #[arg(long, value_delimiter = ',')]
+        macs: Vec<MacMode>,
+        /// Write docs/benchmarks/switchover.md and .json.
+        #[arg(long)]
+        write: bool,
+    },
+    /// How many questions who has a VIP are answered in a second, by the product and by the kernel itself.
+    Responder {
+        /// How many rounds.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+        rounds: u16,
+        /// For how many milliseconds is asked each time.
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+        milliseconds: u64,
+        /// Write docs/benchmarks/responder.md and .json.
+        #[arg(long)]
+        write: bool,
+    },
     /// Nanoseconds per packet in the ingress program, beside an empty one.
     Xdp {
         /// Write docs/benchmarks/xdp.md, .json and .svg.
@@ -169,6 +197,21 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
             };
             let cells = stress::run(&plan, before)?;
             show(&stress_report::table(&cells), write, || stress_report::report(&cells))
+        }
+        Bench::Switchover { trials, families, macs, write } => {
+            let plan = switchover::Plan {
+                trials: usize::from(trials),
+                families: if families.is_empty() { Family::ALL.to_vec() } else { families },
+                macs: if macs.is_empty() { MacMode::ALL.to_vec() } else { macs },
+            };
+            let cells = switchover::run(&plan)?;
+            show(&switchover_report::table(&cells), write, || switchover_report::report(&plan, &cells))
+        }
+        Bench::Responder { rounds, milliseconds, write } => {
+            let plan =
+                responder::Plan { rounds: usize::from(rounds), length: Duration::from_millis(milliseconds) };
+            let results = responder::run(plan)?;
+            show(&responder_report::table(&results), write, || responder_report::report(plan, &results))
         }
         Bench::Xdp { write } => {
             let costs = bench_xdp::measure(bench_xdp::Effort::default())?;

@@ -154,6 +154,7 @@ impl World {
                 reserved_epochs: 0,
                 memory: None,
                 adopted: Vec::new(),
+                resumed: Default::default(),
                 link: Link::Up { mac: Mac([2, 0, 0, 0, 0, number(node) as u8]) },
             };
             Host { core: Core::new(settings(node, groups), &start), wakes: now, lost: false }
@@ -242,6 +243,9 @@ impl World {
             Effect::Lease { .. }
             | Effect::Dark { .. }
             | Effect::RemoveAddress { .. }
+            | Effect::Grace { .. }
+            | Effect::EndGrace { .. }
+            | Effect::LetGo { .. }
             | Effect::Announce { .. }
             | Effect::Probe { .. }
             | Effect::Reconfigured
@@ -278,11 +282,12 @@ fn settings(node: usize, groups: usize) -> Settings {
     };
     let group = |index: usize| Group {
         id: GroupId(1 + number(index)),
-        vips: vec![Ipv4Addr::from(0x0a4d_0100 + number(index))],
+        vips: vec![Ipv4Addr::from(0x0a4d_0100 + number(index)).into()],
         prefer: (0..NODES).map(id).collect(),
         failback: Failback::Never,
         announce: AnnounceSchedule { count: 5, interval: Duration::from_millis(500) },
         gateway: None,
+        grace: Duration::ZERO,
     };
     Settings {
         cluster: ClusterId::from_name("alone"),

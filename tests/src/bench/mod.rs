@@ -6,6 +6,9 @@
 //! - [`stress`]: heartbeats, leases and roles under every [`load`]; [`stress_report`] puts it into words.
 //! - [`idle`]: the [`cost`] of a node while nothing happens, beside keepalived; [`scale`]: of many nodes and groups, and how long
 //!   the election of all groups takes, [`core_alone`] in clusters that the lab cannot hold; [`scale_report`] puts it into words.
+//! - [`switchover`]: what a planned move costs requests and connections; [`switchover_report`] puts it into words.
+//! - [`responder`]: how many questions who has a VIP are answered in a second, with [`traffic`] to ask them;
+//!   [`responder_report`] puts it into words.
 //! - [`xdp_report`]: what a packet costs in the ingress program, as `bench_xdp` measures it.
 //! - [`command`]: all of them as verbs of `cluster-lab bench`.
 //! - [`report`] and [`chart`]: a result as Markdown, JSON and SVG, under `docs/benchmarks/`.
@@ -24,10 +27,15 @@ pub mod load;
 pub mod partition;
 pub mod partition_report;
 pub mod report;
+pub mod responder;
+pub mod responder_report;
 pub mod scale;
 pub mod scale_report;
 pub mod stress;
 pub mod stress_report;
+pub mod switchover;
+pub mod switchover_report;
+pub mod traffic;
 pub mod xdp_report;
 
 use std::time::Duration;

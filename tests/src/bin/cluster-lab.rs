@@ -7,7 +7,7 @@ use anyhow::ensure;
 use clap::{Parser, Subcommand};
 use cluster_tests::bench::command::{self, Bench};
 use cluster_tests::demo;
-use cluster_tests::lab::sweep;
+use cluster_tests::lab::{Family, sweep};
 use cluster_tests::simulate::{self, Plan};
 
 /// Measures and shows the cluster in network namespaces on this machine. Needs root.
@@ -67,6 +67,9 @@ enum Command {
         /// End by itself after so many seconds, with exit code 0 if the client was served.
         #[arg(long = "for", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
         seconds: Option<u64>,
+        /// The families of the VIPs.
+        #[arg(long, value_delimiter = ',', default_value = "ipv4")]
+        families: Vec<Family>,
     },
 }
 
@@ -141,10 +144,10 @@ fn run(command: Command) -> anyhow::Result<()> {
             needs_root()?;
             command::run(bench)
         }
-        Command::Demo { seconds } => {
+        Command::Demo { seconds, families } => {
             needs_root()?;
             sweep::on_a_panic();
-            demo::run(seconds.map(Duration::from_secs))
+            demo::run(seconds.map(Duration::from_secs), &families)
         }
     }
 }

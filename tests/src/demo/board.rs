@@ -1,8 +1,10 @@
 //! A view as a board of some thirty lines for a terminal.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use super::stage::{Daemon, KEYS, Wiring};
 use super::watch::{NodeView, View};
-use crate::lab::topology::VIP;
 
 const BOLD: &str = "\x1b[1m";
 const DIM: &str = "\x1b[2m";
@@ -29,13 +31,15 @@ pub fn draw(view: &View) -> Vec<String> {
             view.elapsed.as_secs_f64()
         ),
         String::new(),
-        served(view),
+    ];
+    lines.extend(view.served.iter().map(|(vip, served)| self::served(vip, served)));
+    lines.extend([
         format!("{:>15}   {} requests/s, {} answered in all", "", view.per_second, view.answered),
         format!("{:>15}   {}", "", interruptions(view)),
         double_answers(view),
         String::new(),
         format!("  {DIM}{:<8}{:<10}{:<12}{:<10}{}{PLAIN}", "NODE", "ROLE", "LEASE", "DAEMON", "LINKS"),
-    ];
+    ]);
     lines.extend(view.nodes.iter().map(node));
     lines.push(String::new());
     for keys in KEYS.chunks(KEYS_IN_A_LINE) {
@@ -48,11 +52,12 @@ pub fn draw(view: &View) -> Vec<String> {
     lines
 }
 
-fn served(view: &View) -> String {
-    match &view.served {
-        Ok(node) => format!("{VIP:>15}   is served by {GREEN}{BOLD}node {node}{PLAIN}"),
+fn served(vip: &IpAddr, served: &Result<String, Duration>) -> String {
+    let vip = vip.to_string();
+    match served {
+        Ok(node) => format!("{vip:>15}   is served by {GREEN}{BOLD}node {node}{PLAIN}"),
         Err(length) => {
-            format!("{VIP:>15}   {RED}{BOLD}is not served, for {:.1} s now{PLAIN}", length.as_secs_f64())
+            format!("{vip:>15}   {RED}{BOLD}is not served, for {:.1} s now{PLAIN}", length.as_secs_f64())
         }
     }
 }
@@ -61,7 +66,7 @@ fn interruptions(view: &View) -> String {
     let (Some(last), Some(worst)) = (&view.last, view.worst) else {
         return "no interruption so far".to_owned();
     };
-    let milliseconds = |length: std::time::Duration| length.as_secs_f64() * 1000.0;
+    let milliseconds = |length: Duration| length.as_secs_f64() * 1000.0;
     format!(
         "last interruption {BOLD}{:.1} ms{PLAIN} ({} → {}), longest of {}: {:.1} ms",
         milliseconds(last.to.since(last.from)),
@@ -75,7 +80,7 @@ fn interruptions(view: &View) -> String {
 fn double_answers(view: &View) -> String {
     let colour = if view.double_answers == 0 { PLAIN } else { RED };
     let (double, asked) = (view.double_answers, view.asked);
-    format!("{:>15}   {colour}ARP requests that both nodes answered: {double} of {asked}{PLAIN}", "")
+    format!("{:>15}   {colour}requests who has it that both nodes answered: {double} of {asked}{PLAIN}", "")
 }
 
 fn node(node: &NodeView) -> String {

@@ -31,10 +31,11 @@ impl Lines {
 }
 
 fn line(view: &View) -> String {
-    let served = match &view.served {
-        Ok(node) => format!("served by {node}"),
-        Err(length) => format!("not served for {:.1} s", length.as_secs_f64()),
-    };
+    let served = view.served.iter().map(|(vip, served)| match served {
+        Ok(node) => format!("{vip} served by {node}"),
+        Err(length) => format!("{vip} not served for {:.1} s", length.as_secs_f64()),
+    });
+    let served = served.collect::<Vec<_>>().join(", ");
     let last = match &view.last {
         None => "no interruption".to_owned(),
         Some(last) => format!("last interruption {:.1} ms", last.to.since(last.from).as_secs_f64() * 1000.0),

@@ -21,22 +21,23 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use crate::lab::{Moment, sweep};
+use crate::lab::{Family, Moment, sweep};
 use stage::{Order, Stage};
 use watch::Watch;
 
 /// How often the board is drawn.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// Runs the demonstration until `length` has passed, or without one until it is ended by key or signal.
+/// Runs the demonstration, with a VIP of each of these families, until `length` has passed, or without one until it is ended by
+/// key or signal.
 ///
 /// # Errors
 /// When the lab or the daemons do not start, or the client was never served.
-pub fn run(length: Option<Duration>) -> anyhow::Result<()> {
+pub fn run(length: Option<Duration>, families: &[Family]) -> anyhow::Result<()> {
     // The handler only notes the signal, so that everything is taken down in order.
     let interrupted = sweep::interrupted()?;
     let lab = crate::lab::Lab::new()?;
-    let mut stage = Stage::set(&lab)?;
+    let mut stage = Stage::set(&lab, families)?;
     println!(
         "The configuration, the same on both nodes ({}):\n\n{}",
         stage.config().display(),

@@ -1,6 +1,7 @@
 //! The stage: the lab with its daemons, the service behind the VIP and the client; and what the keys do to it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -13,8 +14,7 @@ use serde_json::json;
 use crate::lab::cluster::GROUP;
 use crate::lab::control::Control;
 use crate::lab::probe::{AnswerProbe, EchoServer, RequestProbe};
-use crate::lab::topology::VIP;
-use crate::lab::{Cluster, ClusterSettings, Lab, Link, Timing};
+use crate::lab::{Cluster, ClusterSettings, Family, Lab, Link, Timing};
 
 /// How often the client asks: often enough to show milliseconds, seldom enough to leave the machine to the cluster.
 const REQUESTS: Duration = Duration::from_micros(500);
@@ -97,30 +97,39 @@ pub struct Stage<'lab> {
     wiring: BTreeMap<String, Wiring>,
     /// What came of requests that a thread of their own waits for.
     outcomes: (Sender<String>, Receiver<String>),
-    /// The client.
-    pub client: RequestProbe,
-    /// Who answers ARP for the VIP.
+    /// The client, once for each VIP.
+    pub clients: Vec<(IpAddr, RequestProbe)>,
+    /// Who answers for the VIPs.
     pub answers: AnswerProbe,
     _services: Vec<EchoServer>,
 }
 
 impl<'lab> Stage<'lab> {
-    /// Starts everything, and waits until the client is served.
+    /// Starts everything, with a VIP of each of these families, and waits until the client is served at each.
     ///
     /// # Errors
     /// When something does not start.
-    pub fn set(lab: &'lab Lab) -> anyhow::Result<Self> {
-        let settings =
-            ClusterSettings { startup_wait: Duration::from_secs(2), ..ClusterSettings::with(Timing::NORMAL) };
+    pub fn set(lab: &'lab Lab, families: &[Family]) -> anyhow::Result<Self> {
+        let settings = ClusterSettings {
+            startup_wait: Duration::from_secs(2),
+            vips: families.to_vec(),
+            ..ClusterSettings::with(Timing::NORMAL)
+        };
+        let vips = settings.addresses();
+        let served = lab.nodes().iter().flat_map(|node| vips.iter().map(move |vip| (node, *vip)));
         let services: anyhow::Result<Vec<EchoServer>> =
-            lab.nodes().iter().map(|node| EchoServer::start(node, VIP)).collect();
+            served.map(|(node, vip)| EchoServer::start(node, vip)).collect();
         let cluster = Cluster::started(lab, &settings)?;
-        let client = RequestProbe::start_with(lab, VIP, REQUESTS)?;
-        let answers = AnswerProbe::start_with(lab, VIP, QUESTIONS)?;
-        client.await_service(None, Duration::from_secs(10))?;
+        let answers = AnswerProbe::start_with_all(lab, &vips, QUESTIONS)?;
+        let mut clients = Vec::new();
+        for vip in vips {
+            let client = RequestProbe::start_with(lab, vip, REQUESTS)?;
+            client.await_service(None, Duration::from_secs(10))?;
+            clients.push((vip, client));
+        }
         let (stalled, wiring) = (BTreeSet::new(), BTreeMap::new());
         let outcomes = mpsc::channel();
-        Ok(Self { lab, cluster, settings, stalled, wiring, outcomes, client, answers, _services: services? })
+        Ok(Self { lab, cluster, settings, stalled, wiring, outcomes, clients, answers, _services: services? })
     }
 
     /// The configuration file.
@@ -201,7 +210,7 @@ impl<'lab> Stage<'lab> {
 
     /// Who served last, and who did not.
     fn active(&self) -> Option<(String, String)> {
-        let (_, active) = self.client.last_answer()?;
+        let (_, active) = self.clients.iter().filter_map(|(_, client)| client.last_answer()).max()?;
         let other = self.cluster.other(&active).to_owned();
         Some((active, other))
     }

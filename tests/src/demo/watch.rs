@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -37,8 +38,8 @@ pub struct View {
     pub elapsed: Duration,
     /// The election's durations.
     pub timing: Timing,
-    /// Who serves the client, or for how long nobody has.
-    pub served: Result<String, Duration>,
+    /// Who serves the client at each VIP, or for how long nobody has.
+    pub served: Vec<(IpAddr, Result<String, Duration>)>,
     /// How many requests were answered in the last second.
     pub per_second: u64,
     /// How many requests were answered in all.
@@ -49,7 +50,7 @@ pub struct View {
     pub worst: Option<Duration>,
     /// How many interruptions there were.
     pub interruptions: usize,
-    /// How many ARP requests for the VIP were asked, and how many of them both nodes answered.
+    /// How many requests who has a VIP were asked, and how many of them both nodes answered.
     pub asked: usize,
     /// How many of them both nodes answered.
     pub double_answers: usize,
@@ -94,7 +95,11 @@ impl View {
                 );
             }
         }
-        let _ = write!(text, "; both nodes answered {} of {} ARP requests.", self.double_answers, self.asked);
+        let _ = write!(
+            text,
+            "; both nodes answered {} of {} requests who has the VIP.",
+            self.double_answers, self.asked
+        );
         text
     }
 }
@@ -113,7 +118,9 @@ pub struct Watch {
     event_count: u64,
     counts: VecDeque<(Moment, u64)>,
     interruptions: Vec<Interruption>,
-    /// ARP requests that are no longer kept, and how many of them both nodes answered.
+    /// How many of them were at each VIP.
+    interrupted: BTreeMap<IpAddr, usize>,
+    /// Requests who has a VIP that are no longer kept, and how many of them both nodes answered.
     forgotten: (usize, usize),
 }
 
@@ -142,6 +149,7 @@ impl Watch {
             event_count: 0,
             counts,
             interruptions,
+            interrupted: BTreeMap::new(),
             forgotten: (0, 0),
         }
     }
@@ -158,15 +166,22 @@ impl Watch {
         for outcome in stage.outcomes() {
             self.note(outcome);
         }
-        for interruption in stage.client.interruptions(self.interruptions.len()) {
-            let length = interruption.to.since(interruption.from).as_secs_f64() * 1000.0;
-            let Interruption { before, after, .. } = &interruption;
-            let said = format!("client  no answer for {length:.1} ms ({before} before, {after} after)");
-            let _ = self.told.send((interruption.to, said));
-            self.interruptions.push(interruption);
+        for (vip, client) in &stage.clients {
+            let seen = self.interrupted.entry(*vip).or_default();
+            for interruption in client.interruptions(*seen) {
+                let length = interruption.to.since(interruption.from).as_secs_f64() * 1000.0;
+                let Interruption { before, after, .. } = &interruption;
+                let said = format!(
+                    "client  no answer from {vip} for {length:.1} ms ({before} before, {after} after)"
+                );
+                let _ = self.told.send((interruption.to, said));
+                self.interruptions.push(interruption);
+                *seen += 1;
+            }
+            client.forget_before(now - KEPT);
         }
+        self.interruptions.sort_by_key(|interruption| interruption.to);
         self.take_news();
-        stage.client.forget_before(now - KEPT);
         let asked = |window| Link::ALL.iter().map(|link| stage.answers.asked(*link, window)).sum::<usize>();
         let old = Window { from: Moment(0), to: now - KEPT };
         self.forgotten.0 += asked(old);
@@ -174,7 +189,7 @@ impl Watch {
         stage.answers.forget_until(old.to);
         let asked = asked(Window::ALWAYS);
 
-        let answered = stage.client.answered();
+        let answered = stage.clients.iter().map(|(_, client)| client.answered()).sum();
         self.counts.push_back((now, answered));
         while self.counts.front().is_some_and(|(at, _)| now.since(*at) > Duration::from_millis(1050)) {
             self.counts.pop_front();
@@ -187,10 +202,11 @@ impl Watch {
             reason = "a small positive number"
         )]
         let per_second = ((answered - before) as f64 / span) as u64;
-        let served = match stage.client.last_answer() {
-            Some((at, by)) if now.since(at) < UNSERVED => Ok(by),
-            last => Err(now.since(last.map_or(self.start, |(at, _)| at))),
-        };
+        let served = stage.clients.iter().map(|(vip, client)| match client.last_answer() {
+            Some((at, by)) if now.since(at) < UNSERVED => (*vip, Ok(by)),
+            last => (*vip, Err(now.since(last.map_or(self.start, |(at, _)| at)))),
+        });
+        let served = served.collect();
         let lengths = self.interruptions.iter().map(|interruption| interruption.to.since(interruption.from));
         let nodes = self.statuses.iter().map(|(name, status)| {
             let status = status.lock().unwrap_or_else(PoisonError::into_inner).clone();

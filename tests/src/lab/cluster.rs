@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
@@ -14,8 +15,9 @@ use serde_json::{Value, json};
 
 use super::clock::{Moment, await_some};
 use super::control::Control;
+use super::family::Family;
 use super::process::Process;
-use super::topology::{Lab, Link, Node, VIP_WITH_PREFIX};
+use super::topology::{Lab, Link, Node};
 use super::witness::Home;
 
 /// The lab's only group.
@@ -60,6 +62,10 @@ pub struct ClusterSettings {
     pub timing: Timing,
     /// How long a starting node listens.
     pub startup_wait: Duration,
+    /// The families whose VIP the lab's group has.
+    pub vips: Vec<Family>,
+    /// The families of addresses that heartbeats travel between, a path each on both links.
+    pub paths: Vec<Family>,
     /// Lines for every `[[node]]`, such as `xdp = "generic"`.
     pub node_lines: String,
     /// Lines for the `[[group]]`, such as `failback = "now"`.
@@ -73,6 +79,8 @@ impl Default for ClusterSettings {
         Self {
             timing: Timing::NORMAL,
             startup_wait: Duration::from_millis(300),
+            vips: vec![Family::Ipv4],
+            paths: vec![Family::Ipv4],
             node_lines: String::new(),
             group_lines: String::new(),
             tables: String::new(),
@@ -87,7 +95,25 @@ impl ClusterSettings {
         Self { timing, ..Self::default() }
     }
 
-    /// The configuration file's text, for the nodes and witnesses of `lab` in their order and with its VIP.
+    /// The defaults with a VIP and heartbeat paths of this family alone.
+    #[must_use]
+    pub fn of(family: Family) -> Self {
+        Self::default().in_family(family)
+    }
+
+    /// These with a VIP and heartbeat paths of this family alone.
+    #[must_use]
+    pub fn in_family(self, family: Family) -> Self {
+        Self { vips: vec![family], paths: vec![family], ..self }
+    }
+
+    /// The group's VIPs.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.vips.iter().map(|family| family.vip()).collect()
+    }
+
+    /// The configuration file's text, for the nodes and witnesses of `lab` in their order and with its VIPs.
     #[must_use]
     pub fn toml(&self, lab: &Lab) -> String {
         let Timing { heartbeat, dead_after, lease } = self.timing;
@@ -103,24 +129,31 @@ impl ClusterSettings {
             toml_duration(self.startup_wait),
         );
         for node in lab.nodes() {
-            let [private, public] = Link::ALL.map(|link| node.leg(link));
+            let legs = Link::ALL.map(|link| node.leg(link));
+            let addresses =
+                legs.iter().flat_map(|leg| self.paths.iter().map(|family| leg.address_of(*family)));
             text += &format!(
-                "\n[[node]]\nname = \"{}\"\ninterface = \"{}\"\naddresses = [\"{}\", \"{}\"]\n",
-                node.name, public.interface, private.address, public.address
+                "\n[[node]]\nname = \"{}\"\ninterface = \"{}\"\naddresses = [{}]\n",
+                node.name,
+                Link::Public.interface(),
+                quoted(addresses)
             );
             text += &own_lines(&self.node_lines);
         }
         for witness in lab.witnesses() {
-            let [private, public] = Link::ALL.map(|link| witness.leg(link).address);
+            let legs = Link::ALL.map(|link| witness.leg(link));
+            let addresses =
+                legs.iter().flat_map(|leg| self.paths.iter().map(|family| leg.address_of(*family)));
             text += &format!(
-                "\n[[witness]]\nname = \"{}\"\naddresses = [\"{private}\", \"{public}\"]\n",
-                witness.name
+                "\n[[witness]]\nname = \"{}\"\naddresses = [{}]\n",
+                witness.name,
+                quoted(addresses)
             );
         }
-        let prefer: Vec<String> = lab.nodes().iter().map(|node| format!("\"{}\"", node.name)).collect();
         text += &format!(
-            "\n[[group]]\nname = \"{GROUP}\"\nvips = [\"{VIP_WITH_PREFIX}\"]\nprefer = [{}]\n",
-            prefer.join(", ")
+            "\n[[group]]\nname = \"{GROUP}\"\nvips = [{}]\nprefer = [{}]\n",
+            quoted(self.vips.iter().map(|family| family.vip_with_prefix())),
+            quoted(lab.nodes().iter().map(|node| &node.name))
         );
         text += &own_lines(&self.group_lines);
         text + &own_lines(&self.tables)
@@ -224,6 +257,19 @@ impl<'lab> Cluster<'lab> {
         cluster.start_all()?;
         cluster.await_settled(Duration::from_secs(10))?;
         Ok(cluster)
+    }
+
+    /// What `clusterd --check` has against the configuration, if anything.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn refusal(&self) -> anyhow::Result<Option<String>> {
+        let mut command = Command::new(binary("clusterd"));
+        command.arg("--check").arg("--config").arg(&self.config);
+        command.args(self.lab.nodes().first().into_iter().flat_map(|node| ["--node", &node.name]));
+        let checked = command.output().context("starting clusterd")?;
+        let said = String::from_utf8_lossy(&checked.stderr).trim().to_owned();
+        Ok((!checked.status.success()).then_some(said))
     }
 
     /// The nodes' configuration file.
@@ -496,6 +542,11 @@ pub fn key_file(lab: &Lab) -> PathBuf {
 pub fn binary(program: &str) -> PathBuf {
     let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release");
     std::env::var_os("CLUSTER_BIN_DIR").map_or_else(built, PathBuf::from).join(program)
+}
+
+/// The elements of an array of strings.
+fn quoted(words: impl Iterator<Item = impl std::fmt::Display>) -> String {
+    words.map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
 }
 
 /// Lines that end as lines do, if there are any.

@@ -5,13 +5,15 @@
 //! lab touches the machine's own interfaces, and everything it made goes when it is dropped; what a killed run left
 //! behind is swept by the next one.
 //!
-//! - [`topology`]: namespaces, switches, legs and addresses; [`namespace`], [`batch`] and [`process`] are its tools.
+//! - [`topology`]: namespaces, switches, legs and addresses of each [`family`]; [`namespace`], [`batch`] and [`process`] are its
+//!   tools.
 //! - [`delay_line`]: a leg that is long.
 //! - [`faults`]: cuts, carrier loss, random loss and vanishing interfaces, per leg and direction; [`cuts`]: every set of them
 //!   between three members.
 //! - [`cluster`]: `clusterd` on nodes and witnesses, driven only through its public interface (configuration, signals,
 //!   control socket), on a [`witness`] as an ordinary user; [`keepalived`] and [`ucarp`] are the same for the programs it is compared with.
-//! - [`probe`]: what a client sees (requests, ARP answers), what leaves a node, and how the machine itself behaved.
+//! - [`probe`]: what a client sees (requests, connections, who answers and who announces), what leaves a node, and how the machine
+//!   itself behaved.
 //!
 //! Not here: what must be true of the product. That is said by the tests that use the lab (`tests/tests/`), and by the
 //! bench and the demonstration beside this folder.
@@ -22,6 +24,7 @@ pub mod cluster;
 pub mod control;
 pub mod cuts;
 pub mod delay_line;
+pub mod family;
 pub mod faults;
 pub mod keepalived;
 pub mod namespace;
@@ -36,6 +39,7 @@ mod witness;
 
 pub use clock::{Moment, await_some, await_true};
 pub use cluster::{Cluster, ClusterSettings, Timing};
+pub use family::Family;
 pub use faults::Direction;
 pub use process::Process;
 pub use topology::{Lab, Leg, Link};

@@ -1,19 +1,20 @@
 //! The lab's wiring: two switches in one namespace, and the legs of every node, of every witness and of the client.
 //!
 //! ```text
-//!            private switch 10.78.0.0/24 ── prv-a ── eth1 ┐
+//!            private switch 10.78.0.0/24 ── prv-a ── eth1 ┐                           (fd78::/64 likewise)
 //!   switch                              ── prv-b ── eth1 ┤ nodes a, b, …  .1, .2, …
 //!   namespace                           ── prv-client ── eth1 of the client (the observer) .50
 //!            public  switch 10.77.0.0/24 ── pub-a ── eth0 ┐
-//!                                       ── pub-b ── eth0 ┤ nodes a, b, …  .1, .2, …      VIP 10.77.0.100/24
+//!                                       ── pub-b ── eth0 ┤ nodes a, b, …  .1, .2, …      VIP 10.77.0.100/24, fd77::100/64
 //!                                       ── pub-client ── eth0 of the client .50
 //! ```
 //! A witness has a leg on both switches as well, in a namespace of its own, .41 and up.
 //!
-//! The switches are bridges without spanning tree and multicast snooping. Every switch port carries a native XDP program that
+//! The IPv6 addresses end in the same digits as the IPv4 addresses and are usable at once: there is no duplicate address detection
+//! and there are no routers. The switches are bridges without spanning tree and multicast snooping. Every switch port carries a native XDP program that
 //! passes all, because a frame a node sends with `XDP_TX` is lost silently where the other end of its veth has none.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,6 +25,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use super::batch::Batch;
 use super::delay_line::DelayLine;
+use super::family::Family;
 use super::namespace::Namespace;
 use super::sweep;
 use super::switch_ports::SwitchPorts;
@@ -32,6 +34,10 @@ use super::switch_ports::SwitchPorts;
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 /// The lab's virtual address as the configurations write it.
 pub const VIP_WITH_PREFIX: &str = "10.77.0.100/24";
+/// The lab's virtual address of the other family.
+pub const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100);
+/// The same as the configurations write it.
+pub const VIP6_WITH_PREFIX: &str = "fd77::100/64";
 /// The name of the client, where a leg's owner is asked for.
 pub const CLIENT: &str = "client";
 /// The most nodes in a lab; the last octets of their addresses are 1 and up.
@@ -47,7 +53,7 @@ const CLIENT_OCTET: u8 = 50;
 const ASKING_OCTET: u8 = 51;
 
 /// One of the two switches.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Link {
     /// Where the nodes talk among themselves; the client only observes.
     Private,
@@ -74,10 +80,21 @@ impl Link {
         Ipv4Addr::new(10, self.second_octet(), 0, octet)
     }
 
+    /// The IPv6 address that ends in the digits of this octet.
+    #[must_use]
+    pub fn address6(self, octet: u8) -> Ipv6Addr {
+        let (octet, network) = (u16::from(octet), if self == Self::Public { 0xfd77 } else { 0xfd78 });
+        let digits = ((octet / 100) << 8) | ((octet / 10 % 10) << 4) | (octet % 10);
+        Ipv6Addr::new(network, 0, 0, 0, 0, 0, 0, digits)
+    }
+
     /// The address in whose name the double-answer probe asks on this switch.
     #[must_use]
-    pub fn asking_address(self) -> Ipv4Addr {
-        self.address(ASKING_OCTET)
+    pub fn asking_address(self, family: Family) -> IpAddr {
+        match family {
+            Family::Ipv4 => self.address(ASKING_OCTET).into(),
+            Family::Ipv6 => self.address6(ASKING_OCTET).into(),
+        }
     }
 
     fn second_octet(self) -> u8 {
@@ -127,8 +144,21 @@ pub struct Leg {
     pub port: String,
     /// The owner's address.
     pub address: Ipv4Addr,
+    /// The owner's IPv6 address.
+    pub address6: Ipv6Addr,
     /// The owner's Ethernet address.
     pub mac: Mac,
+}
+
+impl Leg {
+    /// The owner's address of this family.
+    #[must_use]
+    pub fn address_of(&self, family: Family) -> IpAddr {
+        match family {
+            Family::Ipv4 => self.address.into(),
+            Family::Ipv6 => self.address6.into(),
+        }
+    }
 }
 
 /// The place of a node, or of a witness, in the lab.
@@ -231,6 +261,9 @@ impl Lab {
         let commands: Vec<String> =
             namespaces.map(|namespace| format!("netns add {}", namespace.name())).collect();
         batch("ip", None, &commands).with_context(|| format!("adding the namespaces {name}-*"))?;
+        for owner in [client].into_iter().chain(hosts.iter().map(|host| &host.namespace)) {
+            owner.run(settle_ipv6).context("settling IPv6, which the lab's kernel must have")?;
+        }
 
         let mut tools = Tools::start(switch)?;
         tools.ip.run_all(&[
@@ -250,8 +283,14 @@ impl Lab {
         for link in Link::ALL {
             let leg = client_leg(client, link);
             connect(&mut tools, switch, &leg)?;
-            let asking = format!("address add {}/32 dev {}", link.asking_address(), leg.interface);
-            batch("ip", Some(client), &[asking])?;
+            let [asking, asking6] = Family::ALL.map(|family| link.asking_address(family));
+            let interface = leg.interface;
+            // The address is there to be answered at. Nothing is to be sent from it, although its prefix is the longest.
+            let commands = [
+                format!("address add {asking}/32 dev {interface}"),
+                format!("address add {asking6}/128 dev {interface} nodad preferred_lft 0"),
+            ];
+            batch("ip", Some(client), &commands)?;
         }
         // A veth leaves checksums to the other end; a frame that a native XDP program sends back out would keep the
         // unfinished one.
@@ -433,6 +472,7 @@ fn leg(owner: &str, namespace: &Namespace, link: Link, octet: u8) -> Leg {
         interface: link.interface(),
         port: format!("{}-{owner}", link.short()),
         address: link.address(octet),
+        address6: link.address6(octet),
         mac: Mac([0x02, 0, 0, link.second_octet(), 0, octet]),
     }
 }
@@ -470,13 +510,27 @@ fn veth_to_owner(end: &str, leg: &Leg) -> String {
 }
 
 fn plug_in(tools: &mut Tools, switch: &Namespace, leg: &Leg) -> anyhow::Result<()> {
-    let Leg { port, interface, address, .. } = leg;
+    let Leg { port, interface, address, address6, .. } = leg;
     tools.ip.run(&format!("link set {port} master {}", leg.link.short()))?;
     tools.tc.run(&format!("qdisc add dev {port} clsact"))?;
     tools.ports.attach(switch, port)?;
     tools.ip.run(&format!("link set {port} up"))?;
-    let commands = [format!("link set {interface} up"), format!("address add {address}/24 dev {interface}")];
+    let commands = [
+        format!("link set {interface} up"),
+        format!("address add {address}/24 dev {interface}"),
+        format!("address add {address6}/64 dev {interface} nodad"),
+    ];
     batch("ip", Some(&leg.namespace), &commands)
+}
+
+/// Makes IPv6 in the calling thread's namespace do without duplicate address detection, which would leave interfaces that are
+/// made from now on without addresses for a second or two, and without routers.
+fn settle_ipv6() -> anyhow::Result<()> {
+    for setting in ["accept_dad", "accept_ra", "router_solicitations"] {
+        let path = format!("/proc/sys/net/ipv6/conf/default/{setting}");
+        std::fs::write(&path, "0").with_context(|| format!("writing {path}"))?;
+    }
+    Ok(())
 }
 
 /// Runs one of iproute2's programs once over several commands, all of which must succeed.

@@ -45,8 +45,16 @@ pub(super) fn packet_socket(interface: &str) -> io::Result<OwnedFd> {
 pub(super) fn end_of_a_wire(interface: &str) -> io::Result<OwnedFd> {
     let socket = packet_socket(interface)?;
     let on: libc::c_int = 1;
-    set_packet_option(socket.as_raw_fd(), libc::PACKET_VNET_HDR, &on)?;
+    set_option(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, &on)?;
     Ok(socket)
+}
+
+/// Lets a socket have only what this classic BPF program gives a length for, from now on.
+pub(super) fn attach_filter(socket: BorrowedFd<'_>, program: &mut [libc::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    // `set_option` reads the fprog, and the kernel through it the instructions, which live as long.
+    set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)
 }
 
 /// How many frames a packet socket has lost for want of room since the last call.

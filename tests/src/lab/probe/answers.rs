@@ -1,12 +1,13 @@
-//! Who answers ARP requests for the VIP, on both links: each request may be answered by one node at most.
+//! Who answers when it is asked who has the VIP (ARP requests, neighbour solicitations), on both links: each request may be
+//! answered by one node at most.
 //!
-//! Every request carries its own number in its sender's hardware address, which an answer repeats as its target, so that every
-//! answer names the request it belongs to, however late it is. The sender's IP address is always the same one, which the
-//! client owns besides its ordinary one: nodes that learn from requests, or ask back, learn nothing about the
-//! client's own address and get a true answer.
+//! Every request carries a number of its own which an answer repeats ([`super::question`]), so that every answer names the request
+//! it belongs to, however late it is. The sender's IP address is always the same one, which the client owns besides its
+//! ordinary one: nodes that learn from requests, or ask back, learn nothing about the client's own address and get a true
+//! answer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::echo::PRIORITY;
+use super::question::{self, question};
 use super::worker::{Stop, Workers};
 use crate::lab::clock::{Moment, Window};
 use crate::lab::topology::{CLIENT, Lab, Leg, Link, Mac, VIP};
@@ -28,22 +30,14 @@ pub const INTERVAL: Duration = Duration::from_millis(1);
 /// How long it goes on listening after it has stopped asking.
 const LINGER: Duration = Duration::from_millis(30);
 
-/// The length of an ARP packet for Ethernet and IPv4 with its Ethernet header.
-const FRAME: usize = 42;
-/// ARP for Ethernet and IPv4, up to the operation (RFC 826): EtherType, hardware and protocol type, and their lengths.
-const ARP_FOR_IPV4: [u8; 8] = [0x08, 0x06, 0, 1, 0x08, 0, 6, 4];
-/// The two operations.
-const REQUEST: [u8; 2] = [0, 1];
-const REPLY: [u8; 2] = [0, 2];
-/// What the sender's hardware address of a request begins with: locally administered, and nobody's in the lab.
-const NUMBERED: [u8; 2] = [0x06, 0xa5];
-
-/// One ARP answer.
+/// One answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answer {
     /// The link it was heard on.
     pub link: Link,
-    /// The number of the request on that link.
+    /// The address it is about.
+    pub address: IpAddr,
+    /// The number of the request for that address on that link.
     pub request: u32,
     /// When it was heard.
     pub at: Moment,
@@ -58,13 +52,18 @@ pub struct Answer {
 pub struct DoubleAnswer {
     /// The link it was asked on.
     pub link: Link,
+    /// The address it was about.
+    pub address: IpAddr,
     /// When it was asked.
     pub asked: Moment,
     /// The different answers it got: the address each gave for the VIP and the one it was sent from.
     pub answers: BTreeSet<(Mac, Mac)>,
 }
 
-/// When the requests of one link were asked, beginning with the one with this number.
+/// Where and about what is asked; the requests of each are numbered on their own.
+type Place = (Link, IpAddr);
+
+/// When the requests of one place were asked, beginning with the one with this number.
 #[derive(Debug, Default)]
 struct Asked {
     first: u32,
@@ -73,7 +72,7 @@ struct Asked {
 
 #[derive(Debug, Default)]
 struct Record {
-    asked: BTreeMap<u8, Asked>,
+    asked: BTreeMap<Place, Asked>,
     answers: Vec<Answer>,
     lost: u64,
 }
@@ -98,18 +97,27 @@ impl AnswerProbe {
     ///
     /// # Errors
     /// When a packet socket cannot be opened.
-    pub fn start_with(lab: &Lab, address: Ipv4Addr, interval: Duration) -> anyhow::Result<Self> {
+    pub fn start_with(lab: &Lab, address: impl Into<IpAddr>, interval: Duration) -> anyhow::Result<Self> {
+        Self::start_with_all(lab, &[address.into()], interval)
+    }
+
+    /// Starts asking for each of these addresses on both links every `interval`.
+    ///
+    /// # Errors
+    /// When a packet socket cannot be opened.
+    pub fn start_with_all(lab: &Lab, addresses: &[IpAddr], interval: Duration) -> anyhow::Result<Self> {
         let record = Arc::new(Mutex::new(Record::default()));
         let mut workers = Workers::default();
-        for link in Link::ALL {
+        for (link, &address) in Link::ALL.iter().flat_map(|&link| addresses.iter().map(move |to| (link, to)))
+        {
             let leg = lab.leg(CLIENT, link);
             let socket = lab.client().run(|| Ok(packet_socket(leg.interface)?));
             let hearing = socket
                 .with_context(|| format!("opening a packet socket on the client's {}", leg.interface))?;
             let asking = hearing.try_clone()?;
             let (asked, heard) = (Arc::clone(&record), Arc::clone(&record));
-            workers.start("arp-hears", move |stop| hear(stop, &hearing, link, address, &heard))?;
-            workers.start("arp-asks", move |stop| ask(stop, &asking, &leg, address, interval, &asked))?;
+            workers.start("who-has-hears", move |stop| hear(stop, &hearing, (link, address), &heard))?;
+            workers.start("who-has-asks", move |stop| ask(stop, &asking, &leg, address, interval, &asked))?;
         }
         Ok(Self { record, workers })
     }
@@ -129,19 +137,17 @@ impl AnswerProbe {
     #[must_use]
     pub fn double_answers_in(&self, window: Window) -> Vec<DoubleAnswer> {
         let record = self.record();
-        let mut given: BTreeMap<(u8, u32), BTreeSet<(Mac, Mac)>> = BTreeMap::new();
+        let mut given: BTreeMap<(Place, u32), BTreeSet<(Mac, Mac)>> = BTreeMap::new();
         for answer in &record.answers {
-            given
-                .entry((place(answer.link), answer.request))
-                .or_default()
-                .insert((answer.mac, answer.source));
+            let place = (answer.link, answer.address);
+            given.entry((place, answer.request)).or_default().insert((answer.mac, answer.source));
         }
         let doubled = given.into_iter().filter(|(_, answers)| answers.len() > 1);
         let described = doubled.filter_map(|((place, request), answers)| {
-            let link = Link::ALL.into_iter().find(|link| self::place(*link) == place)?;
             let asked = record.asked.get(&place)?;
             let asked = *asked.at.get(request.checked_sub(asked.first)? as usize)?;
-            window.contains(asked).then_some(DoubleAnswer { link, asked, answers })
+            let (link, address) = place;
+            window.contains(asked).then_some(DoubleAnswer { link, address, asked, answers })
         });
         described.collect()
     }
@@ -150,10 +156,8 @@ impl AnswerProbe {
     #[must_use]
     pub fn asked(&self, link: Link, window: Window) -> usize {
         let record = self.record();
-        record
-            .asked
-            .get(&place(link))
-            .map_or(0, |asked| asked.at.iter().filter(|at| window.contains(**at)).count())
+        let there = record.asked.iter().filter(|((on, _), _)| *on == link);
+        there.flat_map(|(_, asked)| &asked.at).filter(|at| window.contains(**at)).count()
     }
 
     /// The answers heard within `window`.
@@ -172,7 +176,8 @@ impl AnswerProbe {
             asked.first += u32::try_from(old).unwrap_or(u32::MAX);
         }
         answers.retain(|answer| {
-            asked.get(&place(answer.link)).is_some_and(|asked| answer.request >= asked.first)
+            let place = (answer.link, answer.address);
+            asked.get(&place).is_some_and(|asked| answer.request >= asked.first)
         });
     }
 
@@ -187,18 +192,11 @@ impl AnswerProbe {
     }
 }
 
-fn place(link: Link) -> u8 {
-    match link {
-        Link::Private => 0,
-        Link::Public => 1,
-    }
-}
-
 fn ask(
     stop: &Stop,
     socket: &OwnedFd,
     leg: &Leg,
-    address: Ipv4Addr,
+    address: IpAddr,
     interval: Duration,
     record: &Mutex<Record>,
 ) {
@@ -208,10 +206,10 @@ fn ask(
     let mut number: u32 = 0;
     while !stop.asked() {
         due.sleep();
-        let frame = request(leg, address, number);
+        let frame = question(leg, address, number);
         {
             let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
-            record.asked.entry(place(leg.link)).or_default().at.push_back(Moment::now());
+            record.asked.entry((leg.link, address)).or_default().at.push_back(Moment::now());
         }
         // A request that cannot be sent (the client's own link is down) is one that nobody answers.
         let _ = send(socket.as_raw_fd(), &frame, MsgFlags::MSG_DONTWAIT);
@@ -220,21 +218,7 @@ fn ask(
     }
 }
 
-/// The ARP request with this number.
-fn request(leg: &Leg, address: Ipv4Addr, number: u32) -> [u8; FRAME] {
-    let mut frame = [0; FRAME];
-    frame[0..6].copy_from_slice(&[0xff; 6]);
-    frame[6..12].copy_from_slice(&leg.mac.0);
-    frame[12..20].copy_from_slice(&ARP_FOR_IPV4);
-    frame[20..22].copy_from_slice(&REQUEST);
-    frame[22..24].copy_from_slice(&NUMBERED);
-    frame[24..28].copy_from_slice(&number.to_be_bytes());
-    frame[28..32].copy_from_slice(&leg.link.asking_address().octets());
-    frame[38..42].copy_from_slice(&address.octets());
-    frame
-}
-
-fn hear(stop: &Stop, socket: &OwnedFd, link: Link, address: Ipv4Addr, record: &Mutex<Record>) {
+fn hear(stop: &Stop, socket: &OwnedFd, (link, address): Place, record: &Mutex<Record>) {
     let _ = run_in_real_time(PRIORITY);
     let mut buffer = [0; 128];
     let mut end = None;
@@ -245,8 +229,9 @@ fn hear(stop: &Stop, socket: &OwnedFd, link: Link, address: Ipv4Addr, record: &M
         }
         match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
             Ok(length) => {
-                let answer = buffer.get(..length).and_then(|frame| parse(frame, link, address));
-                if let Some(answer) = answer {
+                let reply = buffer.get(..length).and_then(|frame| question::answer(frame, address));
+                if let Some(question::Reply { number: request, mac, source }) = reply {
+                    let answer = Answer { link, address, request, at: Moment::now(), mac, source };
                     record.lock().unwrap_or_else(PoisonError::into_inner).answers.push(answer);
                 }
             }
@@ -259,53 +244,5 @@ fn hear(stop: &Stop, socket: &OwnedFd, link: Link, address: Ipv4Addr, record: &M
             }
             Err(_) => return,
         }
-    }
-}
-
-/// The answer that `frame` is, if it says where `address` is.
-fn parse(frame: &[u8], link: Link, address: Ipv4Addr) -> Option<Answer> {
-    let frame: &[u8; FRAME] = frame.first_chunk()?;
-    let field = |from: usize| -> Option<[u8; 6]> { frame.get(from..from + 6)?.try_into().ok() };
-    let is_answer = frame[12..20] == ARP_FOR_IPV4
-        && frame[20..22] == REPLY
-        && frame[28..32] == address.octets()
-        && frame[32..34] == NUMBERED;
-    let number = u32::from_be_bytes(frame.get(34..38)?.try_into().ok()?);
-    let answer =
-        Answer { link, request: number, at: Moment::now(), mac: Mac(field(22)?), source: Mac(field(6)?) };
-    is_answer.then_some(answer)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lab::namespace::Namespace;
-
-    /// An answer as the kernel gives it: addresses swapped, its own in the sender's place.
-    #[test]
-    fn an_answer_names_its_request() {
-        let leg = Leg {
-            owner: CLIENT.to_owned(),
-            namespace: Namespace::named("none".to_owned()),
-            link: Link::Public,
-            interface: "eth0",
-            port: "pub-client".to_owned(),
-            address: Link::Public.address(50),
-            mac: Mac([2, 0, 0, 77, 0, 50]),
-        };
-        let asked = request(&leg, VIP, 0x0102_0304);
-        assert_eq!(parse(&asked, Link::Public, VIP), None, "a request is not an answer");
-        let node = [2, 0, 0, 77, 0, 1];
-        let mut answer = asked;
-        answer[0..6].copy_from_slice(&asked[22..28]);
-        answer[6..12].copy_from_slice(&node);
-        answer[20..22].copy_from_slice(&REPLY);
-        answer[22..28].copy_from_slice(&node);
-        answer[28..32].copy_from_slice(&VIP.octets());
-        answer[32..38].copy_from_slice(&asked[22..28]);
-        answer[38..42].copy_from_slice(&asked[28..32]);
-        let parsed =
-            parse(&answer, Link::Public, VIP).map(|answer| (answer.request, answer.mac, answer.source));
-        assert_eq!(parsed, Some((0x0102_0304, Mac(node), Mac(node))));
     }
 }

@@ -20,15 +20,20 @@ pub enum Language {
 impl Language {
     /// Whether `frame` is a heartbeat.
     fn speaks(self, frame: &[u8]) -> bool {
-        // An IPv4 header of 20 bytes follows the Ethernet header of 14; docs/wire-format.md has the kind at offset 2.
-        let ipv4 = frame.get(12..15) == Some(&[0x08, 0x00, 0x45]);
-        let protocol = frame.get(23).copied();
+        // An IPv4 header of 20 bytes, or an IPv6 header of 40, follows the Ethernet header of 14.
+        let (protocol, payload) = match frame.get(12..15) {
+            Some([0x08, 0x00, 0x45]) => (frame.get(23), frame.get(34..)),
+            Some([0x86, 0xdd, _]) => (frame.get(20), frame.get(54..)),
+            _ => (None, None),
+        };
+        let (Some(protocol), Some(payload)) = (protocol, payload) else { return false };
         match self {
             Self::Ours => {
-                let port = frame.get(36..38) == Some(&crate::hostile::PORT.to_be_bytes()[..]);
-                ipv4 && protocol == Some(17) && port && frame.get(44) == Some(&1)
+                // The UDP header has 8 bytes; docs/wire-format.md has the kind at offset 2.
+                let port = payload.get(2..4) == Some(&crate::hostile::PORT.to_be_bytes()[..]);
+                *protocol == 17 && port && payload.get(10) == Some(&1)
             }
-            Self::Vrrp => ipv4 && protocol == Some(112),
+            Self::Vrrp => *protocol == 112,
         }
     }
 }
@@ -113,5 +118,11 @@ mod tests {
         frame[23] = 112;
         assert!(Language::Vrrp.speaks(&frame));
         assert!(!Language::Vrrp.speaks(&frame[..20]));
+        let mut frame = [0; 128];
+        frame[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
+        frame[20] = 17;
+        frame[56..58].copy_from_slice(&crate::hostile::PORT.to_be_bytes());
+        frame[64] = 1;
+        assert!(Language::Ours.speaks(&frame) && !Language::Vrrp.speaks(&frame), "over IPv6");
     }
 }

@@ -11,11 +11,14 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, socko
 use super::worker::Stop;
 use crate::lab::clock::Moment;
 use crate::lab::topology::{Lab, Link};
-use crate::lab::unsafe_calls::{frames_lost, packet_socket, run_in_real_time};
+use crate::lab::unsafe_calls::{attach_filter, frames_lost, packet_socket, run_in_real_time};
+
+/// How much of a frame is heard: all of an ARP packet or a neighbour advertisement, and every other one's headers.
+const LENGTH: usize = 128;
 
 /// What an ear has heard.
 pub(super) enum Heard<'frame> {
-    /// A frame, the first 64 bytes of it, that reached the port then.
+    /// A frame, the first [`LENGTH`] bytes of it, that reached the port then.
     Frame(Moment, &'frame [u8]),
     /// So many frames were lost for want of room.
     Lost(u64),
@@ -33,11 +36,34 @@ pub(super) fn open(lab: &Lab, owner: &str, link: Link) -> anyhow::Result<OwnedFd
     socket.with_context(|| format!("listening on the switch port {port}"))
 }
 
+/// As [`open`], for ARP and ICMPv6 alone, so that it costs little where there is much traffic.
+pub(super) fn open_for_neighbours(lab: &Lab, owner: &str, link: Link) -> anyhow::Result<OwnedFd> {
+    let socket = open(lab, owner, link)?;
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let load = |size: u32, at: u32| statement(libc::BPF_LD | size | libc::BPF_ABS, at);
+    let equal = |value: u32, jt: u8, jf: u8| libc::sock_filter {
+        jt,
+        jf,
+        ..statement(libc::BPF_JMP | libc::BPF_JEQ, value)
+    };
+    let mut program = [
+        load(libc::BPF_H, 12),
+        equal(0x0806, 3, 0),
+        equal(0x86dd, 0, 3),
+        load(libc::BPF_B, 20),
+        equal(58, 0, 1),
+        statement(libc::BPF_RET, LENGTH as u32),
+        statement(libc::BPF_RET, 0),
+    ];
+    attach_filter(socket.as_fd(), &mut program).context("filtering what is heard")?;
+    Ok(socket)
+}
+
 /// Listens until it is told to stop and the socket is empty.
 pub(super) fn listen(stop: &Stop, socket: &OwnedFd, mut note: impl FnMut(Heard<'_>)) {
     // It need not be prompt, for the kernel stamps the frames, but it must not lose any.
     let _ = run_in_real_time(super::echo::PRIORITY);
-    let mut frame = [0; 64];
+    let mut frame = [0; LENGTH];
     let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
     loop {
         let mut parts = [IoSliceMut::new(&mut frame)];

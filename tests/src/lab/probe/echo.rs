@@ -1,10 +1,13 @@
 //! The service behind the VIP: it answers every request with the request and the name of the node it runs on.
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
+};
 
 use super::worker::{Stop, Workers};
 use crate::lab::topology::Node;
@@ -28,7 +31,8 @@ impl EchoServer {
     ///
     /// # Errors
     /// When the socket cannot be opened.
-    pub fn start(node: &Node, address: Ipv4Addr) -> anyhow::Result<Self> {
+    pub fn start(node: &Node, address: impl Into<IpAddr>) -> anyhow::Result<Self> {
+        let address = address.into();
         let socket = node
             .namespace
             .run(|| open(address))
@@ -40,11 +44,12 @@ impl EchoServer {
     }
 }
 
-fn open(address: Ipv4Addr) -> anyhow::Result<UdpSocket> {
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    // The VIP may come later than the service, and its answers must come from the VIP.
+fn open(address: IpAddr) -> anyhow::Result<UdpSocket> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // The VIP may come later than the service, and its answers must come from the VIP. For IPv6 the same option is taken.
     setsockopt(&socket, sockopt::IpFreebind, &true)?;
-    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrIn::from(SocketAddrV4::new(address, PORT)))?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, PORT)))?;
     let socket = UdpSocket::from(socket);
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
     Ok(socket)

@@ -1,25 +1,32 @@
 //! What the lab sees from outside: as a client, on the wire, and of the machine itself.
 //!
 //! - [`requests`]: a client asking the VIP all the time: outages, lost requests, who served; [`echo`] answers it.
-//! - [`answers`]: ARP requests for the VIP, each of which must be answered by at most one node.
-//! - [`capture`]: what leaves a node with the VIP as its source.
+//! - [`connections`]: TCP connections to the VIP that are never at rest: which broke, how long each stood still.
+//! - [`answers`]: questions who has the VIP, in the form of a [`question`], each of which must be answered by at most one node.
+//! - [`announcements`]: who announces a VIP.
+//! - [`capture`]: what leaves a node with a VIP as its source.
 //! - [`beats`]: when a node's heartbeats, or a rival's advertisements, reach its switch port.
 //! - [`canary`]: whether the machine itself stood still, which spoils a measurement.
 //!
 //! Every probe runs on threads of its own from `start` until it is finished or dropped, and may be asked meanwhile.
 
+pub mod announcements;
 pub mod answers;
 pub mod beats;
 pub mod canary;
 pub mod capture;
+pub mod connections;
 mod ear;
 pub mod echo;
+pub(crate) mod question;
 pub mod requests;
 pub(super) mod worker;
 
+pub use announcements::Announcements;
 pub use answers::AnswerProbe;
 pub use beats::Beats;
 pub use canary::Canary;
 pub use capture::Capture;
+pub use connections::{Connections, StreamServer};
 pub use echo::EchoServer;
 pub use requests::RequestProbe;

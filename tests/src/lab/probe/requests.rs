@@ -1,7 +1,7 @@
 //! A client that asks the VIP all the time: what it was served, by whom, and for how long it was not.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +44,17 @@ pub struct Outage {
     pub after: Option<String>,
     /// How many requests sent within the window were never answered.
     pub lost: usize,
+}
+
+/// What became of each request of a window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Losses {
+    /// How many were sent.
+    pub asked: usize,
+    /// How many were not answered in time, or not at all.
+    pub lost: usize,
+    /// The longest that one of the others waited for its answer.
+    pub slowest: Duration,
 }
 
 /// A time without an answer that was noticed when it ended: a long one, or one at whose end another node serves.
@@ -95,9 +106,12 @@ impl RequestProbe {
     ///
     /// # Errors
     /// When the client's socket cannot be opened.
-    pub fn start_with(lab: &Lab, address: Ipv4Addr, interval: Duration) -> anyhow::Result<Self> {
+    pub fn start_with(lab: &Lab, address: impl Into<IpAddr>, interval: Duration) -> anyhow::Result<Self> {
+        let address = address.into();
+        let any: IpAddr =
+            if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let asking = lab.client().run(|| {
-            let socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
+            let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
             nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(4 << 20))?;
             socket.set_read_timeout(Some(Duration::from_millis(50)))?;
             Ok(socket)
@@ -109,7 +123,7 @@ impl RequestProbe {
         let mut workers = Workers::default();
         let (asked, heard, known) = (Arc::clone(&record), Arc::clone(&record), names.clone());
         workers.start("client-hears", move |stop| hear(stop, &hearing, &heard, &known))?;
-        let to = SocketAddrV4::new(address, PORT);
+        let to = SocketAddr::new(address, PORT);
         workers.start("client-asks", move |stop| ask(stop, &asking, to, interval, &asked))?;
         Ok(Self { record, names, workers })
     }
@@ -204,6 +218,17 @@ impl RequestProbe {
         Outage { length: to.since(from), from, to, before: named(last), after: named(next), lost }
     }
 
+    /// What became of the requests sent within `window`, where one that is not answered within `patience` is lost. The window must
+    /// have ended that long ago.
+    #[must_use]
+    pub fn losses(&self, window: Window, patience: Duration) -> Losses {
+        let requests = self.requests_in(window);
+        let waits = requests.iter().filter_map(|request| Some(request.answer?.0.since(request.sent)));
+        let in_time: Vec<Duration> = waits.filter(|wait| *wait <= patience).collect();
+        let (asked, lost) = (requests.len(), requests.len() - in_time.len());
+        Losses { asked, lost, slowest: in_time.into_iter().max().unwrap_or_default() }
+    }
+
     /// The longest time within `window` between two requests: how long the client itself stalled.
     #[must_use]
     pub fn longest_pause(&self, window: Window) -> Duration {
@@ -233,7 +258,7 @@ impl RequestProbe {
     }
 }
 
-fn ask(stop: &Stop, socket: &UdpSocket, to: SocketAddrV4, interval: Duration, record: &Mutex<Record>) {
+fn ask(stop: &Stop, socket: &UdpSocket, to: SocketAddr, interval: Duration, record: &Mutex<Record>) {
     // Where real time is refused, the client's own stalls show as pauses between requests.
     let _ = run_in_real_time(PRIORITY);
     let mut due = Moment::now();
