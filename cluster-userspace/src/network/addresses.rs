@@ -4,9 +4,10 @@
 //! a lock (rtnl) that others may hold for long.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use netlink_packet_core::{
@@ -22,6 +23,10 @@ use super::address_record::{AddressKey, AddressRecord};
 use super::links::InterfaceAddress;
 use super::rtnetlink_message::PROTOCOL_OURS;
 use crate::config::same_network;
+
+/// How long, and how often, an IPv6 address that was added is waited for: a second in all.
+const LOOKS: u32 = 5000;
+const LOOK_PAUSE: Duration = Duration::from_micros(200);
 
 /// A connection to the kernel's address tables.
 ///
@@ -143,6 +148,9 @@ impl Addresses {
         let key = (ifindex, ip, prefix);
         for _ in 0..2 {
             if self.add_new(key).await? {
+                if let IpAddr::V6(ip) = ip {
+                    await_local(ip).map_err(|source| AddressError::Refused { attempt: adding(key), source })?;
+                }
                 return Ok(Added::Added);
             }
             let found = self.list().await?.into_iter().find(|found| match ip {
@@ -163,7 +171,7 @@ impl Addresses {
         Err(AddressError::Refused { attempt: adding(key), source })
     }
 
-    /// Adds an address that is not there; whether it was not.
+    /// Adds an address that is not there; whether it was not. The kernel may not use an IPv6 address yet.
     async fn add_new(&self, key: AddressKey) -> Result<bool, AddressError> {
         let (ifindex, ip, _) = key;
         // On an old kernel a watch may hear of the address before we hear that it is there.
@@ -390,6 +398,28 @@ impl AddressError {
             source => Self::Connection { attempt, source },
         }
     }
+}
+
+/// Waits until packets to an IPv6 address that was added are for this host. The kernel makes the route that says so from a
+/// work queue, a moment after it has said that the address is there (`addrconf_dad_start`, net/ipv6/addrconf.c), and says
+/// nothing when it has. The wait blocks the thread, which has nothing more urgent to do, and leaves the processor to that
+/// queue.
+#[expect(clippy::disallowed_methods, reason = "the kernel tells nobody when the condition is met")]
+fn await_local(ip: Ipv6Addr) -> io::Result<()> {
+    for _ in 0..LOOKS {
+        if is_local(ip)? {
+            return Ok(());
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel does not put the address into use"))
+}
+
+/// Whether packets to the address are for this host: then, and only then, it is also what they would come from.
+fn is_local(ip: Ipv6Addr) -> io::Result<bool> {
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+    // Finds the route, and sends nothing. Any port will do.
+    Ok(socket.connect((ip, 9)).is_ok() && socket.local_addr()?.ip() == IpAddr::V6(ip))
 }
 
 /// What is attempted, for people.
