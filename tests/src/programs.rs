@@ -10,8 +10,8 @@ use aya::programs::{Program, TestRun, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use cluster_common::maps::{
-    COUNTERS, FILTER, GRACES, Grace, GroupCounters, LEASES, NIC, Nic, OWN, Own, VIPS, VIPS6, Vip6Entry, VipEntry, filter_place,
-    filter_place6,
+    COUNTERS, FILTER, GRACES, Grace, GroupCounters, LEASES, NIC, Nic, OWN, Own, VIPS, VIPS6, Vip6Entry,
+    VipEntry, filter_place, filter_place6,
 };
 use cluster_common::{Verdict, reference};
 

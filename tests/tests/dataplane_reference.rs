@@ -106,13 +106,7 @@ fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, ac
     let over = Grace { side: Side::New, other: OTHER_MAC };
     programs.set_grace(1, 1, over).expect("set the hand-over");
     programs.set_own(OWN.0, OWN.1).expect("set the node's own addresses");
-    let node = Node {
-        mac: MAC,
-        forwards,
-        vips: &VIPS,
-        own: (Some(OWN.0), Some(OWN.1)),
-        connections: &[],
-    };
+    let node = Node { mac: MAC, forwards, vips: &VIPS, own: (Some(OWN.0), Some(OWN.1)), connections: &[] };
     let mut random = Random(seed);
     let mut counted = [[0_u64; Verdict::COUNT]; 256];
     let mut served: [HashSet<IpAddr>; 256] = std::array::from_fn(|_| HashSet::new());

@@ -56,7 +56,8 @@ impl Core {
         let Some(other) = self.peers[peer].mac.filter(|_| receives && term > Duration::ZERO) else { return };
         // Of a daemon that stops nothing is left to serve connections with, but it can send over what still comes.
         let let_go = (reason != Reason::Resign).then_some(now + term);
-        let until = let_go.map_or(now + handover_patience(self.settings.timing.dead_after), |at| at + GOODBYE);
+        let until =
+            let_go.map_or(now + handover_patience(self.settings.timing.dead_after), |at| at + GOODBYE);
         self.begin_grace(index, Grace { side: Side::Old, other, since: now, until, let_go }, out);
     }
 

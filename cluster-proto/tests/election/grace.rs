@@ -61,7 +61,10 @@ fn an_old_holder_without_connections_lets_go_after_a_second() {
     pair.run(300_000);
     pair.give(A, Input::NoConnections(GROUP));
     pair.run(600_000);
-    assert!(!steps(&pair, A).contains(&"let go".to_owned()), "clients that have not heard yet still come here");
+    assert!(
+        !steps(&pair, A).contains(&"let go".to_owned()),
+        "clients that have not heard yet still come here"
+    );
     pair.run(200_000);
     assert!(steps(&pair, A).contains(&"let go".to_owned()));
 }

@@ -71,10 +71,18 @@ impl Node {
                 match outcome {
                     Ok(0) => {}
                     Ok(count) => {
-                        tracing::info!(group, count, "the grace is over; connections that were left are reset");
+                        tracing::info!(
+                            group,
+                            count,
+                            "the grace is over; connections that were left are reset"
+                        );
                     }
                     Err(error) => {
-                        tracing::warn!(group, error, "connections that were left cannot be reset; they time out");
+                        tracing::warn!(
+                            group,
+                            error,
+                            "connections that were left cannot be reset; they time out"
+                        );
                     }
                 }
                 self.addresses.order(AddressOrder::Leave(slot));

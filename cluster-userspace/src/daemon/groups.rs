@@ -166,9 +166,7 @@ impl Node {
         slot: GroupSlot,
         vips: impl Iterator<Item = dataplane::Vip>,
     ) -> Result<(), String> {
-        let vips = vips
-            .map(|vip| config::Vip { address: vip.address, prefix: vip.prefix })
-            .collect();
+        let vips = vips.map(|vip| config::Vip { address: vip.address, prefix: vip.prefix }).collect();
         let set = self.addresses.set_vips(slot, vips);
         self.patiently(set).await
     }

@@ -442,7 +442,11 @@ impl HeartbeatLoop {
             match task {
                 Task::ReserveEpochs(_) => self.reservation_refused = true,
                 Task::Remember(_) => self.memory_refused = true,
-                Task::WatchConnections(..) | Task::Reply(..) | Task::Shown(_) | Task::Close(_) | Task::CloseAll(_) => {}
+                Task::WatchConnections(..)
+                | Task::Reply(..)
+                | Task::Shown(_)
+                | Task::Close(_)
+                | Task::CloseAll(_) => {}
             }
         }
     }

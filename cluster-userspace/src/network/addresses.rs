@@ -4,7 +4,7 @@
 //! a lock (rtnl) that others may hold for long.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use netlink_packet_core::{
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::Handle;
 
@@ -149,7 +150,7 @@ impl Addresses {
         for _ in 0..2 {
             if self.add_new(key).await? {
                 if let IpAddr::V6(ip) = ip {
-                    await_local(ip).map_err(|source| AddressError::Refused { attempt: adding(key), source })?;
+                    self.await_local(ip).await.map_err(|error| AddressError::of(error, adding(key)))?;
                 }
                 return Ok(Added::Added);
             }
@@ -210,6 +211,35 @@ impl Addresses {
                 _ => AddressError::of(rtnetlink::Error::NetlinkError(error), adding(key)),
             }),
             Err(error) => Err(AddressError::of(error, adding(key))),
+        }
+    }
+
+    /// Waits until packets to an IPv6 address that was added are for this host. The kernel makes the route that says so from
+    /// a work queue, a moment after it has said that the address is there (`addrconf_dad_start`, net/ipv6/addrconf.c). The
+    /// pauses block the thread, which has nothing more urgent to do, and leave the processor to that queue.
+    #[expect(clippy::disallowed_methods, reason = "the kernel tells nobody when the condition is met")]
+    async fn await_local(&self, ip: Ipv6Addr) -> Result<(), rtnetlink::Error> {
+        for _ in 0..LOOKS {
+            if self.is_local(ip).await? {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK_PAUSE);
+        }
+        let why = format!("the kernel does not take packets to {ip} although it has the address");
+        Err(rtnetlink::Error::NamespaceError(why))
+    }
+
+    /// Whether packets to the address are for this host.
+    async fn is_local(&self, ip: Ipv6Addr) -> Result<bool, rtnetlink::Error> {
+        let mut request = RouteMessage::default();
+        request.header.address_family = AddressFamily::Inet6;
+        request.header.destination_prefix_length = 128;
+        request.attributes.push(RouteAttribute::Destination(RouteAddress::Inet6(ip)));
+        match self.handle.route().get(request).execute().try_next().await {
+            Ok(route) => Ok(route.is_some_and(|route| route.header.kind == RouteType::Local)),
+            // There is no way there at all yet.
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENETUNREACH => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -398,28 +428,6 @@ impl AddressError {
             source => Self::Connection { attempt, source },
         }
     }
-}
-
-/// Waits until packets to an IPv6 address that was added are for this host. The kernel makes the route that says so from a
-/// work queue, a moment after it has said that the address is there (`addrconf_dad_start`, net/ipv6/addrconf.c), and says
-/// nothing when it has. The wait blocks the thread, which has nothing more urgent to do, and leaves the processor to that
-/// queue.
-#[expect(clippy::disallowed_methods, reason = "the kernel tells nobody when the condition is met")]
-fn await_local(ip: Ipv6Addr) -> io::Result<()> {
-    for _ in 0..LOOKS {
-        if is_local(ip)? {
-            return Ok(());
-        }
-        std::thread::sleep(LOOK_PAUSE);
-    }
-    Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel does not put the address into use"))
-}
-
-/// Whether packets to the address are for this host: then, and only then, it is also what they would come from.
-fn is_local(ip: Ipv6Addr) -> io::Result<bool> {
-    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-    // Finds the route, and sends nothing. Any port will do.
-    Ok(socket.connect((ip, 9)).is_ok() && socket.local_addr()?.ip() == IpAddr::V6(ip))
 }
 
 /// What is attempted, for people.

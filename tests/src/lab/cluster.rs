@@ -144,11 +144,8 @@ impl ClusterSettings {
             let legs = Link::ALL.map(|link| witness.leg(link));
             let addresses =
                 legs.iter().flat_map(|leg| self.paths.iter().map(|family| leg.address_of(*family)));
-            text += &format!(
-                "\n[[witness]]\nname = \"{}\"\naddresses = [{}]\n",
-                witness.name,
-                quoted(addresses)
-            );
+            text +=
+                &format!("\n[[witness]]\nname = \"{}\"\naddresses = [{}]\n", witness.name, quoted(addresses));
         }
         text += &format!(
             "\n[[group]]\nname = \"{GROUP}\"\nvips = [{}]\nprefer = [{}]\n",
