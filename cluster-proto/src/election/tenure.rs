@@ -295,7 +295,7 @@ impl Core {
     ) {
         let group = &self.groups[index];
         let Stage::Active(tenure) = group.stage else { return };
-        if self.restart.is_some() {
+        if self.asks_for_long_promises() {
             return;
         }
         let granted = match reason {
@@ -311,7 +311,7 @@ impl Core {
     /// This node's service link is cut while a peer's is not: the group must go there.
     pub(super) fn give_for_service(&mut self, now: Time, index: usize, out: &mut Effects) {
         let Stage::Active(tenure) = self.groups[index].stage else { return };
-        if tenure.giving.is_some() || self.restart.is_some() {
+        if tenure.giving.is_some() || self.asks_for_long_promises() {
             return;
         }
         let reached = |peer: usize| self.peers[peer].service == ServiceHealth::Answered;
