@@ -86,7 +86,7 @@ impl Core {
     /// Whether a lease that was made long for a restart becomes as short as any other: as soon as this one would do as well.
     /// The heartbeats that follow say so, and the voters' promises end earlier.
     fn shortens(&self, now: Time, tenure: &Tenure, sent: Time) -> bool {
-        let extending = self.restart.is_some();
+        let extending = self.asks_for_long_promises();
         let long = tenure.until > now + self.lease;
         // From then on it must be renewed again and again, so that it is not done in the first moments of a run.
         let steady = now >= self.started + self.settings.timing.dead_after;
