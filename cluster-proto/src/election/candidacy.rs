@@ -75,8 +75,13 @@ impl Core {
         self.able(index) && self.hears_majority() && !self.is_cut_off(index)
     }
 
-    /// Whether it could serve the group, had it the votes.
+    /// Whether it could serve the group, had it the votes. Not while it is about to be replaced.
     pub(super) fn able(&self, index: usize) -> bool {
+        self.could_serve(index) && !self.asks_for_long_promises()
+    }
+
+    /// The same, but for that.
+    pub(super) fn could_serve(&self, index: usize) -> bool {
         let group = &self.groups[index];
         let cut_off = self.service.health() == ServiceHealth::Cut
             && self.peers.iter().any(|peer| peer.alive && peer.service == ServiceHealth::Answered);
@@ -84,7 +89,6 @@ impl Core {
             && self.link_is_up()
             && !self.drained
             && !self.stopping
-            && self.restart.is_none()
             && !group.abstains
             && !cut_off
             && self.epochs.available()

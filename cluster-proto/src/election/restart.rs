@@ -100,7 +100,7 @@ impl Core {
         if now >= restart.deadline {
             let refusal = match restart.step {
                 Step::Waiting if self.is_needed_by_a_holder(now) => Refusal::VoteNeeded,
-                Step::Waiting if !self.stands_still() => Refusal::Busy,
+                Step::Waiting if !self.stands_still(now) => Refusal::Busy,
                 Step::Waiting => Refusal::PeerRestarts,
                 Step::Asking { .. } | Step::Extending { .. } | Step::Ready => Refusal::NotPromised,
             };
@@ -113,12 +113,16 @@ impl Core {
                 if self.has_promised_for_long()
                     || self.peers.iter().any(|peer| peer.restarts && peer.silence(now) < RESTART_PROMISE)
                     || self.is_needed_by_a_holder(now)
-                    || !self.stands_still() =>
+                    || !self.stands_still(now) =>
             {
                 Step::Waiting
             }
             Step::Waiting => Step::Asking { since: now },
-            Step::Asking { .. } if self.yields_to_a_restart() || self.is_needed_by_a_holder(now) => {
+            Step::Asking { .. }
+                if self.yields_to_a_restart()
+                    || self.is_needed_by_a_holder(now)
+                    || !self.stands_still(now) =>
+            {
                 Step::Waiting
             }
             Step::Asking { since } => {
@@ -134,9 +138,9 @@ impl Core {
                     false => Step::Asking { since },
                 }
             }
-            Step::Extending { .. } if self.stands_still() && self.last_beyond(now + LEFT) => Step::Ready,
+            Step::Extending { .. } if self.stands_still(now) && self.last_beyond(now + LEFT) => Step::Ready,
             Step::Extending { since } => Step::Extending { since },
-            Step::Ready if self.stands_still() && self.last_beyond(restart.deadline) => Step::Ready,
+            Step::Ready if self.stands_still(now) && self.last_beyond(restart.deadline) => Step::Ready,
             Step::Ready => {
                 // A lease was cut or has ended: it must be possible to renew it.
                 self.cancel_restart(Refusal::NotPromised, out);
@@ -212,19 +216,31 @@ impl Core {
         !self.membership.keeps_only(self.settings.timing.dead_after)
     }
 
-    /// Whether no group is on its way to or from this node, and no lease has run out.
-    fn stands_still(&self) -> bool {
-        self.groups.iter().all(|group| match group.stage {
+    /// Whether no group is on its way to or from this node, or will soon be, and no lease has run out.
+    fn stands_still(&self, now: Time) -> bool {
+        self.groups.iter().enumerate().all(|(index, group)| match group.stage {
             Stage::Active(tenure) => tenure.lapse.is_none() && tenure.giving.is_none(),
-            Stage::Init | Stage::Passive | Stage::Fault(_) => true,
+            Stage::Passive => !self.may_soon_stand(now, index),
+            Stage::Init | Stage::Fault(_) => true,
             Stage::Standing(_) | Stage::Ready(_) => false,
         })
+    }
+
+    /// Whether nobody is heard who holds the group, and this node could.
+    fn may_soon_stand(&self, now: Time, index: usize) -> bool {
+        let limit = self.settings.timing.heartbeat * 3;
+        let held = self.groups[index]
+            .binding_promise(now)
+            .is_some_and(|promise| promise.holds && self.peers[promise.peer].silence(now) < limit);
+        !held && self.could_serve(index) && self.hears_majority()
     }
 
     /// Whether another node's restart goes first: of two that begin at the same time, that of the lower id.
     fn yields_to_a_restart(&self) -> bool {
         self.peers.iter().zip(&self.settings.peers).any(|(peer, settings)| {
-            peer.alive && peer.restarts && (settings.id < self.settings.me || peer.lease >= RESTART_LEASE)
+            let further =
+                if self.lease < RESTART_LEASE { peer.lease >= RESTART_LEASE } else { !peer.keeps_long };
+            peer.alive && peer.restarts && (settings.id < self.settings.me || further)
         })
     }
 

@@ -88,7 +88,7 @@ impl Core {
     /// Whether a lease that was made long for a restart becomes as short as any other: as soon as this one would do as well.
     /// The heartbeats that follow say so, and the voters' promises end earlier.
     fn shortens(&self, now: Time, tenure: &Tenure, sent: Time) -> bool {
-        let extending = self.restart.is_some();
+        let extending = self.asks_for_long_promises();
         let long = tenure.until > now + self.lease;
         // From then on it must be renewed again and again, so that it is not done in the first moments of a run.
         let steady = now >= self.started + self.settings.timing.dead_after;
@@ -298,7 +298,7 @@ impl Core {
     ) {
         let group = &self.groups[index];
         let Stage::Active(tenure) = group.stage else { return };
-        if self.restart.is_some() {
+        if self.asks_for_long_promises() {
             return;
         }
         let granted = match reason {
@@ -314,7 +314,7 @@ impl Core {
     /// This node's service link is cut while a peer's is not: the group must go there.
     pub(super) fn give_for_service(&mut self, now: Time, index: usize, out: &mut Effects) {
         let Stage::Active(tenure) = self.groups[index].stage else { return };
-        if tenure.giving.is_some() || self.restart.is_some() {
+        if tenure.giving.is_some() || self.asks_for_long_promises() {
             return;
         }
         let reached = |peer: usize| self.peers[peer].service == ServiceHealth::Answered;

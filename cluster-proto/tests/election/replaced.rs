@@ -69,6 +69,20 @@ fn a_holder_that_never_comes_back_is_followed_when_its_lease_is_over() {
     assert!(pair.holds(B));
 }
 
+/// Being told to restart does not keep the other from serving.
+#[test]
+fn one_that_waits_for_its_own_restart_follows_a_holder_that_never_comes_back() {
+    let mut pair = Pair::serving();
+    pair.replace(A);
+    pair.run(100_000);
+    pair.command(B, Command::PrepareRestart);
+    let took = pair.run_until(B, "event Passive -> Active: HolderSilent");
+    assert!((2_099_000..2_103_000).contains(&took), "{took}");
+    // Then it may go, too, alone as it is.
+    pair.run_until(B, "reply 7 done");
+    assert!(pair.holds(B));
+}
+
 #[test]
 fn one_that_comes_back_without_its_lease_frees_the_voter_at_once() {
     let mut pair = Pair::serving();
