@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cluster_proto::Settings;
+use cluster_proto::wire::MAX_GROUPS;
 
 use super::node::Node;
 use super::reload::refused;
@@ -70,8 +71,8 @@ pub(super) fn changes(old: &Local, new: &Local) -> Vec<String> {
     added.chain(gone).chain(other.map(|(name, _)| format!("VIPs of {name}"))).collect()
 }
 
-/// All groups and VIPs of two configurations.
-fn union(present: &[GroupVips], coming: &[GroupVips]) -> Vec<GroupVips> {
+/// All groups and VIPs of two configurations, or why they are too many.
+fn union(present: &[GroupVips], coming: &[GroupVips]) -> Result<Vec<GroupVips>, String> {
     let mut all = present.to_vec();
     for group in coming {
         match all.iter_mut().find(|known| known.id == group.id) {
@@ -83,7 +84,14 @@ fn union(present: &[GroupVips], coming: &[GroupVips]) -> Vec<GroupVips> {
             None => all.push(group.clone()),
         }
     }
-    all
+    if all.len() > MAX_GROUPS {
+        return Err(format!(
+            "the file in use and this one have {} groups together, and a node that goes over can know {MAX_GROUPS} at most; remove \
+             the old ones by one reload of all nodes, and add the new ones by the next",
+            all.len()
+        ));
+    }
+    Ok(all)
 }
 
 impl Node {
@@ -99,7 +107,7 @@ impl Node {
         if present == coming && !self.unsettled {
             return Ok(self.daemon.slots.clone());
         }
-        let all = union(&present, &coming);
+        let all = union(&present, &coming).map_err(refused)?;
         self.unsettled = true;
         self.know(&all).await.map_err(refused)?;
         // Whoever configures one from now on is noticed by the watch.
@@ -176,5 +184,33 @@ impl Node {
         let known =
             self.on_plane(|plane| plane.groups().map(|(group, slot)| (group.clone(), slot)).collect()).await;
         known.map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster_proto::GroupId;
+
+    use super::*;
+
+    fn groups(ids: std::ops::Range<u32>) -> Vec<GroupVips> {
+        let vip = |id| dataplane::Vip { address: Ipv4Addr::from_bits(0x0a4d_0000 + id), prefix: 24 };
+        ids.map(|id| GroupVips { id: GroupId(id), vips: vec![vip(id)] }).collect()
+    }
+
+    #[test]
+    fn two_files_have_each_group_once_and_no_more_than_fit() {
+        assert_eq!(union(&groups(0..200), &groups(150..256)), Ok(groups(0..256)));
+        let why = union(&groups(0..200), &groups(200..257)).expect_err("one too many");
+        assert!(why.contains("257 groups together") && why.contains("remove the old ones"), "{why}");
+    }
+
+    #[test]
+    fn a_group_of_two_files_has_the_vips_of_both() {
+        let mut coming = groups(0..1);
+        coming[0].vips = groups(1..2)[0].vips.clone();
+        let all = union(&groups(0..1), &coming).expect("they fit");
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].vips, [groups(0..1)[0].vips[0], groups(1..2)[0].vips[0]]);
     }
 }
