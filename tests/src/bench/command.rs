@@ -128,7 +128,7 @@ pub enum Bench {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
         rounds: u16,
         /// For how many milliseconds is asked each time.
-        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=2000))]
         milliseconds: u64,
         /// Write docs/benchmarks/responder.md and .json.
         #[arg(long)]
