@@ -1,0 +1,67 @@
+//! A planned move breaks nothing: no request is lost, no connection breaks, one node announces.
+
+use std::time::Duration;
+
+use cluster_tests::lab::clock::Window;
+use cluster_tests::lab::cluster::GROUP;
+use cluster_tests::lab::probe::{Announcements, Connections, StreamServer};
+use cluster_tests::lab::{ClusterSettings, Family, Lab, Moment, may_run};
+use cluster_tests::scene::{SOON, Scene};
+use serde_json::json;
+
+/// How long connections say something before a move.
+const BEFORE: Duration = Duration::from_millis(200);
+/// How long everything is watched after it.
+const AFTER: Duration = Duration::from_millis(1500);
+/// A request that is not answered within this time is lost.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+fn moves_break_nothing(family: Family) {
+    if !may_run("switchover") {
+        return;
+    }
+    let lab = Lab::new().expect("a lab");
+    let mut scene = Scene::start(&lab, &ClusterSettings::of(family)).expect("a cluster");
+    let servers: Result<Vec<_>, _> = lab.nodes().iter().map(StreamServer::start).collect();
+    let _servers = servers.expect("a service");
+    let announcements = Announcements::start(&lab).expect("ears");
+    // There, back within the grace, and there again: connections of before the first move are open on the first node.
+    for _ in 0..3 {
+        let old = scene.settle().expect("a settled cluster");
+        let new = scene.cluster.other(&old).to_owned();
+        let streams = Connections::open(&lab, family.vip()).expect("connections");
+        (Moment::now() + BEFORE).sleep();
+        let from = Moment::now();
+        let promote = json!({ "cmd": "promote", "group": GROUP });
+        scene.cluster.control(&new).request_within(&promote, SOON).expect("a move");
+        scene.client.await_service(Some(&new), SOON).expect("service");
+        (Moment::now() + AFTER).sleep();
+        let window = Window::since(from);
+        let losses = scene.client.losses(Window { to: window.to - PATIENCE, ..window }, PATIENCE);
+        let stall = streams.fates(window).iter().map(|fate| fate.stall).max().unwrap_or_default();
+        println!(
+            "{old} to {new}: {} of {} requests lost, the slowest took {:?}, {} of {} connections broke, the longest stall was {stall:?}",
+            losses.lost,
+            losses.asked,
+            losses.slowest,
+            streams.broken(),
+            streams.fates(window).len(),
+        );
+        assert_eq!(losses.lost, 0, "requests, from {old} to {new}");
+        assert!(losses.asked > 1000, "only {} requests", losses.asked);
+        assert_eq!(streams.broken(), 0, "connections, from {old} to {new}");
+        let announcers = announcements.announcers(window);
+        assert!(announcers.iter().eq([&new]), "{announcers:?} announced a move from {old} to {new}");
+    }
+    scene.never_two_answers().expect("one answer at most");
+}
+
+#[test]
+fn a_move_breaks_nothing() {
+    moves_break_nothing(Family::Ipv4);
+}
+
+#[test]
+fn a_move_breaks_nothing_with_ipv6() {
+    moves_break_nothing(Family::Ipv6);
+}
