@@ -36,7 +36,8 @@ impl Node<'_> {
         segment: Option<&[u8]>,
         [passed, dark, sent_over]: Verdicts,
     ) -> Outcome {
-        if !(vip.held && vip.grace.is_none()) && !self.is_addressed(frame) {
+        let goes_on = vip.held && vip.grace.is_none();
+        if !goes_on && !self.is_addressed(frame) {
             return FOREIGN;
         }
         let here = Outcome { served: vip.noted(source), ..vip.outcome(Fate::Pass, passed) };

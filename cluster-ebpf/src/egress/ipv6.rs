@@ -39,15 +39,16 @@ pub(super) fn packet<const AT: usize>(frame: &mut Outgoing<'_>) -> Result<Fate, 
             Ok(Fate::Drop)
         }
         // Whoever hears a solicitation learns where its source is, and only a holder may be that for a VIP.
-        Some(Standing { holds: false, .. }) if solicits => {
-            if nd::rename::<AT>(frame, source)? {
+        Some(Standing { holds: false, .. }) if solicits => Ok(match nd::rename::<AT>(frame, source)? {
+            true => {
                 count(entry.group, Verdict::EgressNsRenamed);
-                Ok(Fate::Pass)
-            } else {
-                count(entry.group, Verdict::EgressIpv6Fenced);
-                Ok(Fate::Drop)
+                Fate::Pass
             }
-        }
+            false => {
+                count(entry.group, Verdict::EgressIpv6Fenced);
+                Fate::Drop
+            }
+        }),
         Some(_) => {
             count(entry.group, Verdict::EgressIpv6Passed);
             Ok(Fate::Pass)

@@ -93,6 +93,6 @@ impl Node {
     fn vips_of(&self, slot: GroupSlot) -> HashSet<IpAddr> {
         let groups = self.daemon.slots.iter().zip(&self.daemon.local.groups);
         let vips = groups.filter(|(other, _)| **other == slot).flat_map(|(_, group)| &group.vips);
-        vips.map(|vip| vip.address.into()).collect()
+        vips.map(|vip| vip.address).collect()
     }
 }

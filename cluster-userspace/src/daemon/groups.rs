@@ -18,7 +18,7 @@ use crate::dataplane::{self, GroupSlot, GroupVips};
 
 /// The groups of a configuration, as the data plane is told them.
 pub(super) fn group_vips(settings: &Settings, local: &Local) -> Vec<GroupVips> {
-    let vip = |vip: &config::Vip| dataplane::Vip { address: vip.address.into(), prefix: vip.prefix };
+    let vip = |vip: &config::Vip| dataplane::Vip { address: vip.address, prefix: vip.prefix };
     let groups = settings.groups.iter().zip(&local.groups);
     groups
         .map(|(group, named)| GroupVips { id: group.id, vips: named.vips.iter().map(vip).collect() })
@@ -194,7 +194,10 @@ mod tests {
     use super::*;
 
     fn groups(ids: std::ops::Range<u32>) -> Vec<GroupVips> {
-        let vip = |id| dataplane::Vip { address: Ipv4Addr::from_bits(0x0a4d_0000 + id), prefix: 24 };
+        let vip = |id| dataplane::Vip {
+            address: std::net::Ipv4Addr::from_bits(0x0a4d_0000 + id).into(),
+            prefix: 24,
+        };
         ids.map(|id| GroupVips { id: GroupId(id), vips: vec![vip(id)] }).collect()
     }
 

@@ -245,11 +245,8 @@ impl Worker {
             }
             match order {
                 None => {}
-                Some(AddressOrder::Leave(group)) => {
-                    if !self.state.is_wanted(group) {
-                        self.take_off(group, addresses).await;
-                    }
-                }
+                Some(AddressOrder::Leave(group)) if self.state.is_wanted(group) => {}
+                Some(AddressOrder::Leave(group)) => self.take_off(group, addresses).await,
                 Some(AddressOrder::Restore(group)) => self.restore(group, addresses).await,
                 Some(AddressOrder::SetVips(group, vips, done)) => {
                     // Nobody waits any more only if the daemon ends.
