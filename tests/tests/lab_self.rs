@@ -367,7 +367,8 @@ fn cuts_are_one_way_where_they_should_be_and_mended_after() {
 #[test]
 fn a_long_leg_takes_its_time_and_loses_and_swaps_nothing() {
     const DELAY: Duration = Duration::from_millis(10);
-    const BURST: u64 = 500;
+    /// As many as sockets hold that nobody reads.
+    const BURST: u64 = 100;
     if !may_run("the lab's own tests") {
         return;
     }
