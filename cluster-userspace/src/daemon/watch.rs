@@ -101,7 +101,7 @@ impl Watch {
     }
 
     /// What neighbour discovery says of this host on the service interface.
-    pub(super) fn ndp(&self, interface: &str) -> ndp::Host {
+    fn ndp(&self, interface: &str) -> ndp::Host {
         let Some(ifindex) = self.ifindex().filter(|_| self.has_ipv6()) else { return ndp::Host::default() };
         let there = self
             .own
@@ -109,6 +109,12 @@ impl Watch {
             .filter(|(on, address)| *on == ifindex && !self.vips.contains_key(&IpAddr::V6(*address)));
         let address = there.map(|(_, address)| *address).max_by_key(Ipv6Addr::is_unicast_link_local);
         ndp::Host { address, is_router: ipv6_settings::forwards(interface) }
+    }
+
+    /// The same for the heartbeat thread's start.
+    pub(super) fn first_ndp(&mut self, interface: &str) -> ndp::Host {
+        self.told_ndp = self.ndp(interface);
+        self.told_ndp
     }
 
     /// The sockets that the heartbeat thread needs on an interface.
@@ -476,7 +482,11 @@ impl Node {
         let Some(&group) = self.watch.vips.get(&address.ip) else { return };
         if self.watch.foreign.remove(&(address.ifindex, address.ip)).is_some() {
             self.watch.publish(&self.addresses.state);
-        } else if address.ours && self.addresses.state.is_wanted(group) {
+        } else if address.ours
+            && self.addresses.state.is_wanted(group)
+            // Off an interface that goes down the kernel takes IPv6 addresses itself, and the group is given up.
+            && matches!(self.watch.link(), Link::Up { .. })
+        {
             self.addresses.order(AddressOrder::Restore(group));
         }
     }

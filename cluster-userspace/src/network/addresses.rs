@@ -445,7 +445,7 @@ fn address_message((ifindex, ip, prefix): AddressKey) -> AddressMessage {
     };
     message.header.index = ifindex;
     message.header.prefix_len = prefix;
-    message.attributes = vec![AddressAttribute::Local(ip.into()), AddressAttribute::Address(ip.into())];
+    message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
     message
 }
 
