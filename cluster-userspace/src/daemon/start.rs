@@ -50,7 +50,7 @@ pub(super) async fn start(
     tell_maps(&plane, &events);
     // Before anything can hold a VIP, nothing may leave in its name.
     let attached = attach(&mut plane, &local, &service, &addresses).await;
-    let ((link, link_sockets, watch), control) = match attached {
+    let ((link, link_sockets, mut watch), control) = match attached {
         Ok(attached) => attached,
         Err(error) => return Err(undone(plane, error)),
     };
@@ -122,7 +122,7 @@ pub(super) async fn start(
         cpu: prepared.local.cpu,
         serving: Some(heartbeat_loop::Serving { leases, slots: slots.clone(), addresses: jobs }),
         service_address,
-        ndp: watch.ndp(&service.interface),
+        ndp: watch.first_ndp(&service.interface),
         link_sockets,
         mailbox: thread_end,
     };
@@ -261,7 +261,7 @@ async fn service_interface(
 }
 
 /// Marks the paths whose local address is on the service interface, which the configuration alone cannot tell. Returns
-/// this node's IPv4 address there, if a path has one.
+/// this node's IPv4 address there: a path's if one has one, else another.
 pub(super) fn find_service_paths(
     settings: &mut Settings,
     local: &mut Local,
@@ -290,6 +290,12 @@ pub(super) fn find_service_paths(
             }
         }
     }
+    // Paths may be IPv6 where VIPs are IPv4.
+    let on_service = own.iter().filter(|address| Some(address.ifindex) == service && !address.ours);
+    let other = on_service.map(|address| address.ip).find_map(|ip| match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    });
     // The configuration could only guess; what the host shows is better.
     local.warnings.retain(|warning| !matches!(warning, Warning::NoServicePath { .. }));
     for (peer, ends) in settings.peers.iter().zip(&local.peers) {
@@ -297,5 +303,5 @@ pub(super) fn find_service_paths(
             local.warnings.push(Warning::NoServicePath { peer: ends.name.clone() });
         }
     }
-    found
+    found.or(other)
 }

@@ -110,7 +110,7 @@ impl Watch {
     }
 
     /// What neighbour discovery says of this host on the service interface.
-    pub(super) fn ndp(&self, interface: &str) -> ndp::Host {
+    fn ndp(&self, interface: &str) -> ndp::Host {
         let Some(ifindex) = self.ifindex().filter(|_| self.has_ipv6()) else { return ndp::Host::default() };
         let there = self
             .own
@@ -127,6 +127,12 @@ impl Watch {
             Some(*on) == self.ifindex() && !self.vips.contains_key(&IpAddr::V4(*address))
         });
         (there.map(|(_, address)| *address).next(), self.ndp(interface))
+    }
+
+    /// What neighbour discovery says of this host, for the heartbeat thread's start.
+    pub(super) fn first_ndp(&mut self, interface: &str) -> ndp::Host {
+        self.told_ndp = self.ndp(interface);
+        self.told_ndp
     }
 
     /// The sockets that the heartbeat thread needs on an interface.
@@ -514,7 +520,11 @@ impl Node {
         let Some(&group) = self.watch.vips.get(&address.ip) else { return };
         if self.watch.foreign.remove(&(address.ifindex, address.ip)).is_some() {
             self.watch.publish(&self.addresses.state);
-        } else if address.ours && self.addresses.state.is_wanted(group) {
+        } else if address.ours
+            && self.addresses.state.is_wanted(group)
+            // Off an interface that goes down the kernel takes IPv6 addresses itself, and the group is given up.
+            && matches!(self.watch.link(), Link::Up { .. })
+        {
             self.addresses.order(AddressOrder::Restore(group));
         }
     }
