@@ -127,15 +127,16 @@ impl Core {
             }
             Step::Asking { since } => {
                 let all = now.since(since) < ALL_VOTERS;
-                let instant = Duration::from_nanos(1);
-                match self.are_kept(now, all) {
+                let kept = self.are_kept(now, all);
+                if kept && holds {
                     // A heartbeat that left in this very instant spoke of the usual lease.
-                    true if holds && self.last_sent == now => Step::Extending { since: now + instant },
-                    true if holds => Step::Extending { since: now },
-                    true => Step::Ready,
-                    // Nobody's lease depends on it.
-                    false if !holds && !all => Step::Ready,
-                    false => Step::Asking { since },
+                    let instant = Duration::from_nanos(u64::from(self.last_sent == now));
+                    Step::Extending { since: now + instant }
+                } else if kept || !holds && !all {
+                    // Nobody's lease depends on those that do not keep them.
+                    Step::Ready
+                } else {
+                    Step::Asking { since }
                 }
             }
             Step::Extending { .. } if self.stands_still(now) && self.last_beyond(now + LEFT) => Step::Ready,
