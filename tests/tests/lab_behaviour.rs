@@ -366,3 +366,67 @@ fn a_cluster_of_one_node_serves_again_after_each_loss() {
         - before;
     assert!(used < Duration::from_millis(300), "{used:?} of processor time in a second at rest");
 }
+
+/// The same with a VIP and heartbeats of the other family.
+mod ipv6 {
+    use std::net::{IpAddr, UdpSocket};
+
+    use super::*;
+
+    #[test]
+    fn the_vip_is_on_the_active_node_alone_and_is_put_back_when_somebody_takes_it_off() {
+        place_of_the_vip(Family::Ipv6);
+    }
+
+    #[test]
+    fn a_vip_of_somebody_else_is_an_error_and_is_left_alone() {
+        foreign_vips(Family::Ipv6);
+    }
+
+    #[test]
+    fn an_interface_that_is_made_again_serves_again() {
+        new_interfaces(Family::Ipv6);
+    }
+
+    #[test]
+    fn a_clean_stop_leaves_nothing_and_cleanup_removes_what_a_kill_left() {
+        clean_stops(Family::Ipv6);
+    }
+
+    #[test]
+    fn what_a_killed_node_still_has_configured_does_not_leave_it() {
+        remains_of_the_killed(Family::Ipv6);
+    }
+
+    #[test]
+    fn generic_mode_serves_as_well_and_says_so() {
+        generic_mode(Family::Ipv6);
+    }
+
+    #[test]
+    fn a_daemon_that_was_killed_and_restarted_late_leaves_nothing_when_it_stops() {
+        late_restarts(Family::Ipv6);
+    }
+
+    /// A VIP is usable at once, and nothing that the node sends of its own accord comes from it.
+    #[test]
+    fn the_vip_is_usable_at_once_and_the_node_does_not_choose_it() {
+        if !may_run("choice of addresses") {
+            return;
+        }
+        let lab = Lab::new().expect("a lab");
+        let mut scene = Scene::start(&lab, &ClusterSettings::of(Family::Ipv6)).expect("a cluster");
+        let active = scene.settle().expect("a settled cluster");
+        let shown = ip(&lab, &active, &["-o", "-6", "address", "show", "dev", Link::Public.interface()]);
+        let vip = shown.lines().find(|line| line.contains(&format!(" {}/", Family::Ipv6.vip())));
+        let vip = vip.expect("the VIP on the active node");
+        assert!(!vip.contains("tentative") && vip.contains("deprecated"), "{vip}");
+        let chosen = lab.node(&active).namespace.run(|| {
+            let socket = UdpSocket::bind(("::", 0))?;
+            // From the whole network, the VIP's is the address that is nearest to this one.
+            socket.connect(("fd77::101", 7))?;
+            Ok(socket.local_addr()?.ip())
+        });
+        assert_eq!(chosen.expect("a way"), IpAddr::from(lab.leg(&active, Link::Public).address6));
+    }
+}

@@ -301,3 +301,58 @@ fn active_crashes(family: Family) {
     assert_eq!(scene.cluster.group(&active).expect("a group")["epoch"], epoch, "the tenure goes on");
     scene.never_two_answers().expect("one answer at most");
 }
+
+/// The same with a VIP and heartbeats of the other family.
+mod ipv6 {
+    use super::*;
+
+    #[test]
+    fn a_silent_cut_at_normal_timing_costs_at_most_60_ms() {
+        silent_cuts(Family::Ipv6, Timing::NORMAL, Duration::from_millis(60));
+    }
+
+    #[test]
+    fn a_silent_cut_at_fast_timing_costs_at_most_8_ms() {
+        silent_cuts(Family::Ipv6, Timing::FAST, Duration::from_millis(8));
+    }
+
+    #[test]
+    fn a_cut_of_the_service_link_alone_moves_the_group_within_150_ms() {
+        service_link_cuts(Family::Ipv6);
+    }
+
+    #[test]
+    fn lost_carrier_moves_the_group() {
+        carrier_losses(Family::Ipv6);
+    }
+
+    #[test]
+    fn a_killed_daemon_goes_dark_and_the_other_serves_within_60_ms() {
+        killed_or_stopped(Family::Ipv6, Signal::SIGKILL);
+    }
+
+    #[test]
+    fn a_stopped_daemon_goes_dark_and_stays_so_when_it_is_woken() {
+        killed_or_stopped(Family::Ipv6, Signal::SIGSTOP);
+    }
+
+    #[test]
+    fn planned_moves_cost_at_most_3_ms() {
+        planned_moves(Family::Ipv6);
+    }
+
+    #[test]
+    fn a_move_is_announced_by_the_new_holder_alone() {
+        announced_moves(Family::Ipv6);
+    }
+
+    #[test]
+    fn restarts_of_the_passive_daemon_lose_no_request() {
+        passive_restarts(Family::Ipv6);
+    }
+
+    #[test]
+    fn a_crashed_active_daemon_is_back_within_its_lease_and_loses_no_request() {
+        active_crashes(Family::Ipv6);
+    }
+}
