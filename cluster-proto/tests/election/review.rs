@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cluster_proto::wire::MAX_COUNTER;
 use cluster_proto::{
     Command, CommandId, Failback, Group, GroupId, GroupIndex, Input, Path, Refusal, Settings,
 };
@@ -232,4 +233,24 @@ fn a_gateway_that_answers_again_after_a_reload_is_told_to_do_so() {
     // What it has answered counts, too.
     reload(&mut pair, A, |_| {});
     assert_eq!(pair_dark(&mut pair, 500_000), 0, "{:?}", pair.said(A));
+}
+
+/// C: one node's file with its epochs was damaged, and it serves with them.
+#[test]
+fn the_damaged_epochs_of_one_node_leave_the_others_theirs() {
+    let mut many = Many::new(3, 40, 50);
+    many.disks[0] = MAX_COUNTER - 2;
+    for node in 0..3 {
+        many.start(node);
+    }
+    many.run(1_500_000);
+    assert_eq!(many.holders(), [0]);
+    many.kill(0);
+    many.run_until(|many| many.holders() == [1]);
+    for (from, to) in [(1, 2), (2, 1), (1, 2)] {
+        many.run(1_000_000);
+        many.command(from, Command::Demote { group: GroupIndex(0), force: false });
+        many.run_until(|many| many.holders() == [to]);
+    }
+    assert!(many.disks[1] < 10_000 && many.disks[2] < 10_000, "{:?}", many.disks);
 }
