@@ -48,6 +48,13 @@ pub struct Call {
 }
 
 impl Call {
+    /// A call, and where its answer arrives.
+    #[must_use]
+    pub fn new(request: Request) -> (Self, oneshot::Receiver<Result<Reply, ControlError>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { request, reply }, answer)
+    }
+
     /// Answers. A client that has gone away is no error.
     pub fn answer(self, answer: Result<Reply, ControlError>) {
         drop(self.reply.send(answer));
@@ -390,8 +397,8 @@ impl Client {
                 "the daemon is stopping; whether this was done is unknown",
             )
         };
-        let (reply, answer) = oneshot::channel();
-        self.calls.try_send(Call { request, reply }).map_err(|error| match error {
+        let (call, answer) = Call::new(request);
+        self.calls.try_send(call).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ControlError::new(
                 ErrorCode::Busy,
                 "too many commands are under way; nothing was done, try again",

@@ -145,6 +145,8 @@ struct Daemon {
     coming: Option<Coming>,
     /// Clients that wait for a reload.
     reloads: Vec<Call>,
+    /// Commands that name a group, until it is known by which configuration.
+    held: Vec<Call>,
     started: Time,
     mailbox: DaemonEnd,
     thread: JoinHandle<()>,
@@ -217,6 +219,7 @@ impl Prepared {
             generation: 0,
             coming: None,
             reloads: Vec::new(),
+            held: Vec::new(),
             started,
             mailbox,
             thread,
@@ -286,7 +289,7 @@ impl Daemon {
                     let file = self.memory.clone();
                     self.write(move || Written::Memory(file.write(&memory)));
                 }
-                Task::Reply(id, outcome) => self.answers.reply(id, outcome),
+                Task::Reply(id, outcome) => self.replied(id, outcome),
                 Task::Shown(shown) => self.shown(shown),
                 Task::Close(socket) => drop(tokio::task::spawn_blocking(move || drop(socket))),
                 Task::CloseAll(sockets) => drop(tokio::task::spawn_blocking(move || drop(sockets))),
