@@ -35,6 +35,11 @@ pub const MAX_VOTERS: usize = 9;
 pub const MAX_SERVED: usize = 8;
 /// Epoch counters stay below this; a larger one is a malformed claim.
 pub const MAX_COUNTER: u64 = 1 << 48;
+/// No node has used so many counters: a file that reserves this one is damaged.
+pub const DAMAGED_COUNTER: u64 = MAX_COUNTER / 2;
+/// A node whose counter is as high as a peer's is takes the next one, but for one from here on, which comes from a file that
+/// is damaged or mistyped. That peer has as many left before it as no cluster uses, and the others keep theirs.
+pub const FOLLOWED_COUNTER: u64 = MAX_COUNTER / 4;
 
 /// Length of the fixed part of a message.
 pub const HEADER_LEN: usize = 144;

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use cluster_proto::wire::DAMAGED_COUNTER;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
@@ -32,14 +33,16 @@ pub enum EpochFileError {
     /// Another daemon has it.
     #[error("another clusterd runs with the state directory {0}: one of this name may vote only once")]
     InUse(PathBuf),
-    /// It holds something else.
+    /// It holds something else, or a number that no node comes to.
     #[error(
-        "{path} does not hold a number; if it is damaged, write into it a number above every epoch counter that \
-             `clusterctl status` shows on the other nodes"
+        "{path} does not hold a number of epochs that a node can have used ({found:?}); if it is damaged, write into it a \
+             number above every epoch counter that `clusterctl status` shows on the other nodes, and not much above"
     )]
     Damaged {
         /// The file.
         path: PathBuf,
+        /// How what it holds begins.
+        found: String,
     },
 }
 
@@ -74,10 +77,16 @@ impl EpochFile {
     /// The first counter that was never reserved; 0 if there is no file yet.
     ///
     /// # Errors
-    /// It cannot be read, or holds no number.
+    /// It cannot be read, or holds no number, or one that would soon leave this node without epochs.
     pub fn read(&self) -> Result<u64, EpochFileError> {
         match fs::read_to_string(&self.path) {
-            Ok(text) => text.trim().parse().map_err(|_| EpochFileError::Damaged { path: self.path.clone() }),
+            Ok(text) => {
+                let number = text.trim().parse::<u64>().ok().filter(|&number| number < DAMAGED_COUNTER);
+                number.ok_or_else(|| EpochFileError::Damaged {
+                    path: self.path.clone(),
+                    found: text.chars().take(40).collect(),
+                })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
             Err(source) => Err(EpochFileError::Io { attempt: "read", path: self.path.clone(), source }),
         }
@@ -128,8 +137,14 @@ mod tests {
         assert!(matches!(file.lock(), Err(EpochFileError::InUse(_))), "one daemon at a time");
         drop(lock);
         drop(file.lock().unwrap());
-        fs::write(&file.path, "x").unwrap();
-        assert!(matches!(file.read(), Err(EpochFileError::Damaged { .. })));
+        fs::write(&file.path, (DAMAGED_COUNTER - 1).to_string()).unwrap();
+        assert_eq!(file.read().unwrap(), DAMAGED_COUNTER - 1);
+        let (too_high, highest) = (DAMAGED_COUNTER.to_string(), u64::MAX.to_string());
+        for damaged in ["x", "", "-1", &too_high, &highest] {
+            fs::write(&file.path, damaged).unwrap();
+            let why = file.read().expect_err(damaged).to_string();
+            assert!(why.contains(damaged) && why.contains("clusterctl status"), "{why}");
+        }
         fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! The file with what a node must not forget over a restart: its voters, a change of them that is not through, and how
 //! long its promises may last. It is written before the election relies on it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
@@ -10,6 +11,9 @@ use cluster_proto::{Memory, NodeId, Phase, VoterSet};
 use serde::{Deserialize, Serialize};
 
 use crate::epoch_file::{EpochFileError, replace_durably};
+
+/// No promise lasts longer: a configuration's are over after two minutes.
+const LONGEST_PROMISE: Duration = Duration::from_secs(600);
 
 /// The file of one node.
 #[derive(Clone, Debug)]
@@ -94,6 +98,11 @@ impl MemoryFile {
             if saved.voters.len() > cluster_proto::wire::MAX_VOTERS {
                 return Err(damaged(format!("{} voters", saved.voters.len())));
             }
+            // One that stood there twice would count as two of those that are needed.
+            let different: BTreeSet<u16> = saved.voters.iter().copied().collect();
+            if different.len() < saved.voters.len() || different.contains(&0) {
+                return Err(damaged(format!("voters {:?}", saved.voters)));
+            }
             let voters = VoterList::new(saved.voters.into_iter().map(NodeId));
             Ok(VoterSet { voters, majority: saved.majority })
         };
@@ -101,11 +110,13 @@ impl MemoryFile {
             let phase = if change.closed { Phase::Closed } else { Phase::Open };
             Ok::<_, MemoryFileError>((set(change.from)?, phase))
         });
-        Ok(Some(Memory {
-            current: set(saved.current)?,
-            former: former.transpose()?,
-            longest_promise: Duration::from_micros(saved.longest_promise_us),
-        }))
+        let longest_promise = Duration::from_micros(saved.longest_promise_us);
+        if longest_promise > LONGEST_PROMISE {
+            return Err(damaged(format!(
+                "a promise of {longest_promise:?}, which this node would have to wait for"
+            )));
+        }
+        Ok(Some(Memory { current: set(saved.current)?, former: former.transpose()?, longest_promise }))
     }
 
     /// Replaces it, and returns once that is on disk.
@@ -157,7 +168,16 @@ mod tests {
         file.write(&memory).unwrap();
         assert_eq!(file.read().unwrap(), Some(memory));
         let ten = r#"{"current":{"voters":[1,2,3,4,5,6,7,8,9,10],"majority":true},"former":null,"longest_promise_us":1}"#;
-        for damaged in ["", "{}", ten] {
+        let saved = |voters: &str, promise: u64| {
+            format!(
+                r#"{{"current":{{"voters":{voters},"majority":true}},"former":null,"longest_promise_us":{promise}}}"#
+            )
+        };
+        fs::write(&file.path, saved("[1,2,3]", 600_000_000)).unwrap();
+        assert!(file.read().unwrap().is_some());
+        let (twice, nobody) = (saved("[1,2,2]", 1), saved("[0,1,2]", 1));
+        let (long, endless) = (saved("[1,2,3]", 600_000_001), saved("[1,2,3]", u64::MAX));
+        for damaged in ["", "{}", ten, &twice, &nobody, &long, &endless] {
             fs::write(&file.path, damaged).unwrap();
             assert!(matches!(file.read(), Err(MemoryFileError::Damaged { .. })), "{damaged}");
         }

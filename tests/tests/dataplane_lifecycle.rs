@@ -14,7 +14,7 @@ use cluster_proto::{GroupId, Mac, Time};
 use cluster_tests::lab::{Moment, await_true};
 use cluster_userspace::dataplane::{
     DataPlane, DataPlaneError, EgressHook, GroupVips, LAB_OBJECT, MapsWere, Mode, Options, Tenancy, Vip,
-    XdpPreference, cleanup,
+    XdpPreference, cleanup, lock_remains,
 };
 use cluster_userspace::network::arp;
 
@@ -167,6 +167,28 @@ fn a_node_answers_neighbours_while_it_holds_in_both_modes() {
         let has_it = || !state().contains("tentative") && !state().contains("dadfailed");
         await_true("an address", PATIENCE, has_it).expect("the client has it");
     }
+}
+
+#[test]
+fn what_a_dead_daemon_guarded_is_known_whatever_the_layout_of_its_maps() {
+    let Some(place) = Place::new() else { return };
+    let remains = || place.node.run(|| lock_remains(&place.root, "test", "node.example")).expect("lock");
+    assert!(remains().is_none(), "there was no daemon");
+    let groups = vec![group(GROUP, &[VIP.into()]), group(OTHER_GROUP, &[OTHER_VIP.into()])];
+    drop(place.open(Options { groups, ..place.options() }));
+    let vips = || {
+        let mut vips = remains().expect("a daemon was there").vips().expect("read the maps");
+        vips.sort_unstable();
+        vips
+    };
+    assert_eq!(vips(), [VIP, OTHER_VIP]);
+    let directory = place.root.join("test/node%2eexample");
+    std::fs::rename(directory.join(format!("v{LAYOUT_VERSION}")), directory.join("v0")).expect("pretend");
+    assert_eq!(vips(), [VIP, OTHER_VIP]);
+    // Something else of that name guards nothing.
+    std::fs::remove_file(directory.join("v0/vips")).expect("remove the pin");
+    Array::<_, u64>::create(3, 0).expect("make a map").pin(directory.join("v0/vips")).expect("pin it");
+    assert!(!vips().contains(&VIP.into()));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::identity::{Epoch, NodeId};
 use crate::time::Time;
+use crate::wire::FOLLOWED_COUNTER;
 
 /// How many counters are reserved at a time, and how few may be left before the next reservation.
 const BLOCK: u64 = 1024;
@@ -26,9 +27,12 @@ impl EpochCounter {
         Self { node, next: reserved_before.max(1), reserved: reserved_before, asked: None, retry: Time::ZERO }
     }
 
-    /// Takes note of an epoch seen anywhere: ours must be higher.
+    /// Takes note of an epoch seen anywhere: ours must be higher. One that is so high that a damaged file must be behind it
+    /// is left to its node, or soon nobody in the cluster would have an epoch left.
     pub(super) fn observe(&mut self, epoch: Epoch) {
-        self.next = self.next.max(epoch.counter + 1);
+        if epoch.counter < FOLLOWED_COUNTER || epoch.node == self.node {
+            self.next = self.next.max(epoch.counter + 1);
+        }
     }
 
     /// What is to be reserved now, if anything: the first counter that is not.
@@ -83,6 +87,18 @@ mod tests {
         let below = restarted.reservation(Time::ZERO).unwrap();
         restarted.reserved(below);
         assert_eq!(restarted.take(), Some(Epoch { counter: 1 + BLOCK, node: NodeId(1) }));
+    }
+
+    #[test]
+    fn a_damaged_counter_is_not_followed_but_for_ones_own() {
+        let mut epochs = EpochCounter::new(NodeId(1), 500);
+        epochs.observe(Epoch { counter: FOLLOWED_COUNTER, node: NodeId(2) });
+        assert_eq!(epochs.reservation(Time::ZERO), Some(500 + BLOCK));
+        epochs.reserved(500 + BLOCK);
+        assert_eq!(epochs.take(), Some(Epoch { counter: 500, node: NodeId(1) }));
+        let mut own = EpochCounter::new(NodeId(1), 500);
+        own.observe(Epoch { counter: FOLLOWED_COUNTER, node: NodeId(1) });
+        assert_eq!(own.reservation(Time::ZERO), Some(FOLLOWED_COUNTER + 1 + BLOCK));
     }
 
     #[test]

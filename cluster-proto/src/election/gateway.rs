@@ -23,12 +23,16 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// All gateways of these groups.
-    pub(super) fn of(groups: &[crate::settings::Group]) -> Vec<Self> {
+    /// All gateways of these groups, those with what is known of them that were there before.
+    pub(super) fn of(groups: &[crate::settings::Group], known: &[Self]) -> Vec<Self> {
         let mut gateways: Vec<IpAddr> = groups.iter().filter_map(|group| group.gateway).collect();
         gateways.sort_unstable();
         gateways.dedup();
-        let gateway = |address| Self { address, asked: None, proven: None, next: Time::ZERO, said: None };
+        let new = |address| Self { address, asked: None, proven: None, next: Time::ZERO, said: None };
+        let gateway = |address| {
+            let known = known.iter().find(|known| known.address == address);
+            known.cloned().unwrap_or_else(|| new(address))
+        };
         gateways.into_iter().map(gateway).collect()
     }
 }

@@ -319,6 +319,13 @@ impl GroupState {
     }
 }
 
+impl Wish {
+    /// Whether it is there because the group returns to its best-ranked node by itself.
+    pub(super) fn is_failback(self) -> bool {
+        matches!(self.reason, Reason::Failback | Reason::Undrain)
+    }
+}
+
 impl Probe {
     /// Whether nobody has answered although there was time for it.
     pub(super) fn unanswered_for(self, now: Time, wait: Duration) -> bool {

@@ -163,7 +163,7 @@ impl Core {
             peers,
             removed: Vec::new(),
             groups,
-            gateways: Gateway::of(&settings.groups),
+            gateways: Gateway::of(&settings.groups, &[]),
             service: ServiceJudge::new(settings.timing.heartbeat, settings.timing.dead_after),
             service_said: ServiceHealth::Unjudged,
             dropped: Dropped::default(),

@@ -3,7 +3,7 @@
 
 use crate::identity::{GroupId, GroupIndex, NodeId, PathIndex};
 use crate::interface::{Cause, CommandId, Effect, Effects, Refusal};
-use crate::settings::Settings;
+use crate::settings::{Failback, Settings};
 use crate::time::Time;
 use crate::wire::Authenticator;
 
@@ -32,6 +32,7 @@ impl Core {
         }
         self.cancel_restart(Refusal::Superseded, out);
         self.leave_lost_groups(now, &new, out);
+        self.take_back_lost_offers(now, &new, out);
         out.list.push(Effect::Reconfigured);
         let moves = Moves {
             peers: self.settings.peers.iter().map(|peer| place_of_peer(&new, peer.id)).collect(),
@@ -103,6 +104,16 @@ impl Core {
         }
     }
 
+    /// Calls off hand-overs to nodes that are no peers any more.
+    fn take_back_lost_offers(&mut self, now: Time, new: &Settings, out: &mut Effects) {
+        for index in 0..self.groups.len() {
+            let Some(giving) = self.groups[index].tenure().and_then(|tenure| tenure.giving) else { continue };
+            if place_of_peer(new, self.settings.peers[giving.to].id).is_none() {
+                self.cancel_giving(now, index, giving.to, out);
+            }
+        }
+    }
+
     fn move_groups(&mut self, now: Time, new: &Settings, moves: &Moves) {
         let listening = self.listening(now);
         let mut old: Vec<_> = std::mem::take(&mut self.groups).into_iter().map(Some).collect();
@@ -111,6 +122,9 @@ impl Core {
             let group = match from.and_then(|from| old[from].take()) {
                 Some(mut group) => {
                     group.move_peers(&moves.peers, ranks, new);
+                    if new.groups[index].failback == Failback::Never {
+                        group.wish = group.wish.filter(|wish| !wish.is_failback());
+                    }
                     group
                 }
                 None => {
@@ -168,7 +182,7 @@ impl Core {
         if timing != (self.settings.timing.heartbeat, self.settings.timing.dead_after) {
             self.service = ServiceJudge::new(timing.0, timing.1);
         }
-        self.gateways = Gateway::of(&new.groups);
+        self.gateways = Gateway::of(&new.groups, &self.gateways);
         self.keys = new.keys.iter().map(Authenticator::new).collect();
         self.settings_hash = messages::settings_hash(&new);
         self.settings = new;

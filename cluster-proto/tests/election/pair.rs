@@ -21,6 +21,8 @@ pub(crate) const SERVICE: usize = 1;
 pub(crate) const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
 /// A client.
 pub(crate) const CLIENT: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x50));
+/// A router on the service link.
+pub(crate) const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 254));
 
 const GROUP: GroupIndex = GroupIndex(0);
 
@@ -357,8 +359,8 @@ impl Pair {
                 self.schedule(100, other, Coming::Arp(VIP, mac(node)));
             }
             Effect::Probe { address } if !self.arp_cut[node] => {
-                if address == CLIENT {
-                    self.schedule(100, node, Coming::Arp(CLIENT, Mac([2, 0, 0, 0, 1, 1])));
+                if address == CLIENT || address == GATEWAY {
+                    self.schedule(100, node, Coming::Arp(address, Mac([2, 0, 0, 0, 1, 1])));
                 } else if self.holds(other) && !self.arp_cut[other] {
                     self.schedule(100, node, Coming::Arp(address, mac(other)));
                 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use cluster_proto::{Command, CommandId, Group, GroupId, GroupIndex, Input, Path, Settings};
+use cluster_proto::wire::MAX_COUNTER;
+use cluster_proto::{
+    Command, CommandId, Failback, Group, GroupId, GroupIndex, Input, Path, Refusal, Settings,
+};
 
 use crate::many::Many;
-use crate::pair::{A, B, Pair};
+use crate::pair::{A, B, GATEWAY, Pair};
 
 fn slower(settings: &mut Settings) {
     settings.timing.heartbeat = Duration::from_millis(50);
@@ -170,4 +173,84 @@ fn a_group_learnt_between_two_parts_of_a_heartbeat_has_one_holder() {
     assert_eq!(many.holders(), [a]);
     many.cut(a, b, true);
     many.run(1_000_000);
+}
+
+/// G: the node to which the group was offered leaves the file before it is ready.
+#[test]
+fn a_demote_to_a_node_that_is_removed_is_answered() {
+    let mut many = Many::serving(3, 40, 50);
+    many.replies.clear();
+    many.command(0, Command::Demote { group: GroupIndex(0), force: false });
+    many.reload(0, |settings| {
+        settings.peers.remove(0);
+    });
+    assert_eq!(many.replies, [(0, Err(Refusal::PeerNotReady)), (0, Ok(()))], "the demote, then the reload");
+    assert_eq!(many.holders(), [0]);
+}
+
+/// G: the better-ranked node wants the group back, and then reads that it is to stay where it is.
+#[test]
+fn a_failback_that_is_not_wanted_any_more_does_not_come_about() {
+    let mut pair = Pair::new();
+    for settings in &mut pair.settings {
+        settings.groups[0].failback = Failback::After(Duration::from_secs(1));
+    }
+    pair.start(B);
+    pair.run(1_000_000);
+    pair.start(A);
+    pair.run(500_000);
+    // The wish is not heard before it is given up.
+    pair.cut_from(A, true);
+    pair.run(1_000_000);
+    assert!(pair.said(A).iter().any(|line| line.contains("Wants(Failback)")), "{:?}", pair.said(A));
+    reload(&mut pair, A, |settings| settings.groups[0].failback = Failback::Never);
+    pair.cut_from(A, false);
+    pair.run(1_000_000);
+    assert!(pair.holds(B) && !pair.holds(A), "{:?}", pair.said(A));
+}
+
+/// G: what is known of the gateway is known after a reload.
+#[test]
+fn a_gateway_that_answers_again_after_a_reload_is_told_to_do_so() {
+    let mut pair = Pair::new();
+    for settings in &mut pair.settings {
+        settings.groups[0].gateway = Some(GATEWAY);
+    }
+    pair.settle();
+    pair.kill(B);
+    pair.arp_cut[A] = true;
+    let told = |pair: &Pair, answers: bool| {
+        let line = format!("event Gateway {{ address: {GATEWAY}, answers: {answers} }}");
+        pair.said(A).into_iter().filter(|said| *said == line).count()
+    };
+    pair.run(1_000_000);
+    reload(&mut pair, A, |_| {});
+    pair.run(1_000_000);
+    assert_eq!(told(&pair, false), 1, "{:?}", pair.said(A));
+    pair.arp_cut[A] = false;
+    pair.run(1_000_000);
+    assert_eq!(told(&pair, true), 1, "{:?}", pair.said(A));
+    // What it has answered counts, too.
+    reload(&mut pair, A, |_| {});
+    assert_eq!(pair_dark(&mut pair, 500_000), 0, "{:?}", pair.said(A));
+}
+
+/// C: one node's file with its epochs was damaged, and it serves with them.
+#[test]
+fn the_damaged_epochs_of_one_node_leave_the_others_theirs() {
+    let mut many = Many::new(3, 40, 50);
+    many.disks[0] = MAX_COUNTER - 2;
+    for node in 0..3 {
+        many.start(node);
+    }
+    many.run(1_500_000);
+    assert_eq!(many.holders(), [0]);
+    many.kill(0);
+    many.run_until(|many| many.holders() == [1]);
+    for (from, to) in [(1, 2), (2, 1), (1, 2)] {
+        many.run(1_000_000);
+        many.command(from, Command::Demote { group: GroupIndex(0), force: false });
+        many.run_until(|many| many.holders() == [to]);
+    }
+    assert!(many.disks[1] < 10_000 && many.disks[2] < 10_000, "{:?}", many.disks);
 }

@@ -53,7 +53,27 @@ pub struct Call {
     afterwards: oneshot::Sender<ControlError>,
 }
 
+/// A client's end of its call.
+#[derive(Debug)]
+pub struct Caller {
+    /// Where the answer arrives.
+    pub answer: oneshot::Receiver<Result<Reply, ControlError>>,
+    /// Dropped once the client has been told it.
+    teller: oneshot::Sender<()>,
+    /// What a restart was good for that was answered with success.
+    after: oneshot::Receiver<ControlError>,
+}
+
 impl Call {
+    /// A call, and its client's end of it.
+    #[must_use]
+    pub fn new(request: Request) -> (Self, Caller) {
+        let (reply, answer) = oneshot::channel();
+        let (teller, told) = oneshot::channel();
+        let (afterwards, after) = oneshot::channel();
+        (Self { request, reply, told, afterwards }, Caller { answer, teller, after })
+    }
+
     /// Answers. A client that has gone away is no error.
     pub fn answer(self, answer: Result<Reply, ControlError>) {
         drop(self.reply.send(answer));
@@ -426,10 +446,7 @@ impl Client {
                 "the daemon is stopping; whether this was done is unknown",
             )
         };
-        let (reply, answer) = oneshot::channel();
-        let (teller, told) = oneshot::channel();
-        let (afterwards, after) = oneshot::channel();
-        let call = Call { request, reply, told, afterwards };
+        let (call, Caller { answer, teller, after }) = Call::new(request);
         self.calls.try_send(call).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ControlError::new(
                 ErrorCode::Busy,

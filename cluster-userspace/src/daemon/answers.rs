@@ -105,6 +105,9 @@ impl Daemon {
         let command = match &call.request {
             Request::Status => return self.ask_state(Waiting::Status(call)),
             Request::Stats => return self.stats(call),
+            Request::Promote { .. } | Request::Demote { .. } if self.coming.is_some() => {
+                return self.hold(call);
+            }
             Request::Promote { group, force } => {
                 let force = *force;
                 self.group(group).map(|group| Command::Promote { group, force })

@@ -36,10 +36,14 @@ pub async fn cleanup(config: &Config, node: &str, socket: Option<&Path>) -> anyh
         return Ok(Cleaned::Witness);
     }
     dataplane::missing_capabilities()?;
-    let vips: Vec<IpAddr> = settings.groups.iter().flat_map(|group| group.vips.clone()).collect();
+    let mut vips: Vec<IpAddr> = settings.groups.iter().flat_map(|group| group.vips.clone()).collect();
     // Nothing is touched before the lock shows that the daemon is dead; and the addresses go before the programs that
     // keep this host from answering for them.
     let locked = dataplane::lock_remains(PIN_ROOT.as_ref(), &local.cluster, &local.node)?;
+    if let Some(remains) = &locked {
+        // The file may have changed since.
+        vips.extend(remains.vips()?);
+    }
     let addresses = Addresses::new(&local.state_dir).context("cannot reach the kernel's address tables")?;
     let removed =
         addresses.remove_all_ours(&vips).await.context("cannot take the VIPs off the interfaces")?;

@@ -108,9 +108,6 @@ impl Node {
             return Ok(self.daemon.slots.clone());
         }
         let all = union(&present, &coming).map_err(refused)?;
-        self.unsettled = true;
-        self.know(&all).await.map_err(refused)?;
-        // Whoever configures one from now on is noticed by the watch.
         let new: Vec<IpAddr> = coming
             .iter()
             .flat_map(|group| &group.vips)
@@ -119,16 +116,25 @@ impl Node {
                 !present.iter().any(|group| group.vips.iter().any(|vip| vip.address == *address))
             })
             .collect();
-        let foreign = self.tables.foreign(&new).await.map_err(|error| refused(error.to_string()))?;
-        if let Some(first) = foreign.first() {
-            return Err(refused(format!(
-                "the VIP {}/{} is configured on interface {} of this host, and not by the cluster; remove it there",
-                first.ip, first.prefix, first.ifindex
-            )));
-        }
+        // Once it is in the maps, an address that somebody else uses would be cut off.
+        self.refuse_foreign(&new).await?;
+        self.unsettled = true;
+        self.know(&all).await.map_err(refused)?;
+        // Whoever has configured one meanwhile did so unnoticed; from now on the watch notices.
+        self.refuse_foreign(&new).await?;
         let known = self.known().await.map_err(refused)?;
         let slots: BTreeMap<_, _> = known.into_iter().map(|(group, slot)| (group.id, slot)).collect();
         Ok(coming.iter().filter_map(|group| slots.get(&group.id).copied()).collect())
+    }
+
+    /// VIPs that are new must not be on this host.
+    async fn refuse_foreign(&self, new: &[IpAddr]) -> Result<(), ControlError> {
+        let foreign = self.tables.foreign(new).await.map_err(|error| refused(error.to_string()))?;
+        let Some(first) = foreign.first() else { return Ok(()) };
+        Err(refused(format!(
+            "the VIP {}/{} is configured on interface {} of this host, and not by the cluster; remove it there",
+            first.ip, first.prefix, first.ifindex
+        )))
     }
 
     /// Takes what the configuration in use does not have off the interfaces, then out of the maps. What cannot be taken

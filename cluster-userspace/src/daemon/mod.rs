@@ -168,6 +168,8 @@ struct Daemon {
     replacing: Option<Replacing>,
     installed: Installed,
     run: Incarnation,
+    /// Commands that name a group, until it is known by which configuration.
+    held: Vec<Call>,
     started: Time,
     mailbox: DaemonEnd,
     thread: JoinHandle<()>,
@@ -252,6 +254,7 @@ impl Prepared {
             replacing: None,
             installed,
             run,
+            held: Vec::new(),
             started,
             mailbox,
             thread,
@@ -326,7 +329,7 @@ impl Daemon {
                     self.write(move || Written::Memory(file.write(&memory)));
                 }
                 Task::WatchConnections(slot, until) => self.handed_over.push((slot, until)),
-                Task::Reply(id, outcome) => self.answers.reply(id, outcome),
+                Task::Reply(id, outcome) => self.replied(id, outcome),
                 Task::Shown(shown) => self.shown(shown),
                 Task::Close(socket) => drop(tokio::task::spawn_blocking(move || drop(socket))),
                 Task::CloseAll(sockets) => drop(tokio::task::spawn_blocking(move || drop(sockets))),

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cluster_proto::{Quorum, Settings};
+use cluster_proto::{CommandId, Quorum, Refusal, Settings};
 
-use super::{Daemon, groups, paths_of};
+use super::{Daemon, QUEUE, groups, paths_of};
 use crate::config::{Config, HostKind, Local};
 use crate::control::{Call, ControlError, ErrorCode, EventBody, Reply};
 use crate::dataplane::GroupSlot;
@@ -28,10 +28,14 @@ pub(super) struct Source {
 
 /// A configuration that the heartbeat thread is about to go over to.
 pub(super) struct Coming {
-    pub(super) generation: u32,
-    pub(super) settings: Settings,
-    pub(super) local: Local,
-    pub(super) slots: Vec<GroupSlot>,
+    /// What the heartbeat thread's answer names.
+    id: CommandId,
+    generation: u32,
+    settings: Settings,
+    local: Local,
+    slots: Vec<GroupSlot>,
+    /// Nobody waits for the answer any more: what is other in it, to be told when it comes after all.
+    overdue: Option<String>,
 }
 
 impl Source {
@@ -101,8 +105,10 @@ impl Daemon {
             slots: slots.clone(),
             service_address,
         };
-        self.coming = Some(Coming { generation, settings, local, slots });
-        self.order(Order::Reconfigure(Box::new(reconfiguration)));
+        if !self.mailbox.order(Order::Reconfigure(Box::new(reconfiguration))) {
+            return Err(refused("the heartbeat thread takes no orders".to_owned()));
+        }
+        self.coming = Some(Coming { id, generation, settings, local, slots, overdue: None });
         let answered = async {
             loop {
                 if let Some(outcome) = self.answers.own_outcome(id) {
@@ -117,17 +123,53 @@ impl Daemon {
             let message = "the heartbeat thread did not go over to the configuration in time; whether it will is unknown";
             Err(ControlError::new(ErrorCode::Timeout, message))
         });
+        if let Err(ControlError { code: ErrorCode::Timeout, .. }) = outcome {
+            self.wait_no_longer(changes.clone());
+        }
+        outcome.map(|()| changes)
+    }
+
+    /// The answer has not come in time. One that still comes is told, and until then no command can be said to mean a group.
+    fn wait_no_longer(&mut self, changes: String) {
+        if let Some(coming) = &mut self.coming {
+            coming.overdue = Some(changes);
+        }
+        for call in std::mem::take(&mut self.held) {
+            self.hold(call);
+        }
+    }
+
+    /// Keeps a command that names a group while the heartbeat thread goes over to another configuration: there the group may
+    /// have another place, or none.
+    pub(super) fn hold(&mut self, call: Call) {
+        let overdue = self.coming.as_ref().is_some_and(|coming| coming.overdue.is_some());
+        if overdue || self.held.len() >= QUEUE {
+            let message = "the daemon is going over to another configuration; nothing was done, try again";
+            return call.answer(Err(ControlError::new(ErrorCode::Busy, message)));
+        }
+        self.held.push(call);
+    }
+
+    /// The heartbeat thread has answered a command, gone over to a configuration, or refused to.
+    pub(super) fn replied(&mut self, id: CommandId, outcome: Result<(), Refusal>) {
+        self.answers.reply(id, outcome);
+        let coming = self.coming.as_ref().filter(|coming| coming.id == id);
+        let Some((generation, overdue)) = coming.map(|coming| (coming.generation, coming.overdue.is_some()))
+        else {
+            return;
+        };
+        if overdue {
+            // Nobody else asks for it.
+            let _ = self.answers.own_outcome(id);
+        }
         match outcome {
-            Ok(()) => {
-                self.switch(generation);
-                Ok(changes)
-            }
-            Err(error) => {
-                // One that comes too late is still known by its generation.
-                if error.code != ErrorCode::Timeout {
-                    self.coming = None;
+            Ok(()) => self.switch(generation),
+            Err(refusal) => {
+                self.coming = None;
+                if overdue {
+                    self.reloaded(Err(refusal.into()), None);
                 }
-                Err(error)
+                self.let_go();
             }
         }
     }
@@ -140,6 +182,17 @@ impl Daemon {
             self.local = coming.local;
             self.slots = coming.slots;
             self.answers.warn(self.local.warnings.iter().map(ToString::to_string));
+            if let Some(changes) = coming.overdue {
+                self.reloaded(Ok(changes), None);
+            }
+            self.let_go();
+        }
+    }
+
+    /// It is known by which configuration groups are named.
+    fn let_go(&mut self) {
+        for call in std::mem::take(&mut self.held) {
+            self.call(call);
         }
     }
 
@@ -210,5 +263,196 @@ fn changes(old: &Settings, new: &Settings, local: &Local, before: &Local) -> Str
         "nothing that concerns the election is other".to_owned()
     } else {
         changes.join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::future::poll_fn;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use cluster_proto::{Command, GroupIndex, MembershipRefusal};
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::super::Inbox;
+    use super::super::answers::Answers;
+    use super::super::installed::Installed;
+    use super::*;
+    use crate::control::{EventLog, Request};
+    use crate::driver::clock;
+    use crate::driver::mailbox::{Shown, Task, ThreadEnd, mailbox};
+    use crate::driver::wake::Wake;
+    use crate::epoch_file::EpochFile;
+    use crate::memory_file::MemoryFile;
+    use cluster_proto::Incarnation;
+
+    /// A daemon whose heartbeat thread and clients are the test.
+    struct Place {
+        directory: PathBuf,
+        daemon: Daemon,
+        thread: ThreadEnd,
+        calls: mpsc::Sender<Call>,
+    }
+
+    impl Place {
+        fn new(name: &str) -> Self {
+            let directory =
+                std::env::temp_dir().join(format!("cluster-reload-{}-{name}", std::process::id()));
+            fs::create_dir_all(&directory).unwrap();
+            let key = directory.join("key");
+            fs::write(&key, "5a".repeat(32)).unwrap();
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+            let (settings, local) = configuration(&directory, &["web"]);
+            let (thread, daemon_end) = mailbox().unwrap();
+            let wake = Wake::new(daemon_end.wake_daemon()).unwrap();
+            let (calls_in, calls) = mpsc::channel(QUEUE);
+            let (written_in, written) = mpsc::channel(QUEUE);
+            let (counts_in, counts) = mpsc::channel(QUEUE);
+            let (checks, checked) = mpsc::channel(1);
+            let source = Source { file: directory.join("file"), node: "a".to_owned(), socket: None };
+            let daemon = Daemon {
+                settings,
+                local,
+                source,
+                generation: 0,
+                coming: None,
+                reloads: Vec::new(),
+                held: Vec::new(),
+                handed_over: Vec::new(),
+                replacing: None,
+                installed: Installed::of_this_process(),
+                run: Incarnation(1),
+                checks,
+                started: clock::now(),
+                mailbox: daemon_end,
+                thread: std::thread::spawn(|| {}),
+                epochs: EpochFile::open(&directory).unwrap(),
+                events: EventLog::new(),
+                answers: Answers::new(Vec::new(), true, Shown::default()),
+                plane: None,
+                slots: Vec::new(),
+                xdp: "none",
+                inbox: Inbox { wake, calls, counts, written, checked },
+                memory: MemoryFile::new(&directory),
+                written: written_in,
+                counts: counts_in,
+            };
+            Self { directory, daemon, thread, calls: calls_in }
+        }
+
+        /// Has the daemon go over to a file with these groups, as far as it comes without an answer. Gives what the answer is
+        /// to name.
+        async fn go_over(&mut self, groups: &[&str]) -> CommandId {
+            let (settings, local) = configuration(&self.directory, groups);
+            {
+                let mut going = pin!(self.daemon.go_over(settings, local, Vec::new(), None));
+                let first = poll_fn(|context| Poll::Ready(going.as_mut().poll(context))).await;
+                assert!(first.is_pending(), "the thread has not answered");
+            }
+            match self.thread.order() {
+                Some(Order::Reconfigure(reconfiguration)) => reconfiguration.id,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        async fn ask(&self, request: Request) -> oneshot::Receiver<Result<Reply, ControlError>> {
+            let (call, caller) = Call::new(request);
+            self.calls.send(call).await.unwrap();
+            caller.answer
+        }
+
+        /// The heartbeat thread answers.
+        async fn answer(&mut self, id: CommandId, outcome: Result<(), Refusal>) {
+            self.thread.task(Task::Reply(id, outcome)).unwrap();
+            self.thread.flush();
+            self.daemon.attend().await.unwrap();
+        }
+
+        fn told(&self) -> Vec<String> {
+            self.daemon.events.after(0, 100).events.iter().map(|event| event.body.kind.clone()).collect()
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+
+    fn configuration(directory: &std::path::Path, groups: &[&str]) -> (Settings, Local) {
+        let place = directory.display();
+        let mut text =
+            format!("[cluster]\nname = \"c\"\nkey_file = \"{place}/key\"\nstate_dir = \"{place}\"\n");
+        for (node, number) in [("a", 1), ("b", 2)] {
+            let addresses = format!("[\"10.78.0.{number}\", \"10.77.0.{number}\"]");
+            text += &format!("[[node]]\nname = \"{node}\"\ninterface = \"eth0\"\naddresses = {addresses}\n");
+        }
+        for (group, number) in groups.iter().zip(100..) {
+            text += &format!("[[group]]\nname = \"{group}\"\nvips = [\"10.77.0.{number}/24\"]\n");
+        }
+        let config = Config::parse(&text, &directory.join("file")).unwrap();
+        config.settings("a").unwrap()
+    }
+
+    fn demote(group: &str) -> Request {
+        Request::Demote { group: group.to_owned(), force: false }
+    }
+
+    #[tokio::test]
+    async fn a_command_waits_until_it_is_known_which_group_it_means() {
+        let mut place = Place::new("held");
+        let answers = [place.ask(demote("web")).await, place.ask(demote("mail")).await];
+        let id = place.go_over(&["mail", "web"]).await;
+        assert!(place.thread.order().is_none(), "in the new file another group has that place");
+        place.answer(id, Ok(())).await;
+        for (group, mut answer) in [1, 0].into_iter().zip(answers) {
+            let group = GroupIndex(group);
+            let Some(Order::Command(id, command)) = place.thread.order() else { panic!("no command") };
+            assert_eq!(command, Command::Demote { group, force: false });
+            place.answer(id, Ok(())).await;
+            assert!(answer.try_recv().unwrap().is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_means_the_present_groups_when_the_new_file_is_refused() {
+        let mut place = Place::new("refused");
+        let _answer = place.ask(demote("web")).await;
+        let id = place.go_over(&["mail", "web"]).await;
+        place.answer(id, Err(Refusal::Membership(MembershipRefusal::Unsettled))).await;
+        let Some(Order::Command(_, command)) = place.thread.order() else { panic!("no command") };
+        assert_eq!(command, Command::Demote { group: GroupIndex(0), force: false });
+    }
+
+    #[tokio::test]
+    async fn a_refusal_that_comes_late_leaves_room_for_the_next_file() {
+        let mut place = Place::new("late-refusal");
+        let id = place.go_over(&["mail", "web"]).await;
+        place.daemon.wait_no_longer("group mail added".to_owned());
+        place.answer(id, Err(Refusal::Membership(MembershipRefusal::Unsettled))).await;
+        assert_eq!(place.told(), ["reload_refused"]);
+        let id = place.go_over(&["mail"]).await;
+        place.answer(id, Ok(())).await;
+        assert_eq!(place.daemon.local.groups[0].name, "mail");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_taken_up_late_is_told_and_no_command_waits_for_it() {
+        let mut place = Place::new("late");
+        let mut early = place.ask(demote("web")).await;
+        let id = place.go_over(&["mail", "web"]).await;
+        place.daemon.wait_no_longer("group mail added".to_owned());
+        let mut late = place.ask(demote("web")).await;
+        place.daemon.attend().await.unwrap();
+        for answer in [&mut early, &mut late] {
+            assert_eq!(answer.try_recv().unwrap().unwrap_err().code, ErrorCode::Busy);
+        }
+        place.answer(id, Ok(())).await;
+        assert_eq!(place.told(), ["reloaded"]);
+        assert_eq!(place.daemon.local.groups.len(), 2);
+        assert!(place.thread.order().is_none());
     }
 }

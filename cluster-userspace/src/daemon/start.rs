@@ -43,6 +43,7 @@ pub(super) async fn start(
 
     // The lock of the pin directory makes sure that no other daemon runs as this node.
     let options = plane_options(&settings, &local, &service);
+    release_forgotten(&addresses, &options).await?;
     let mut plane = DataPlane::open(options)?;
     let reserved_epochs = epochs.read()?;
     let memory = remembered(&memory_file, &settings)?;
@@ -152,6 +153,24 @@ pub(super) async fn start(
         rounds: 0,
     };
     Ok((node, front))
+}
+
+/// Takes VIPs off the interfaces that a daemon before this one guarded and that this configuration does not have: once the
+/// maps have forgotten them, the kernel would answer for them.
+async fn release_forgotten(addresses: &Addresses, options: &dataplane::Options) -> anyhow::Result<()> {
+    let dataplane::Options { pin_root, cluster, node, groups, .. } = options;
+    let Some(remains) = dataplane::lock_remains(pin_root, cluster, node)? else { return Ok(()) };
+    let known =
+        |address: IpAddr| groups.iter().flat_map(|group| &group.vips).any(|vip| vip.address == address);
+    let forgotten: Vec<_> = remains.vips()?.into_iter().filter(|&address| !known(address)).collect();
+    let removed = addresses
+        .remove_all_ours(&forgotten)
+        .await
+        .context("cannot take VIPs off the interfaces that the configuration has no more")?;
+    if removed > 0 {
+        tracing::info!("{removed} VIPs that the configuration has no more were taken off");
+    }
+    Ok(())
 }
 
 type Attachment = (Link, Option<LinkSockets>, Watch);

@@ -1,14 +1,16 @@
 //! The maps: adopted from their pins, or made and pinned.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_obj::Object;
 use cluster_common::maps::{
     ALL, COUNTERS, FILTER, FILTER_WORDS, GRACES, GroupCounters, LAYOUT_VERSION, LEASES, MAX_GROUPS, NIC, OWN,
-    Own, TENURES, VIPS, VIPS6,
+    Own, TENURES, VIPS, VIPS6, Vip6Entry, VipEntry,
 };
 
 use super::error::DataPlaneError;
@@ -135,6 +137,33 @@ impl Former {
         self.table.clear_all();
         directory.remove(&self.name)
     }
+}
+
+/// The VIPs in the maps that are pinned, those of other layouts included. Maps that are no VIP maps have none.
+pub(super) fn pinned_vips(directory: &PinDirectory) -> Result<Vec<IpAddr>, DataPlaneError> {
+    let mut vips = Vec::new();
+    for version in directory.names()?.iter().filter(|name| is_version(name)) {
+        let pins = directory.entry(version);
+        vips.extend(pinned_keys::<[u8; 4], [u8; size_of::<VipEntry>()]>(&pins, VIPS)?.map(IpAddr::from));
+        vips.extend(pinned_keys::<[u8; 16], [u8; size_of::<Vip6Entry>()]>(&pins, VIPS6)?.map(IpAddr::from));
+    }
+    Ok(vips)
+}
+
+/// The keys of a hash with such keys and values that is pinned under this name.
+fn pinned_keys<K: Pod, V: Pod>(
+    pins: &Path,
+    name: &'static str,
+) -> Result<impl Iterator<Item = K> + use<K, V>, DataPlaneError> {
+    let pin = pins.join(name);
+    let mut keys = Vec::new();
+    if pin.exists() {
+        let data = MapData::from_pin(pin).map_err(unusable(name))?;
+        if let Ok(map) = aya::maps::HashMap::<_, K, V>::try_from(Map::HashMap(data)) {
+            keys = map.keys().collect::<Result<_, _>>().map_err(unusable(name))?;
+        }
+    }
+    Ok(keys.into_iter())
 }
 
 impl Maps {

@@ -394,6 +394,14 @@ pub fn lock_remains(pin_root: &Path, cluster: &str, node: &str) -> Result<Option
 }
 
 impl Remains {
+    /// The VIPs that its programs guard.
+    ///
+    /// # Errors
+    /// If the maps cannot be read.
+    pub fn vips(&self) -> Result<Vec<IpAddr>, DataPlaneError> {
+        maps::pinned_vips(&self.directory)
+    }
+
     /// Removes programs, filters, maps and pins. To be called in the network namespace that the daemon ran in, with the
     /// VIPs off the interfaces.
     ///

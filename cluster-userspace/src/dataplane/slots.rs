@@ -25,6 +25,12 @@ impl GroupSlot {
     pub fn index(self) -> u32 {
         self.0
     }
+
+    /// That slot, for tests of what is done with slots.
+    #[cfg(test)]
+    pub(crate) fn at(index: u32) -> Self {
+        Self(index)
+    }
 }
 
 /// The VIP maps with their keys and values as bytes.

@@ -79,6 +79,14 @@ struct GroupState {
     wanted: AtomicBool,
 }
 
+impl AddressJob {
+    fn slot(self) -> GroupSlot {
+        match self {
+            Self::Add(slot) | Self::Remove(slot) | Self::LetGo(slot) => slot,
+        }
+    }
+}
+
 impl AddressState {
     /// No interface, nothing wanted.
     fn new() -> Self {
@@ -117,16 +125,40 @@ impl AddressState {
 #[derive(Debug)]
 pub struct ThreadJobs {
     jobs: Producer<AddressJob>,
+    /// Those for which there was no room, and of which nobody hears; one for each group at most.
+    left: Vec<AddressJob>,
     done: Consumer<(GroupSlot, bool)>,
     wake: Arc<EventFd>,
 }
 
 impl ThreadJobs {
-    /// Hands over a job. Returns whether there was room for it.
+    /// Hands over a job. Returns whether it will be done: without room an addition is not, and a removal is kept for
+    /// [`Self::repeat`].
     pub fn job(&mut self, job: AddressJob) -> bool {
+        // What was to become of the group before is no longer wanted.
+        self.left.retain(|left| left.slot() != job.slot());
         let taken = self.jobs.push(job).is_ok();
         let _ = self.wake.write(1);
-        taken
+        match job {
+            AddressJob::Add(_) => taken,
+            AddressJob::Remove(_) | AddressJob::LetGo(_) => {
+                if !taken {
+                    self.left.push(job);
+                }
+                true
+            }
+        }
+    }
+
+    /// Hands over what was kept, as far as there is room.
+    pub fn repeat(&mut self) {
+        while let Some(&job) = self.left.last() {
+            if self.jobs.push(job).is_err() {
+                break;
+            }
+            self.left.pop();
+            let _ = self.wake.write(1);
+        }
     }
 
     /// The next group whose VIPs are on the interface, or could not be put there.
@@ -216,7 +248,8 @@ pub fn spawn(
     })?;
     opened.recv().map_err(|_| io::Error::other("the address thread ended at its start"))??;
     let address_thread = AddressThread { state, orders: order_in, thread: Some(thread) };
-    Ok((address_thread, ThreadJobs { jobs: job_in, done: done_out, wake: wake_worker }))
+    let left = Vec::with_capacity(MAX_GROUPS as usize);
+    Ok((address_thread, ThreadJobs { jobs: job_in, left, done: done_out, wake: wake_worker }))
 }
 
 struct Worker {
@@ -355,5 +388,48 @@ impl Worker {
     fn report(&self, report: AddressReport) {
         // The daemon is told for the log alone; what matters was told to the heartbeat thread.
         let _ = self.reports.try_send(report);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The jobs of a thread that has room for one, and that thread's end.
+    fn narrow() -> (ThreadJobs, Consumer<AddressJob>) {
+        let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).unwrap());
+        let (jobs, worker) = RingBuffer::new(1);
+        let (_, done) = RingBuffer::new(1);
+        (ThreadJobs { jobs, left: Vec::new(), done, wake }, worker)
+    }
+
+    fn slots() -> [GroupSlot; 3] {
+        std::array::from_fn(|index| GroupSlot::at(index as u32))
+    }
+
+    #[test]
+    fn a_removal_without_room_is_repeated_until_it_is_taken() {
+        let [one, two, three] = slots();
+        let (mut jobs, mut worker) = narrow();
+        assert!(jobs.job(AddressJob::Remove(one)) && jobs.job(AddressJob::Remove(two)));
+        assert!(jobs.job(AddressJob::Remove(three)));
+        let mut taken = Vec::new();
+        for _ in 0..4 {
+            jobs.repeat();
+            taken.extend(worker.pop());
+        }
+        taken.sort_by_key(|job| job.slot());
+        assert_eq!(taken, [one, two, three].map(AddressJob::Remove));
+    }
+
+    #[test]
+    fn a_removal_is_not_repeated_once_the_group_is_to_be_added() {
+        let [one, two, _] = slots();
+        let (mut jobs, mut worker) = narrow();
+        assert!(jobs.job(AddressJob::Remove(one)) && jobs.job(AddressJob::Remove(two)));
+        assert!(!jobs.job(AddressJob::Add(two)), "the core is told that there was no room");
+        assert_eq!(worker.pop(), Ok(AddressJob::Remove(one)));
+        jobs.repeat();
+        assert!(worker.pop().is_err());
     }
 }

@@ -475,8 +475,11 @@ impl HeartbeatLoop {
         }
     }
 
-    /// Tells the core that what nobody took has failed.
+    /// Tells the core that what nobody took has failed, and has addresses taken off for which there was no room before.
     fn answer_refused(&mut self) {
+        if let Some(serving) = &mut self.serving {
+            serving.addresses.repeat();
+        }
         while let Some(slot) = self.addresses_refused.pop() {
             self.address_failed(slot);
         }
