@@ -11,7 +11,7 @@
 //! - [`faults`]: cuts, carrier loss, random loss and vanishing interfaces, per leg and direction; [`cuts`]: every set of them
 //!   between three members.
 //! - [`cluster`]: `clusterd` on nodes and witnesses, driven only through its public interface (configuration, signals,
-//!   control socket), on a [`witness`] as an ordinary user; [`keepalived`] and [`ucarp`] are the same for the programs it is compared with.
+//!   control socket), on a `witness` as an ordinary user; [`keepalived`] and [`ucarp`] are the same for the programs it is compared with.
 //! - [`probe`]: what a client sees (requests, connections, who answers and who announces), what leaves a node, and how the machine
 //!   itself behaved.
 //!

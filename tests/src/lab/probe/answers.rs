@@ -1,7 +1,7 @@
 //! Who answers when it is asked who has the VIP (ARP requests, neighbour solicitations), on both links: each request may be
 //! answered by one node at most.
 //!
-//! Every request carries a number of its own which an answer repeats ([`super::question`]), so that every answer names the request
+//! Every request carries a number of its own which an answer repeats (`question.rs`), so that every answer names the request
 //! it belongs to, however late it is. The sender's IP address is always the same one, which the client owns besides its
 //! ordinary one: nodes that learn from requests, or ask back, learn nothing about the client's own address and get a true
 //! answer.

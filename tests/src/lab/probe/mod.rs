@@ -2,7 +2,7 @@
 //!
 //! - [`requests`]: a client asking the VIP all the time: outages, lost requests, who served; [`echo`] answers it.
 //! - [`connections`]: TCP connections to the VIP that are never at rest: which broke, how long each stood still.
-//! - [`answers`]: questions who has the VIP, in the form of a [`question`], each of which must be answered by at most one node.
+//! - [`answers`]: questions who has the VIP, in the form of a `question`, each of which must be answered by at most one node.
 //! - [`announcements`]: who announces a VIP.
 //! - [`capture`]: what leaves a node with a VIP as its source.
 //! - [`beats`]: when a node's heartbeats, or a rival's advertisements, reach its switch port.
