@@ -4,7 +4,7 @@ use crate::interface::{Command, CommandId, Link, Phase, VoterSet};
 
 use super::check::Broken;
 use super::clock::{BootClock, MICROSECOND, MILLISECOND, TrueTime};
-use super::host::{Daemon, Note, node_of_peer};
+use super::host::{Note, node_of_peer};
 use super::network::count;
 use super::options::Profile;
 use super::plan::{What, mac_of};
@@ -374,9 +374,11 @@ impl World<'_> {
             if std::mem::take(&mut self.hosts[node].gone) {
                 self.restart(node);
             }
-            // One that waits for its turn to be replaced comes back from then on.
-            if let Some(Daemon { replacement: Some((_, away @ None)), .. }) = &mut self.hosts[node].daemon {
-                *away = Some(100 * MILLISECOND);
+            // What still waits for its turn to be replaced is called off.
+            let waits = self.hosts[node].daemon.as_mut().and_then(|daemon| daemon.replacement.take());
+            if let Some((id, _)) = waits {
+                let run = self.hosts[node].runs;
+                self.note(node, run, Note::Command(id, Command::CancelRestart));
             }
             self.command(node, Command::Undrain);
         }
