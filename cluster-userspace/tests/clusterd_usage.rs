@@ -300,19 +300,23 @@ impl<'d> Witness<'d> {
 
     /// An answer of its control socket.
     fn ask(&self, request: &str) -> serde_json::Value {
-        let mut stream = UnixStream::connect(self.directory.0.join("w.sock")).unwrap();
-        stream.write_all(format!("{request}\n").as_bytes()).unwrap();
+        self.try_to_ask(request).unwrap()
+    }
+
+    fn try_to_ask(&self, request: &str) -> std::io::Result<serde_json::Value> {
+        let mut stream = UnixStream::connect(self.directory.0.join("w.sock"))?;
+        stream.write_all(format!("{request}\n").as_bytes())?;
         let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
+        BufReader::new(stream).read_line(&mut line)?;
+        Ok(serde_json::from_str(&line)?)
     }
 
     /// An answer of the process that takes this one's place.
     fn ask_when_it_is_back(&self, request: &str) -> serde_json::Value {
-        let socket = self.directory.0.join("w.sock");
         for _ in 0..500 {
-            if UnixStream::connect(&socket).is_ok() {
-                return self.ask(request);
+            // A connection that the old process still took ends with it.
+            if let Ok(answer) = self.try_to_ask(request) {
+                return answer;
             }
             // Nothing tells when a socket is there again.
             nix::poll::poll(&mut [], 10_u16).unwrap();
