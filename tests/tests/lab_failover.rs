@@ -224,7 +224,7 @@ fn announced_moves(family: Family) {
         await_true("an announcement", SOON, || announcers().contains(other)).expect("an announcement");
         // It is repeated for some seconds; whoever else would announce has had his time.
         (Moment::now() + Duration::from_secs(1)).sleep();
-        let heard = announcements.heard(Window::since(from));
+        let heard = announcements.heard_since_first_of(other, Window::since(from));
         let right = |told: &cluster_tests::lab::probe::announcements::Announcement| {
             told.node == other && told.address == family.vip() && told.mac == told.source
         };

@@ -95,6 +95,13 @@ impl Announcements {
         heard
     }
 
+    /// The announcements of `window` from the first of that node's on: a holder that is still to hand over may announce
+    /// before.
+    #[must_use]
+    pub fn heard_since_first_of(&self, node: &str, window: Window) -> Vec<Announcement> {
+        self.heard(window).into_iter().skip_while(|told| told.node != node).collect()
+    }
+
     /// The nodes that announced anything within `window`.
     #[must_use]
     pub fn announcers(&self, window: Window) -> BTreeSet<String> {
