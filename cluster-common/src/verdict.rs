@@ -50,11 +50,15 @@ pub enum Verdict {
     EgressIpv6Passed = 20,
     /// An IPv6 packet of this host with the VIP as source, kept from leaving because there was no valid lease.
     EgressIpv6Fenced = 21,
+    /// A frame to the group's virtual Ethernet address, dropped because there was no valid lease.
+    VirtualMacDark = 22,
+    /// A frame of this host from the group's virtual Ethernet address, kept from leaving because there was no valid lease.
+    EgressVirtualMacFenced = 23,
 }
 
 impl Verdict {
     /// How many verdicts there are.
-    pub const COUNT: usize = 22;
+    pub const COUNT: usize = 24;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -80,6 +84,8 @@ impl Verdict {
         Self::EgressDadFenced,
         Self::EgressIpv6Passed,
         Self::EgressIpv6Fenced,
+        Self::VirtualMacDark,
+        Self::EgressVirtualMacFenced,
     ];
 
     /// The name under which the counter is shown, for example `arp_answered`. Part of the public interface.
@@ -108,6 +114,8 @@ impl Verdict {
             Self::EgressDadFenced => "egress_dad_fenced",
             Self::EgressIpv6Passed => "egress_ipv6_passed",
             Self::EgressIpv6Fenced => "egress_ipv6_fenced",
+            Self::VirtualMacDark => "virtual_mac_dark",
+            Self::EgressVirtualMacFenced => "egress_virtual_mac_fenced",
         }
     }
 }

@@ -7,13 +7,14 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cluster_common::Verdict;
+use cluster_common::maps::Nic;
 use cluster_common::reference::{Fate, Node, Outcome, Vip};
 use cluster_tests::frames::{ArpFrame, BROADCAST, NdFrame, ipv4, ipv6, set_icmpv6_checksum, tagged};
 use cluster_tests::netns::available;
-use cluster_tests::programs::Programs;
+use cluster_tests::programs::{NETWORK_CARD, Programs};
 use cluster_userspace::dataplane::DATAPLANE_OBJECT;
 
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
+const MAC: [u8; 6] = NETWORK_CARD.mac;
 const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xdd];
 
 /// Held, never held, run out, held; of all kinds of prefixes. The third slot has two of a family.
@@ -32,11 +33,21 @@ const VIPS: [Vip; 10] = [
 const LEASES: [(u32, u64); 4] = [(0, u64::MAX), (1, 0), (2, 1), (255, u64::MAX)];
 
 const fn vip4([a, b, c, d]: [u8; 4], prefix: u8, group: u32, held: bool) -> Vip {
-    Vip { address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix, group, held }
+    let face = face(group, 1);
+    Vip { address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix, group, held, face }
 }
 
 const fn vip6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8, group: u32, held: bool) -> Vip {
-    Vip { address: IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), prefix, group, held }
+    let face = face(group, 2);
+    Vip { address: IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), prefix, group, held, face }
+}
+
+/// One group with a lease and one without have virtual Ethernet addresses.
+const fn face(group: u32, family: u8) -> Option<[u8; 6]> {
+    match group {
+        2 | 255 => Some([0, 0, 0x5e, 0, family, group as u8]),
+        _ => None,
+    }
 }
 
 #[test]
@@ -72,20 +83,27 @@ fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, ac
     let frames: u64 = from_environment("CLUSTER_FRAMES").unwrap_or(200_000);
     let seed: u64 = from_environment("CLUSTER_SEED").unwrap_or(1);
 
-    let forwards = seed.is_multiple_of(2);
     let mut programs = Programs::load(DATAPLANE_OBJECT).expect("the kernel takes the programs");
-    programs.set_nic(MAC, forwards).expect("set the card's address");
+    for group in [2, 255] {
+        programs.set_virtual_mac(group.into(), group, true).expect("set the virtual addresses");
+    }
     for vip in VIPS {
         programs.set_vip(vip.address, vip.prefix.into(), vip.group).expect("set the VIP");
     }
     for (group, until) in LEASES {
         programs.set_lease(group, until).expect("set the lease");
     }
-    let node = Node { mac: MAC, forwards, vips: &VIPS };
+    let mut node = Node { mac: MAC, forwards: false, sends_by_card: false, vips: &VIPS };
     let mut random = Random(seed);
     let mut counted = [[0_u64; Verdict::COUNT]; 256];
     let mut served: [HashSet<IpAddr>; 256] = std::array::from_fn(|_| HashSet::new());
     for number in 0..frames {
+        if number % 1000 == 0 {
+            (node.forwards, node.sends_by_card) = (random.below(2) == 0, random.below(2) == 0);
+            let flags = if node.forwards { Nic::FORWARDS } else { 0 };
+            let nic = Nic { flags, ifindex: node.sends_by_card.into(), ..NETWORK_CARD };
+            programs.set_nic(nic).expect("set the card's address");
+        }
         let frame = random.frame();
         if program == "cluster_egress" && is_refused(&frame) {
             continue;
@@ -186,7 +204,10 @@ impl Random {
     }
 
     fn mac(&mut self) -> [u8; 6] {
-        self.one_of(&[MAC, MAC, BROADCAST, OTHER_MAC, [1, 0, 0x5e, 0, 0, 1], [0; 6]])
+        match self.below(8) {
+            0 => self.one_of(&VIPS).face.unwrap_or([0, 0, 0x5e, 0, 1, 1]),
+            _ => self.one_of(&[MAC, MAC, BROADCAST, OTHER_MAC, [1, 0, 0x5e, 0, 0, 1], [0; 6]]),
+        }
     }
 
     /// Options of neighbour discovery, most of them whole.

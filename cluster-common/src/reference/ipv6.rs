@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::net::Ipv6Addr;
 
-use super::nd::Message;
+use super::nd::{Message, set_option};
 use super::{FOREIGN, Fate, Node, Outcome};
 use crate::Verdict;
 
@@ -44,18 +44,25 @@ impl Node<'_> {
         }
     }
 
-    pub(super) fn sends_ipv6(&self, packet: &[u8]) -> Outcome {
-        let Some(packet) = Packet::parse(packet) else { return FOREIGN };
-        let judged_by_claim = match packet.upper_layer() {
-            Some(message) => self.sends_message(&packet, &message),
-            None => None,
-        };
-        judged_by_claim
-            .or_else(|| {
-                let vip = self.vip(packet.source)?;
-                Some(vip.by_lease(Verdict::EgressIpv6Passed, Verdict::EgressIpv6Fenced))
-            })
-            .unwrap_or(FOREIGN)
+    pub(super) fn sends_ipv6(&self, bytes: &mut [u8]) -> (Outcome, Option<[u8; 6]>) {
+        let Some(packet) = Packet::parse(bytes) else { return (FOREIGN, None) };
+        let claim = packet.upper_layer().and_then(|message| self.sends_message(&packet, &message));
+        let kind =
+            if packet.next_header == 58 { packet.rest.get(..4).map(|message| message[0]) } else { None };
+        if let Some((outcome, face)) = claim {
+            if let (Some(face), Some(136)) = (face, kind) {
+                set_option(bytes, 64, 2, face);
+            }
+            return (outcome, face);
+        }
+        let Some(vip) = self.vip(packet.source) else { return (FOREIGN, None) };
+        let (outcome, face) = self.in_the_name_of(vip, Verdict::EgressIpv6Passed, Verdict::EgressIpv6Fenced);
+        match (face, kind) {
+            (Some(face), Some(135)) => set_option(bytes, 64, 1, face),
+            (Some(face), Some(133)) => set_option(bytes, 48, 1, face),
+            _ => {}
+        }
+        (outcome, face)
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Vip {
     pub group: u32,
     /// Whether the group's lease is valid at the moment.
     pub held: bool,
+    /// The virtual Ethernet address under which it appears; `None` is the network card's.
+    pub face: Option<[u8; 6]>,
 }
 
 /// What a node knows when a frame comes by.
@@ -33,6 +35,8 @@ pub struct Node<'a> {
     pub mac: [u8; 6],
     /// Whether it forwards IPv6 packets.
     pub forwards: bool,
+    /// Whether frames that go out do so by the interface of that network card.
+    pub sends_by_card: bool,
     /// The VIPs it may serve.
     pub vips: &'a [Vip],
 }
@@ -62,8 +66,15 @@ pub struct Outcome {
 const FOREIGN: Outcome = Outcome { fate: Fate::Pass, counted: None, served: None };
 
 impl Node<'_> {
-    /// What happens to a frame that comes in. An answered request is turned into the answer.
+    /// What happens to a frame that comes in. An answered request is turned into the answer; what is for a virtual
+    /// Ethernet address becomes the network card's.
     pub fn receives(&self, frame: &mut Vec<u8>) -> Outcome {
+        if let Some(vip) = self.owner(frame.get(..6)) {
+            if !vip.held {
+                return vip.outcome(Fate::Drop, Verdict::VirtualMacDark);
+            }
+            frame[..6].copy_from_slice(&self.mac);
+        }
         match frame.get(12..14) {
             Some([0x08, 0x00]) => self.receives_ipv4(frame),
             Some([0x86, 0xdd]) => self.receives_ipv6(frame),
@@ -72,26 +83,47 @@ impl Node<'_> {
         }
     }
 
-    /// What happens to a frame that is about to go out.
-    #[must_use]
-    pub fn sends(&self, frame: &[u8]) -> Outcome {
-        let Some((_, mut rest)) = frame.split_at_checked(12) else { return FOREIGN };
+    /// What happens to a frame that is about to go out. What is let out in the name of a VIP with a virtual Ethernet address
+    /// gets that address.
+    pub fn sends(&self, frame: &mut [u8]) -> Outcome {
+        if let Some(vip) = self.owner(frame.get(6..12))
+            && !vip.held
+        {
+            return vip.outcome(Fate::Drop, Verdict::EgressVirtualMacFenced);
+        }
+        let Some((header, mut rest)) = frame.split_at_mut_checked(12) else { return FOREIGN };
         for _ in 0..2 {
             if let [0x81, 0x00, _, _, inner @ ..] | [0x88, 0xa8, _, _, inner @ ..] = rest {
                 rest = inner;
             }
         }
-        match rest {
+        let (outcome, face) = match rest {
             [0x08, 0x00, packet @ ..] => self.sends_ipv4(packet),
             [0x86, 0xdd, packet @ ..] => self.sends_ipv6(packet),
             [0x08, 0x06, packet @ ..] => self.sends_arp(packet),
-            _ => FOREIGN,
+            _ => (FOREIGN, None),
+        };
+        if let Some(face) = face {
+            header[6..].copy_from_slice(&face);
         }
+        outcome
+    }
+
+    /// The VIP whose virtual Ethernet address this is.
+    fn owner(&self, mac: Option<&[u8]>) -> Option<&Vip> {
+        let mac = mac?;
+        self.vips.iter().find(|vip| vip.face.is_some_and(|face| face == mac))
     }
 
     fn vip(&self, address: impl Into<IpAddr>) -> Option<&Vip> {
         let address = address.into();
         self.vips.iter().find(|vip| vip.address == address)
+    }
+
+    /// The outcome for a frame of a VIP, and the virtual Ethernet address that it gets.
+    fn in_the_name_of(&self, vip: &Vip, passed: Verdict, dropped: Verdict) -> (Outcome, Option<[u8; 6]>) {
+        let face = vip.face.filter(|_| vip.held && self.sends_by_card);
+        (vip.by_lease(passed, dropped), face)
     }
 
     fn is_addressed(&self, frame: &[u8]) -> bool {

@@ -3,16 +3,19 @@
 use cluster_common::Verdict;
 use cluster_common::frame::ipv4;
 
+use super::face;
 use crate::Fate;
-use crate::unsafe_maps::{count, valid_lease, vip};
-use crate::unsafe_packet::{Outgoing, Unreachable};
+use crate::unsafe_maps::{count, ipv4_face, valid_lease, vip};
+use crate::unsafe_packet::{Buffered, Unreachable};
 
 /// Judges the packet that begins at `AT`, by its source.
 #[inline(always)]
-pub(super) fn packet<const AT: usize>(frame: &mut Outgoing<'_>) -> Result<Fate, Unreachable> {
+pub(super) fn packet<const AT: usize>(frame: &mut Buffered<'_>) -> Result<Fate, Unreachable> {
     let header = frame.reach(AT + ipv4::LENGTH)?;
     let Some(entry) = vip(header.four(AT + ipv4::SOURCE)) else { return Ok(Fate::Pass) };
     if valid_lease(entry.group).is_some() {
+        let mac = face::worn(frame, ipv4_face(entry.group));
+        face::put_on(frame, mac)?;
         count(entry.group, Verdict::EgressIpv4Passed);
         Ok(Fate::Pass)
     } else {

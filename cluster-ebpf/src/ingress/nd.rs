@@ -6,7 +6,7 @@ use cluster_common::frame::{ETHERNET_DESTINATION, ETHERNET_SOURCE, ipv6, nd};
 use cluster_common::maps::Vip6Entry;
 
 use crate::checksum::Checksum;
-use crate::unsafe_maps::{NicEntry, count, count_served6, nic, valid_lease};
+use crate::unsafe_maps::{NicEntry, count, count_served6, ipv6_face, nic, valid_lease};
 use crate::unsafe_packet::{Header, lengthen};
 use crate::{Fate, Frame};
 
@@ -36,7 +36,8 @@ pub(super) fn solicitation<const AT: usize>(
         && let Some(header) = with_room::<AT>(context, frame)
     {
         let target = header.sixteen(AT + nd::TARGET);
-        answer::<AT>(header, nic, &asker, target);
+        let mac = ipv6_face(entry.group).unwrap_or(nic.mac);
+        answer::<AT>(header, NicEntry { mac, ..nic }, &asker, target);
         count_served6(entry, Verdict::NsAnswered, now, asker.address, target);
         Fate::Answer
     } else {

@@ -20,7 +20,11 @@ pub(super) fn group_vips(settings: &Settings, local: &Local) -> Vec<GroupVips> {
     let vip = |vip: &config::Vip| dataplane::Vip { address: vip.address.into(), prefix: vip.prefix };
     let groups = settings.groups.iter().zip(&local.groups);
     groups
-        .map(|(group, named)| GroupVips { id: group.id, vips: named.vips.iter().map(vip).collect() })
+        .map(|(group, named)| GroupVips {
+            id: group.id,
+            vips: named.vips.iter().map(vip).collect(),
+            mac: None,
+        })
         .collect()
 }
 

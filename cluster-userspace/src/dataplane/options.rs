@@ -1,9 +1,10 @@
 //! What the data plane is told when it is opened.
 
 use std::net::IpAddr;
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 
-use cluster_proto::GroupId;
+use cluster_proto::{GroupId, Mac};
 
 /// Where pins live unless told otherwise.
 pub const PIN_ROOT: &str = "/sys/fs/bpf/cluster";
@@ -34,6 +35,26 @@ pub struct GroupVips {
     pub id: GroupId,
     /// Its VIPs.
     pub vips: Vec<Vip>,
+    /// Under which Ethernet addresses they appear; `None` is the network card's.
+    pub mac: Option<VirtualMac>,
+}
+
+/// The number of a group's virtual Ethernet addresses: one for its VIPs of each family (RFC 9568 section 7.3).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct VirtualMac(pub NonZeroU8);
+
+impl VirtualMac {
+    /// The address of a group's IPv4 VIPs.
+    #[must_use]
+    pub const fn ipv4(self) -> Mac {
+        Mac([0, 0, 0x5e, 0, 1, self.0.get()])
+    }
+
+    /// The address of a group's IPv6 VIPs.
+    #[must_use]
+    pub const fn ipv6(self) -> Mac {
+        Mac([0, 0, 0x5e, 0, 2, self.0.get()])
+    }
 }
 
 /// A VIP and its prefix.
