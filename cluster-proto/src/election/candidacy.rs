@@ -304,7 +304,19 @@ impl Core {
         if let Some(command) = wish.and_then(|wish| wish.command) {
             out.list.push(Effect::Reply(command, Ok(())));
         }
-        self.news = true;
+        self.tell_of_a_take(now);
+    }
+
+    /// The peers hear of a group that was taken at once, but of many that are taken one after the other only so often:
+    /// it is not what their votes depend on, and each heartbeat is one to every peer on every path.
+    fn tell_of_a_take(&mut self, now: Time) {
+        let next = self.takes_told + self.settings.timing.heartbeat / 8;
+        if now >= next {
+            self.takes_told = now;
+            self.news = true;
+        } else {
+            self.takes_told_at = self.takes_told_at.min(next);
+        }
     }
 
     pub(super) fn ask_for_address(&mut self, now: Time, index: usize, out: &mut Effects) {

@@ -408,10 +408,33 @@ impl Core {
             if matches!(self.groups[index].stage, Stage::Ready(_)) {
                 self.leave(now, index, Stage::Passive, Cause::Election, out);
             }
-            let header = self.header(now, path, Kind::Acknowledgement, sent);
-            let votes = [Vote { group: self.settings.groups[index].id, epoch }];
-            self.send_parts(path, &header, Content { votes: &votes, ..Content::default() }, out);
+            self.answers.push(Answer { path, sent, index, epoch });
         }
+    }
+
+    /// Sends the votes that were asked for too early, those of one candidate together: the word for all groups of a holder
+    /// that died is free at the same time.
+    pub(super) fn send_answers(&mut self, now: Time, out: &mut Effects) {
+        if self.answers.is_empty() {
+            return;
+        }
+        let mut answers = std::mem::take(&mut self.answers);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        answers.sort_unstable_by_key(|answer| (answer.path, answer.sent, answer.index));
+        for same in answers.chunk_by(|one, other| (one.path, one.sent) == (other.path, other.sent)) {
+            let Some(&Answer { path, sent, .. }) = same.first() else { continue };
+            scratch.clear();
+            let group = |index: usize| self.settings.groups[index].id;
+            scratch
+                .votes
+                .extend(same.iter().map(|vote| Vote { group: group(vote.index), epoch: vote.epoch }));
+            let header = self.header(now, path, Kind::Acknowledgement, sent);
+            let content = Content { votes: &scratch.votes, ..Content::default() };
+            self.send_parts(path, &header, content, out);
+        }
+        answers.clear();
+        self.scratch = scratch;
+        self.answers = answers;
     }
 
     /// When the word is free for the vote that was asked for too early.
@@ -563,6 +586,10 @@ impl Core {
     /// before the send.
     pub(super) fn send_heartbeats(&mut self, now: Time, out: &mut Effects) {
         self.news = false;
+        if now >= self.takes_told_at {
+            self.takes_told = now;
+        }
+        self.takes_told_at = Time::NEVER;
         self.last_sent = now;
         if now >= self.next_heartbeat {
             let interval = self.settings.timing.heartbeat;
@@ -705,6 +732,15 @@ impl Core {
             membership: self.membership.on_the_wire(),
         }
     }
+}
+
+/// A vote for the candidate that asked on this path, by its heartbeat sent then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    path: PathIndex,
+    sent: u64,
+    index: usize,
+    epoch: Epoch,
 }
 
 /// Room for one message's content, used again and again.

@@ -50,7 +50,7 @@ use epochs::EpochCounter;
 use gateway::Gateway;
 use group::{Announcing, Fault, GroupState, Probe, Ranks, Stage, Tenure};
 use membership::Membership;
-use messages::Scratch;
+use messages::{Answer, Scratch};
 use peer::PeerState;
 use service::ServiceJudge;
 
@@ -98,6 +98,12 @@ pub struct Core {
     dropped: Dropped,
     /// Something changed that the peers should hear of before the next heartbeat is due.
     news: bool,
+    /// When the peers are told that this node has taken groups: together, if it takes many.
+    takes_told_at: Time,
+    /// When they were last told so at once.
+    takes_told: Time,
+    /// Votes that were asked for too early and are given with this input.
+    answers: Vec<Answer>,
 }
 
 impl Core {
@@ -160,6 +166,9 @@ impl Core {
             service_said: ServiceHealth::Unjudged,
             dropped: Dropped::default(),
             news: true,
+            takes_told_at: Time::NEVER,
+            takes_told: Time::ZERO,
+            answers: Vec::with_capacity(settings.groups.len()),
             settings,
         }
     }
@@ -198,6 +207,7 @@ impl Core {
             }
             Input::Command(id, command) => self.command(now, id, command, out),
         }
+        self.send_answers(now, out);
         self.advance(now, out);
         if self.news {
             self.send_heartbeats(now, out);
@@ -217,7 +227,12 @@ impl Core {
         let groups = (0..self.groups.len()).map(|group| self.group_deadline(group));
         let service = self.service.deadline().unwrap_or(Time::NEVER);
         let retreat = self.retreat.map_or(Time::NEVER, |retreat| retreat.deadline);
-        let others = self.next_heartbeat.min(service).min(retreat).min(self.gateway_deadline());
+        let others = self
+            .next_heartbeat
+            .min(self.takes_told_at)
+            .min(service)
+            .min(retreat)
+            .min(self.gateway_deadline());
         groups.fold(others, Time::min).max(self.latest)
     }
 
@@ -261,7 +276,7 @@ impl Core {
             self.command_timers(now, group, out);
         }
         self.retreat_timers(now, out);
-        if now >= self.next_heartbeat || now >= self.going_alone_at() {
+        if now >= self.next_heartbeat.min(self.takes_told_at) || now >= self.going_alone_at() {
             self.news = true;
         }
         if let Some(below) = self.epochs.reservation(now) {
