@@ -23,7 +23,7 @@ pub(super) fn draw_troubles(
         Profile::Partitions => random.between(1, 5),
         _ => random.between(1, 10),
     };
-    let count = if options.profile == Profile::Reloads { count + 3 } else { count };
+    let count = if options.profile.reloads() { count + 3 } else { count };
     let mut troubles: Vec<Trouble> = (0..count)
         .map(|_| {
             let what = draw_what(random, options, paths, dead, beat);
@@ -55,7 +55,7 @@ pub(super) fn draw_troubles(
     if options.hosts() > 2 && matches!(options.profile, Profile::Crashes | Profile::Edges | Profile::Mixed) {
         troubles.extend(draw_torn_between(random, options, (from, until), dead, beat).into_iter().flatten());
     }
-    if options.profile == Profile::Reloads {
+    if options.profile.reloads() {
         troubles.extend(draw_reloads(random, options, (from, until)));
     }
     troubles.sort_by_key(|trouble| trouble.at);
@@ -88,7 +88,7 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
         Profile::Hosts => [0, 1, 1, 1, 2, 1, 0, 0, 2, 1, 7, 3, 3, 1, 0],
         Profile::Commands => [0, 2, 1, 2, 1, 0, 0, 1, 1, 0, 0, 0, 0, 16, 0],
         Profile::Mixed => [2, 3, 2, 3, 2, 1, 2, 4, 3, 2, 3, 1, 1, 5, 1],
-        Profile::Reloads => [2, 3, 2, 3, 1, 1, 2, 4, 5, 3, 1, 0, 1, 2, 1],
+        Profile::Reloads | Profile::Timings => [2, 3, 2, 3, 1, 1, 2, 4, 5, 3, 1, 0, 1, 2, 1],
     };
     let hosts = options.hosts() as u64;
     if hosts > 2
@@ -102,7 +102,7 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
         if hosts == 1 { node } else { (node + random.between(1, hosts - 1) as usize) % options.hosts() };
     let path = random.between(0, paths.len() as u64 - 1) as usize;
     // Who forgets in the middle of a change who voted before is not safe, and the documentation says so.
-    let disk_lost = random.per_million(250_000) && options.profile != Profile::Reloads;
+    let disk_lost = random.per_million(250_000) && !options.profile.reloads();
     match random.weighted(&weights) {
         0 => What::PathCut { from: node, to: other, path },
         1 => What::DirectionCut { from: node, to: other },

@@ -11,7 +11,7 @@ use crate::settings::Settings;
 use crate::time::Time;
 
 use super::clock::{BootClock, TrueTime};
-use super::plan::mac_of;
+use super::plan::{File, mac_of};
 
 /// One host.
 #[derive(Debug)]
@@ -99,6 +99,7 @@ pub(super) struct Socket {
 #[derive(Clone, Debug)]
 pub(super) enum Note {
     Link(Link),
+    /// The plan's group of this index; the daemon knows by which place its file has it.
     AddressReady(GroupIndex),
     AddressFailed(GroupIndex),
     EpochsReserved(u64),
@@ -108,6 +109,24 @@ pub(super) enum Note {
     Reconfigure(Box<Settings>),
     Served(Vec<Ipv4Addr>),
     Command(CommandId, Command),
+}
+
+impl Note {
+    /// In terms of a file; `None` if it is about a group that the file does not have.
+    pub(super) fn by(&self, file: &File) -> Option<Self> {
+        let place = |group: GroupIndex| file.place_of_group(group.0).map(GroupIndex);
+        Some(match self {
+            Self::AddressReady(group) => Self::AddressReady(place(*group)?),
+            Self::AddressFailed(group) => Self::AddressFailed(place(*group)?),
+            Self::Command(id, Command::Promote { group, force }) => {
+                Self::Command(*id, Command::Promote { group: place(*group)?, force: *force })
+            }
+            Self::Command(id, Command::Demote { group, force }) => {
+                Self::Command(*id, Command::Demote { group: place(*group)?, force: *force })
+            }
+            other => other.clone(),
+        })
+    }
 }
 
 /// An effect with what it needs.

@@ -155,11 +155,13 @@ pub enum Profile {
     Mixed,
     /// Nodes read new files one after the other, with other voters and timings in them, while things go wrong.
     Reloads,
+    /// Nodes read new files in which all timings are others, and in which groups and nodes without a vote come and go.
+    Timings,
 }
 
 impl Profile {
     /// All profiles.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Calm,
         Self::PassiveRestarts,
         Self::Loss,
@@ -173,7 +175,13 @@ impl Profile {
         Self::Edges,
         Self::Mixed,
         Self::Reloads,
+        Self::Timings,
     ];
+
+    /// Whether nodes read new files.
+    pub(super) fn reloads(self) -> bool {
+        matches!(self, Self::Reloads | Self::Timings)
+    }
 
     /// The profile of that name, as [`fmt::Display`] writes it.
     #[must_use]
@@ -198,6 +206,7 @@ impl fmt::Display for Profile {
             Self::Edges => "edges",
             Self::Mixed => "mixed",
             Self::Reloads => "reloads",
+            Self::Timings => "timings",
         })
     }
 }
