@@ -42,6 +42,15 @@ pub struct Trial {
     pub stall: Duration,
 }
 
+impl Trial {
+    /// The outage without the longest time that the machine stood still meanwhile: what is the cluster's own doing at
+    /// most, on a machine whose processors are taken away for milliseconds at a time.
+    #[must_use]
+    pub fn own(&self) -> Duration {
+        self.outage.length.saturating_sub(self.stall)
+    }
+}
+
 impl<'lab> Scene<'lab> {
     /// Starts the daemons and everything else, and waits until the client is served.
     ///
