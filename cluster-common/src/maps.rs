@@ -3,12 +3,16 @@
 use crate::Verdict;
 
 /// The version of the layouts; maps are pinned in a directory named for it, so that no program meets another's maps.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Groups a node can have.
 pub const MAX_GROUPS: u32 = 256;
 /// VIPs a node can have, over all groups and both families.
 pub const MAX_VIPS: u32 = 16_384;
+/// Ethernet addresses that the cluster's nodes can have on the service link.
+pub const MAX_KIN: u32 = 1024;
+/// Bytes of a key of [`KIN`]: an Ethernet address and two zeros.
+pub const KIN_KEY: usize = 8;
 /// Places for recently served addresses, per group, family and CPU; a power of two.
 pub const SERVED_PLACES: usize = 8;
 
@@ -29,10 +33,13 @@ pub const GRACES: &str = "graces";
 pub const NIC: &str = "nic";
 /// Array of one [`Own`].
 pub const OWN: &str = "own";
+/// Hash map of the Ethernet addresses that the cluster's nodes have on the service link, padded to [`KIN_KEY`] bytes, to
+/// a 1: who may say that a VIP is his.
+pub const KIN: &str = "kin";
 /// Per-CPU array by group slot of [`GroupCounters`].
 pub const COUNTERS: &str = "counters";
 /// All maps of the data plane.
-pub const ALL: [&str; 9] = [VIPS, VIPS6, FILTER, LEASES, TENURES, GRACES, NIC, OWN, COUNTERS];
+pub const ALL: [&str; 10] = [VIPS, VIPS6, FILTER, LEASES, TENURES, GRACES, NIC, OWN, KIN, COUNTERS];
 
 /// Until when this node holds the group, in nanoseconds of `CLOCK_BOOTTIME`, as `bpf_ktime_get_boot_ns` gives it. The
 /// lease is valid while the clock shows less; 0 is no lease. One aligned u64, so that it is read and written whole.
@@ -164,6 +171,24 @@ pub struct GroupCounters {
     pub served: [Served; SERVED_PLACES],
     /// The same for IPv6.
     pub served6: [Served6; SERVED_PLACES],
+    /// The latest of the claims that are counted as a rival's.
+    pub claim: Claim,
+}
+
+/// Somebody outside the cluster says that a VIP is his. Written with the time as 0 before and as it is afterwards; who
+/// reads it meanwhile, and sees 0, reads it again later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Claim {
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`; 0 if there was none.
+    pub at: u64,
+    /// The VIP, in network order; one of IPv4 has the first four bytes.
+    pub address: [u8; 16],
+    /// The Ethernet address that is not the cluster's.
+    pub mac: [u8; 6],
+    /// Which family the VIP is of: 4 or 6.
+    pub family: u16,
 }
 
 /// An IPv4 address that was served.
@@ -200,6 +225,7 @@ const _: () = {
     assert!(size_of::<Own>() == 20 && align_of::<Own>() == 1);
     assert!(size_of::<Served>() == 16 && align_of::<Served>() == 8);
     assert!(size_of::<Served6>() == 24 && align_of::<Served6>() == 8);
-    assert!(size_of::<GroupCounters>() == Verdict::COUNT * 8 + SERVED_PLACES * (16 + 24));
+    assert!(size_of::<Claim>() == 32 && align_of::<Claim>() == 8);
+    assert!(size_of::<GroupCounters>() == Verdict::COUNT * 8 + SERVED_PLACES * (16 + 24) + 32);
     assert!(SERVED_PLACES.is_power_of_two() && FILTER_WORDS.is_power_of_two());
 };

@@ -58,11 +58,18 @@ pub enum Verdict {
     EgressArpRequestRenamed = 24,
     /// A neighbour solicitation of this host with the VIP as source, let out in the name of the node's own address.
     EgressNsRenamed = 25,
+    /// Somebody outside the cluster said by ARP that he has the VIP. Counted besides what became of the frame.
+    ArpRival = 26,
+    /// Somebody outside the cluster advertised the VIP as a neighbour. Counted besides what became of the frame.
+    NaRival = 27,
+    /// Somebody outside the cluster solicited with the VIP as source, or would like to have the VIP (duplicate address
+    /// detection). Counted besides what became of the frame.
+    NsRival = 28,
 }
 
 impl Verdict {
     /// How many verdicts there are.
-    pub const COUNT: usize = 26;
+    pub const COUNT: usize = 29;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -92,6 +99,9 @@ impl Verdict {
         Self::Ipv6SentOver,
         Self::EgressArpRequestRenamed,
         Self::EgressNsRenamed,
+        Self::ArpRival,
+        Self::NaRival,
+        Self::NsRival,
     ];
 
     /// The name under which the counter is shown, for example `arp_answered`. Part of the public interface.
@@ -124,6 +134,9 @@ impl Verdict {
             Self::Ipv6SentOver => "ipv6_sent_over",
             Self::EgressArpRequestRenamed => "egress_arp_request_renamed",
             Self::EgressNsRenamed => "egress_ns_renamed",
+            Self::ArpRival => "arp_rival",
+            Self::NaRival => "na_rival",
+            Self::NsRival => "ns_rival",
         }
     }
 }

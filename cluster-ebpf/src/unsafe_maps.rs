@@ -9,8 +9,8 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use cluster_common::Verdict;
 use cluster_common::frame::ipv6;
 use cluster_common::maps::{
-    FILTER_WORDS, GroupCounters, Lease, MAX_GROUPS, MAX_VIPS, Nic, SERVED_PLACES, Served, Served6, Tenure,
-    Vip6Entry, VipEntry, filter_place, filter_place6,
+    Claim, FILTER_WORDS, GroupCounters, Lease, MAX_GROUPS, MAX_KIN, MAX_VIPS, Nic, SERVED_PLACES, Served,
+    Served6, Tenure, Vip6Entry, VipEntry, filter_place, filter_place6,
 };
 
 /// Allocated as VIPs come, so that a removed entry is freed after a grace period instead of being used again under a
@@ -31,9 +31,13 @@ static GRACES: Array<GraceWords> = Array::with_max_entries(MAX_GROUPS, BPF_F_MMA
 static OWN: Array<OwnWords> = Array::with_max_entries(1, 0);
 #[map(name = "nic")]
 static NIC: Array<Nic> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map(name = "kin")]
+static KIN: HashMap<KinKey, u8> = HashMap::with_max_entries(MAX_KIN, 0);
 #[map(name = "counters")]
 static COUNTERS: PerCpuArray<GroupCounters> = PerCpuArray::with_max_entries(MAX_GROUPS, 0);
 
+/// An Ethernet address as the key of a map: two bytes at a time, and zeros.
+type KinKey = [u16; 4];
 /// [`cluster_common::maps::Grace`], as it is read.
 type GraceWords = [u64; 2];
 /// [`Own`], as it is read.
@@ -164,6 +168,38 @@ pub(crate) fn nic() -> Option<NicEntry> {
     let [a, b, c, d, e, f, flags, _] = unsafe { read_volatile(nic.cast::<u64>()) }.to_ne_bytes();
     let mac = [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])];
     Some(NicEntry { mac, forwards: flags & Nic::FORWARDS != 0 })
+}
+
+/// Whether the Ethernet address is one of the cluster's on the service link.
+#[inline(always)]
+pub(crate) fn is_kin(mac: [u16; 3]) -> bool {
+    let [a, b, c] = mac;
+    // SAFETY: nothing of the entry is read.
+    nic().is_some_and(|nic| nic.mac == mac) || unsafe { KIN.get([a, b, c, 0]) }.is_some()
+}
+
+/// Counts and notes that somebody outside the cluster says that a VIP of the group is his.
+#[inline(always)]
+pub(crate) fn note_claim(group: u32, verdict: Verdict, family: u16, address: [u32; 4], mac: [u16; 3]) {
+    let Some(counters) = COUNTERS.get_ptr_mut(group) else { return };
+    add_one(counters, verdict);
+    // SAFETY: the helper has no preconditions, and the entry is this CPU's own while the program runs.
+    unsafe {
+        let now = bpf_ktime_get_boot_ns();
+        let claim: *mut Claim = &raw mut (*counters).claim;
+        write_volatile(&raw mut (*claim).at, 0);
+        let words = (&raw mut (*claim).address).cast::<u32>();
+        write_volatile(words, address[0]);
+        write_volatile(words.add(1), address[1]);
+        write_volatile(words.add(2), address[2]);
+        write_volatile(words.add(3), address[3]);
+        let halves = (&raw mut (*claim).mac).cast::<u16>();
+        write_volatile(halves, mac[0]);
+        write_volatile(halves.add(1), mac[1]);
+        write_volatile(halves.add(2), mac[2]);
+        write_volatile(&raw mut (*claim).family, family);
+        write_volatile(&raw mut (*claim).at, now);
+    }
 }
 
 /// Counts a packet of the group.

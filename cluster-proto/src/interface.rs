@@ -90,6 +90,14 @@ pub enum Input<'a> {
         /// Who has it.
         mac: Mac,
     },
+    /// Frames came in in which somebody says that one of our VIPs is his, from an Ethernet address that is none of those the
+    /// data plane was told of by [`Effect::Kin`].
+    Claimed {
+        /// The VIP.
+        address: IpAddr,
+        /// Whose.
+        mac: Mac,
+    },
     /// All counters below this are reserved on disk.
     EpochsReserved(u64),
     /// The reservation could not be written.
@@ -281,6 +289,13 @@ pub enum Effect {
     Probe {
         /// The address.
         address: IpAddr,
+    },
+    /// A peer's Ethernet address on the service link became known, or changed: it may claim VIPs.
+    Kin {
+        /// What it was before, as far as anybody had said so.
+        was: Option<Mac>,
+        /// What it is.
+        is: Mac,
     },
     /// Write to disk that counters below this are in use; answered by [`Input::EpochsReserved`] or
     /// [`Input::ReservationFailed`].
@@ -494,10 +509,12 @@ pub enum EventKind {
         /// Whose Ethernet address answered.
         mac: Mac,
     },
-    /// A stranger answers for or announces the VIP.
+    /// A stranger answers for or announces the VIP, or sends with it. Told of one Ethernet address at most every ten seconds.
     Rival {
         /// Of which group.
         group: GroupIndex,
+        /// The VIP.
+        address: IpAddr,
         /// Its Ethernet address.
         mac: Mac,
     },
@@ -651,10 +668,23 @@ pub struct GroupView {
     pub by_hand: bool,
     /// After a hand-over: until when this node serves the connections that it had, if it was the old holder.
     pub letting_go: Option<Time>,
+    /// Who else claims a VIP of it, as seen lately.
+    pub rival: Option<Rival>,
     /// How often this node's lease has run out while active.
     pub lapses: u64,
     /// How often each role was taken: init, passive, active, fault.
     pub transitions: u64,
+}
+
+/// Somebody outside the cluster who claims a VIP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rival {
+    /// The VIP.
+    pub address: IpAddr,
+    /// His Ethernet address.
+    pub mac: Mac,
+    /// When he was seen last.
+    pub at: Time,
 }
 
 /// One peer as this node sees it.

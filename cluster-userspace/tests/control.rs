@@ -625,7 +625,10 @@ fn events_of_the_core_are_told_with_names() {
             EventKind::ProbeAnswered { group, mac },
             json!({"kind":"probe_answered","group":"web","mac":"02:00:00:00:00:07"}),
         ),
-        (EventKind::Rival { group, mac }, json!({"kind":"rival","group":"web","mac":"02:00:00:00:00:07"})),
+        (
+            EventKind::Rival { group, address: "10.77.0.100".parse().unwrap(), mac },
+            json!({"kind":"rival","group":"web","address":"10.77.0.100","mac":"02:00:00:00:00:07","interface":"eth0"}),
+        ),
         (
             EventKind::DualHolder { group, other: epoch },
             json!({"kind":"dual_holder","group":"web","peer":"b","epoch":"8.2"}),

@@ -10,8 +10,8 @@ use aya::programs::{Program, TestRun, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use cluster_common::maps::{
-    COUNTERS, FILTER, GRACES, Grace, GroupCounters, LEASES, NIC, Nic, OWN, Own, VIPS, VIPS6, Vip6Entry,
-    VipEntry, filter_place, filter_place6,
+    COUNTERS, Claim, FILTER, GRACES, Grace, GroupCounters, KIN, KIN_KEY, LEASES, NIC, Nic, OWN, Own, VIPS,
+    VIPS6, Vip6Entry, VipEntry, filter_place, filter_place6,
 };
 use cluster_common::{Verdict, reference};
 
@@ -124,6 +124,18 @@ impl Programs {
         Ok(nic.set(0, bytemuck::cast::<_, u64>(Nic { mac, flags, unused: 0 }), 0)?)
     }
 
+    /// Says which Ethernet addresses the cluster's other nodes have.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_kin(&mut self, macs: &[[u8; 6]]) -> Result<()> {
+        let mut kin: HashMap<&mut MapData, [u8; KIN_KEY], u8> = self.map_mut(KIN)?.try_into()?;
+        for [a, b, c, d, e, f] in macs {
+            kin.insert([*a, *b, *c, *d, *e, *f, 0, 0], 1, 0)?;
+        }
+        Ok(())
+    }
+
     /// Runs a program on a frame, `repeat` times over; edits stay from one time to the next.
     ///
     /// # Errors
@@ -172,7 +184,20 @@ impl Programs {
         Ok(ipv4.chain(ipv6.map(|served| Ipv6Addr::from(served.address).into())).collect())
     }
 
-    /// Makes a group's counters zero and forgets whom it has served.
+    /// The claims of strangers noted for a group, on each CPU the latest: of which VIP, from which Ethernet address.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn claims(&self, group: u32) -> Result<Vec<(IpAddr, [u8; 6])>> {
+        let claims = self.counters(group)?.into_iter().map(|cpu| cpu.claim).filter(|claim| claim.at != 0);
+        let address = |claim: &Claim| match (claim.family, claim.address) {
+            (4, [a, b, c, d, ..]) => IpAddr::from([a, b, c, d]),
+            (_, address) => IpAddr::from(address),
+        };
+        Ok(claims.map(|claim| (address(&claim), claim.mac)).collect())
+    }
+
+    /// Makes a group's counters zero and forgets whom it has served and who has claimed what.
     ///
     /// # Errors
     /// If the kernel refuses.

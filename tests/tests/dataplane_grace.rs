@@ -89,7 +89,14 @@ fn judge_all(vip: IpAddr, known: SocketAddr, unknown: SocketAddr, side: Side, he
     programs.set_grace(0, u64::MAX, grace).expect("set the hand-over");
     let vips = [Vip { address: vip, prefix: prefix as u8, group: 0, held, grace: Some(grace) }];
     let connections = [(known, SocketAddr::new(vip, PORT))];
-    let node = Node { mac: MAC, forwards: false, vips: &vips, own: (None, None), connections: &connections };
+    let node = Node {
+        mac: MAC,
+        forwards: false,
+        vips: &vips,
+        own: (None, None),
+        kin: &[],
+        connections: &connections,
+    };
     let mut sent_over = 0;
     for (source, of) in [(known, "of a connection"), (unknown, "of none")] {
         for (protocol, flags) in [(TCP, ACK), (TCP, SYN), (TCP, SYN_ACK), (TCP, RST), (UDP, 0)] {

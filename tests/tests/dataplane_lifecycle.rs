@@ -47,7 +47,7 @@ fn a_node_answers_while_it_holds_in_both_modes() {
         let answer = ask(&socket);
         assert_eq!((answer.sender_mac, answer.sender_ip), (NODE_MAC, VIP));
         assert_eq!((answer.target_mac, answer.target_ip), (CLIENT_MAC, CLIENT));
-        let served = plane.served().expect("read who was served");
+        let served = plane.noted(Time::ZERO).expect("read who was served").served;
         assert_eq!(served.iter().map(|served| served.address).collect::<Vec<_>>(), [IpAddr::from(CLIENT)]);
         assert!(served[0].at.as_nanos() <= Moment::now().0);
 
@@ -155,7 +155,14 @@ fn a_node_answers_neighbours_while_it_holds_in_both_modes() {
             assert!(known.contains(&format!("lladdr {NODE_MAC}")), "{known}");
             assert_eq!(known.contains("router"), forwards, "{known}");
         }
-        assert!(plane.served().expect("read who was served").iter().any(|served| served.address == CLIENT6));
+        assert!(
+            plane
+                .noted(Time::ZERO)
+                .expect("read who was served")
+                .served
+                .iter()
+                .any(|served| served.address == CLIENT6)
+        );
 
         // Whoever would like to have the VIP himself is told, and only while it is held, that he cannot.
         place.client.ip(&format!("addr add {VIP6}/64 dev eth0")).expect("it would like to have the VIP");

@@ -15,6 +15,8 @@ use cluster_userspace::dataplane::DATAPLANE_OBJECT;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
 const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xdd];
+const KIN: [[u8; 6]; 2] = [OTHER_MAC, [2, 0, 0, 0, 0, 0x0b]];
+const STRANGER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xee];
 
 /// Held, never held, run out, held; of all kinds of prefixes. The third slot has two of a family.
 const VIPS: [Vip; 18] = [
@@ -106,8 +108,17 @@ fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, ac
     let over = Grace { side: Side::New, other: OTHER_MAC };
     programs.set_grace(1, 1, over).expect("set the hand-over");
     programs.set_own(OWN.0, OWN.1).expect("set the node's own addresses");
-    let node = Node { mac: MAC, forwards, vips: &VIPS, own: (Some(OWN.0), Some(OWN.1)), connections: &[] };
+    let node = Node {
+        mac: MAC,
+        forwards,
+        vips: &VIPS,
+        own: (Some(OWN.0), Some(OWN.1)),
+        kin: &KIN,
+        connections: &[],
+    };
+    programs.set_kin(&KIN).expect("set the cluster's addresses");
     let mut random = Random(seed);
+    let mut claimed: [HashSet<(IpAddr, [u8; 6])>; 256] = std::array::from_fn(|_| HashSet::new());
     let mut counted = [[0_u64; Verdict::COUNT]; 256];
     let mut served: [HashSet<IpAddr>; 256] = std::array::from_fn(|_| HashSet::new());
     for number in 0..frames {
@@ -129,11 +140,22 @@ fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, ac
             counted[group as usize][verdict as usize] += 1;
             served[group as usize].extend(outcome.served);
         }
+        if let Some(claim) = outcome.claim {
+            let (group, verdict) = claim.counted;
+            counted[group as usize][verdict as usize] += 1;
+            claimed[group as usize].insert((claim.address, claim.mac));
+        }
         // Counters are summed up over CPUs, which is too slow to do for each frame.
         if number % 10_000 == 0 || number + 1 == frames {
             for (group, _) in LEASES {
                 let counters = programs.verdicts(group).expect("read the counters");
                 assert_eq!(counters, counted[group as usize], "seed {seed}, frame {number}: group {group}");
+                for claim in programs.claims(group).expect("read who claimed a VIP") {
+                    assert!(
+                        claimed[group as usize].contains(&claim),
+                        "seed {seed}: {claim:?} is no stranger's"
+                    );
+                }
                 for address in programs.served(group).expect("read who was served") {
                     assert!(
                         served[group as usize].contains(&address),
@@ -211,7 +233,7 @@ impl Random {
     }
 
     fn mac(&mut self) -> [u8; 6] {
-        self.one_of(&[MAC, MAC, BROADCAST, OTHER_MAC, [1, 0, 0x5e, 0, 0, 1], [0; 6]])
+        self.one_of(&[MAC, MAC, BROADCAST, OTHER_MAC, STRANGER_MAC, KIN[1], [1, 0, 0x5e, 0, 0, 1], [0; 6]])
     }
 
     /// Options of neighbour discovery, most of them whole.

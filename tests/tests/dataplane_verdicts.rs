@@ -12,8 +12,8 @@ use cluster_userspace::dataplane::DATAPLANE_OBJECT;
 use nix::time::{ClockId, clock_gettime};
 
 use dataplane_rows::{
-    CLIENT_MAC, DARK, DROP, GROUP, HELD, LAPSED, MAC, NEXT, OTHER_MAC, PASS, SHOT, TX, VIP, check_egress,
-    check_ingress, row, short, with,
+    CLIENT_MAC, DARK, DROP, GROUP, HELD, LAPSED, MAC, NEXT, OTHER_MAC, PASS, PEER_MAC, SHOT, TX, VIP,
+    check_egress, check_ingress, row, short, with,
 };
 
 const MULTICAST: [u8; 6] = [1, 0, 0x5e, 0, 0, 1];
@@ -44,6 +44,8 @@ fn ingress() {
     }
     let relayed = ArpFrame { source: OTHER_MAC, ..request() };
     let announcement = ArpFrame { sender: VIP, ..request() };
+    let peers = ArpFrame { source: PEER_MAC, sender_mac: PEER_MAC, ..announcement };
+    let theirs = ArpFrame { destination: MAC, source: CLIENT_MAC, sender_mac: CLIENT_MAC, ..answer() };
     let trailing = |frame: ArpFrame| {
         let mut bytes = frame.bytes();
         bytes.resize(9000, 0xee);
@@ -106,12 +108,36 @@ fn ingress() {
         row("a request cut off", short(request().bytes(), 41), HELD, PASS),
         row("a request cut off, dark", short(request().bytes(), 41), DARK, PASS),
         row("an announcement as a request, held", announcement.bytes(), HELD, PASS)
-            .counts(Verdict::ArpAnnounced),
+            .counts(Verdict::ArpAnnounced)
+            .tells_of(Verdict::ArpRival, CLIENT_MAC),
         row("an announcement as a request, dark", announcement.bytes(), DARK, PASS)
-            .counts(Verdict::ArpAnnounced),
+            .counts(Verdict::ArpAnnounced)
+            .tells_of(Verdict::ArpRival, CLIENT_MAC),
         row("an announcement as a reply", ArpFrame { operation: 2, ..announcement }.bytes(), HELD, PASS)
-            .counts(Verdict::ArpAnnounced),
+            .counts(Verdict::ArpAnnounced)
+            .tells_of(Verdict::ArpRival, CLIENT_MAC),
         row("a reply about the VIP to us", ArpFrame { destination: MAC, ..answer() }.bytes(), HELD, PASS),
+        row("a stranger's reply about the VIP to us", theirs.bytes(), HELD, PASS)
+            .tells_of(Verdict::ArpRival, CLIENT_MAC),
+        row("the same, dark", theirs.bytes(), DARK, PASS).tells_of(Verdict::ArpRival, CLIENT_MAC),
+        row("the same to another host", ArpFrame { destination: OTHER_MAC, ..theirs }.bytes(), HELD, PASS),
+        row("the same in the peer's name", ArpFrame { sender_mac: PEER_MAC, ..theirs }.bytes(), HELD, PASS)
+            .tells_of(Verdict::ArpRival, CLIENT_MAC),
+        row(
+            "a stranger's address in the peer's frame",
+            ArpFrame { source: PEER_MAC, ..theirs }.bytes(),
+            HELD,
+            PASS,
+        )
+        .tells_of(Verdict::ArpRival, CLIENT_MAC),
+        row(
+            "a reply of the peer",
+            ArpFrame { source: PEER_MAC, sender_mac: PEER_MAC, ..theirs }.bytes(),
+            HELD,
+            PASS,
+        ),
+        row("an announcement of the peer", peers.bytes(), DARK, PASS).counts(Verdict::ArpAnnounced),
+        row("an operation of 3 by the VIP", ArpFrame { operation: 3, ..theirs }.bytes(), HELD, PASS),
         row("a reply to the VIP", ArpFrame { operation: 2, ..request() }.bytes(), DARK, PASS),
         row("a request for a stranger", ArpFrame { target: STRANGER, ..request() }.bytes(), HELD, PASS),
         row(
@@ -119,7 +145,8 @@ fn ingress() {
             ArpFrame { sender: VIP, target: CLIENT, ..request() }.bytes(),
             DARK,
             PASS,
-        ),
+        )
+        .tells_of(Verdict::ArpRival, CLIENT_MAC),
         row("hardware addresses of 255 bytes", with(request().bytes(), 18, &[255]), HELD, PASS),
         row("hardware addresses of 0 bytes", with(request().bytes(), 18, &[0]), DARK, PASS),
         row("protocol addresses of 16 bytes", with(request().bytes(), 19, &[16]), HELD, PASS),

@@ -9,8 +9,8 @@ use cluster_tests::frames::{NdFrame, ipv6, set_icmpv6_checksum, solicited_node, 
 use cluster_tests::netns::available;
 
 use dataplane_rows::{
-    CLIENT_MAC, DARK, DROP, HELD, LAPSED, MAC, NEXT, OTHER_MAC, PASS, Row, SHOT, TX, VIP6, check_egress,
-    check_ingress, row, short, with,
+    CLIENT_MAC, DARK, DROP, HELD, LAPSED, MAC, NEXT, OTHER_MAC, PASS, PEER_MAC, Row, SHOT, TX, VIP6,
+    check_egress, check_ingress, row, short, with,
 };
 
 const CLIENT: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 9);
@@ -179,28 +179,41 @@ fn solicitations() {
         )
         .serves(CLIENT)
         .where_packets_are_forwarded(),
-        answered("a duplicate address detection", detection().bytes(), defence().bytes()),
-        row("a duplicate address detection, dark", detection().bytes(), DARK, DROP).counts(Verdict::NsDark),
+        answered("a duplicate address detection", detection().bytes(), defence().bytes())
+            .tells_of(Verdict::NsRival, CLIENT_MAC),
+        row("a duplicate address detection, dark", detection().bytes(), DARK, DROP)
+            .counts(Verdict::NsDark)
+            .tells_of(Verdict::NsRival, CLIENT_MAC),
         answered(
             "a duplicate address detection with a nonce",
             NdFrame { options: NONCE.to_vec(), ..detection() }.bytes(),
             defence().bytes(),
-        ),
+        )
+        .tells_of(Verdict::NsRival, CLIENT_MAC),
         refused(
             "a duplicate address detection with an address to answer to",
             NdFrame { options: source_mac(CLIENT_MAC), ..detection() }.bytes(),
-        ),
+        )
+        .tells_of(Verdict::NsRival, CLIENT_MAC),
         refused(
             "a duplicate address detection to all nodes",
             NdFrame { destination: ALL_NODES, ..detection() }.bytes(),
-        ),
+        )
+        .tells_of(Verdict::NsRival, CLIENT_MAC),
         refused(
             "a duplicate address detection to the VIP",
             NdFrame { destination: VIP6, ..detection() }.bytes(),
-        ),
+        )
+        .tells_of(Verdict::NsRival, CLIENT_MAC),
         answered(
             "a duplicate address detection to another solicited-node address",
             NdFrame { destination: solicited_node(CLIENT), ..detection() }.bytes(),
+            defence().bytes(),
+        )
+        .tells_of(Verdict::NsRival, CLIENT_MAC),
+        answered(
+            "a duplicate address detection of the peer",
+            NdFrame { source_mac: PEER_MAC, ..detection() }.bytes(),
             defence().bytes(),
         ),
         refused("a hop limit of 254", NdFrame { hop_limit: 254, ..solicitation() }.bytes()),
@@ -216,13 +229,21 @@ fn solicitations() {
         refused("a length beyond the frame", with(solicitation().bytes(), 18, &[0, 40])),
         refused("no length", with(solicitation().bytes(), 18, &[0, 0])),
         refused("one from a group", NdFrame { source: ALL_NODES, ..solicitation() }.bytes()),
-        refused("one from the VIP itself", NdFrame { source: VIP6, ..solicitation() }.bytes()),
+        refused("one from the VIP itself", NdFrame { source: VIP6, ..solicitation() }.bytes())
+            .tells_of(Verdict::NsRival, CLIENT_MAC),
         row("one for a stranger", NdFrame { target: STRANGER, ..solicitation() }.bytes(), DARK, PASS),
         row("one to another host", elsewhere.bytes(), HELD, PASS),
         row("the same, dark", elsewhere.bytes(), DARK, PASS),
         row(
             "one by the VIP for another",
             NdFrame { source: VIP6, target: CLIENT, ..solicitation() }.bytes(),
+            DARK,
+            PASS,
+        )
+        .tells_of(Verdict::NsRival, CLIENT_MAC),
+        row(
+            "the same by the peer",
+            NdFrame { source_mac: PEER_MAC, source: VIP6, target: CLIENT, ..solicitation() }.bytes(),
             DARK,
             PASS,
         ),
@@ -299,10 +320,28 @@ fn packets_and_advertisements() {
             PASS,
         ),
         row("somebody advertises the VIP, held", advertisement.bytes(), HELD, PASS)
-            .counts(Verdict::NaAnnounced),
+            .counts(Verdict::NaAnnounced)
+            .tells_of(Verdict::NaRival, OTHER_MAC),
         row("somebody advertises the VIP, dark", advertisement.bytes(), DARK, PASS)
-            .counts(Verdict::NaAnnounced),
-        row("somebody answers us for the VIP", to_us.bytes(), DARK, PASS).counts(Verdict::NaAnnounced),
+            .counts(Verdict::NaAnnounced)
+            .tells_of(Verdict::NaRival, OTHER_MAC),
+        row(
+            "the peer advertises the VIP",
+            NdFrame { source_mac: PEER_MAC, ..advertisement.clone() }.bytes(),
+            DARK,
+            PASS,
+        )
+        .counts(Verdict::NaAnnounced),
+        row(
+            "one that came by a router",
+            NdFrame { hop_limit: 254, ..advertisement.clone() }.bytes(),
+            DARK,
+            PASS,
+        )
+        .counts(Verdict::NaAnnounced),
+        row("somebody answers us for the VIP", to_us.bytes(), DARK, PASS)
+            .counts(Verdict::NaAnnounced)
+            .tells_of(Verdict::NaRival, OTHER_MAC),
         row(
             "the same to another host",
             NdFrame { destination_mac: OTHER_MAC, ..to_us.clone() }.bytes(),
@@ -315,7 +354,8 @@ fn packets_and_advertisements() {
             DARK,
             DROP,
         )
-        .counts(Verdict::Ipv6Dark),
+        .counts(Verdict::Ipv6Dark)
+        .tells_of(Verdict::NaRival, OTHER_MAC),
         row(
             "somebody answers the VIP for another",
             NdFrame { destination: VIP6, target: CLIENT, ..to_us }.bytes(),

@@ -2,7 +2,7 @@
 
 use core::net::Ipv4Addr;
 
-use super::{FOREIGN, Fate, Node, Outcome};
+use super::{Claim, FOREIGN, Fate, Node, Outcome};
 use crate::Verdict;
 
 struct Arp {
@@ -36,6 +36,17 @@ impl Node<'_> {
             }
             (1, false) => vip.outcome(Fate::Drop, Verdict::ArpDark),
             _ => FOREIGN,
+        }
+    }
+
+    /// The VIP that a request or an answer has as its sender.
+    pub(super) fn claimed_by_arp(&self, frame: &[u8]) -> Option<Claim> {
+        let arp = Arp::parse(&frame[14..]).filter(|arp| matches!(arp.operation, 1 | 2))?;
+        let source = *frame[6..].first_chunk()?;
+        if self.is_addressed(frame) {
+            self.claim(arp.sender_ip, Verdict::ArpRival, &[arp.sender_mac, source])
+        } else {
+            None
         }
     }
 

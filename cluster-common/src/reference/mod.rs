@@ -42,6 +42,8 @@ pub struct Node<'a> {
     pub vips: &'a [Vip],
     /// Its own addresses on the service link.
     pub own: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+    /// The Ethernet addresses of the cluster's other nodes.
+    pub kin: &'a [[u8; 6]],
     /// The TCP connections of its host: where packets of them come from, and where they go.
     pub connections: &'a [(SocketAddr, SocketAddr)],
 }
@@ -66,19 +68,45 @@ pub struct Outcome {
     pub counted: Option<(u32, Verdict)>,
     /// The address that is noted as served.
     pub served: Option<IpAddr>,
+    /// The claim that is noted as a rival's.
+    pub claim: Option<Claim>,
 }
 
-const FOREIGN: Outcome = Outcome { fate: Fate::Pass, counted: None, served: None };
+/// Somebody outside the cluster says that a VIP is his.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Claim {
+    /// What is counted, and for which slot.
+    pub counted: (u32, Verdict),
+    /// The VIP.
+    pub address: IpAddr,
+    /// Whose Ethernet address is not the cluster's.
+    pub mac: [u8; 6],
+}
+
+const FOREIGN: Outcome = Outcome { fate: Fate::Pass, counted: None, served: None, claim: None };
 
 impl Node<'_> {
     /// What happens to a frame that comes in. An answered request is turned into the answer.
     pub fn receives(&self, frame: &mut Vec<u8>) -> Outcome {
         match frame.get(12..14) {
             Some([0x08, 0x00]) => self.receives_ipv4(frame),
-            Some([0x86, 0xdd]) => self.receives_ipv6(frame),
-            Some([0x08, 0x06]) => self.receives_arp(frame),
+            Some([0x86, 0xdd]) => {
+                let claim = self.claimed_by_nd(frame);
+                Outcome { claim, ..self.receives_ipv6(frame) }
+            }
+            Some([0x08, 0x06]) => {
+                let claim = self.claimed_by_arp(frame);
+                Outcome { claim, ..self.receives_arp(frame) }
+            }
             _ => FOREIGN,
         }
+    }
+
+    /// A claim of one of the VIPs by whichever of these is none of the cluster's.
+    fn claim(&self, address: impl Into<IpAddr>, verdict: Verdict, macs: &[[u8; 6]]) -> Option<Claim> {
+        let vip = self.vip(address)?;
+        let mac = *macs.iter().find(|&mac| *mac != self.mac && !self.kin.contains(mac))?;
+        Some(Claim { counted: (vip.group, verdict), address: vip.address, mac })
     }
 
     /// What happens to a frame that is about to go out. It may be given another source.
@@ -109,7 +137,7 @@ impl Node<'_> {
 
 impl Vip {
     fn outcome(&self, fate: Fate, verdict: Verdict) -> Outcome {
-        Outcome { fate, counted: Some((self.group, verdict)), served: None }
+        Outcome { fate, counted: Some((self.group, verdict)), ..FOREIGN }
     }
 
     /// Whether packets may leave with the VIP as source.

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::net::Ipv6Addr;
 
 use super::ipv6::Packet;
-use super::{Fate, Node, Outcome, Vip};
+use super::{Claim, Fate, Node, Outcome, Vip};
 use crate::Verdict;
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -51,6 +51,23 @@ impl Node<'_> {
         frame[14..86].copy_from_slice(&packet);
         let served = asker.and_then(|asker| vip.noted(asker.into()));
         Outcome { served, ..vip.outcome(Fate::Answer, Verdict::NsAnswered) }
+    }
+
+    /// The VIP that a message that came in says is somebody's, or is to be.
+    pub(super) fn claimed_by_nd(&self, frame: &[u8]) -> Option<Claim> {
+        let packet = Packet::parse(&frame[14..])?;
+        let message = packet.message()?;
+        let (claimed, verdict) = match message.kind {
+            136 => (message.target, Verdict::NaRival),
+            135 if packet.source.is_unspecified() => (message.target, Verdict::NsRival),
+            135 => (packet.source, Verdict::NsRival),
+            _ => return None,
+        };
+        if packet.hop_limit == 255 && self.is_addressed(frame) {
+            self.claim(claimed, verdict, &[*frame[6..].first_chunk()?])
+        } else {
+            None
+        }
     }
 
     /// A message that claims a VIP; `None` if it claims none.

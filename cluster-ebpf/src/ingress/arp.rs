@@ -1,10 +1,10 @@
-//! ARP: requests for a VIP, and announcements of one.
+//! ARP: requests for a VIP, announcements of one, and who else claims one.
 
 use cluster_common::Verdict;
 use cluster_common::frame::{ETHERNET_DESTINATION, ETHERNET_SOURCE, TYPE_IPV4, arp};
 
 use super::is_for_us;
-use crate::unsafe_maps::{count, count_served, nic, valid_lease, vip};
+use crate::unsafe_maps::{count, count_served, is_kin, nic, note_claim, valid_lease, vip};
 use crate::unsafe_packet::Header;
 use crate::{Fate, Frame};
 
@@ -24,7 +24,11 @@ pub(super) fn packet<const AT: usize>(frame: Frame) -> Fate {
     // An announcement names one address as sender and as target, in a request or in a reply (RFC 5227 section 3). An
     // answer to it would make two reflectors answer each other for ever.
     let announcement = sender == target;
-    if !(operation == arp::REQUEST || operation == arp::REPLY && announcement) || !is_for_us(header) {
+    if !(operation == arp::REQUEST || operation == arp::REPLY) || !is_for_us(header) {
+        return Fate::Pass;
+    }
+    note_rival::<AT>(header, sender);
+    if operation == arp::REPLY && !announcement {
         return Fate::Pass;
     }
     let Some(entry) = vip(target) else { return Fate::Pass };
@@ -43,6 +47,21 @@ pub(super) fn packet<const AT: usize>(frame: Frame) -> Fate {
             Fate::Drop
         }
     }
+}
+
+/// Whoever sends with a VIP as the sender's address says that it is his, and neighbours believe him (RFC 826): be it an
+/// answer, an announcement or a request for another address. Who would like to have an address (RFC 5227 section 2.1.1)
+/// sends without one, as switches and monitors do that only look who is there; that is no claim.
+#[inline(always)]
+fn note_rival<const AT: usize>(header: Header, sender: u32) {
+    let Some(entry) = vip(sender) else { return };
+    let (said, sent) = (header.mac(AT + arp::SENDER_MAC), header.mac(ETHERNET_SOURCE));
+    let stranger = match (is_kin(said), is_kin(sent)) {
+        (false, _) => said,
+        (true, false) => sent,
+        (true, true) => return,
+    };
+    note_claim(entry.group, Verdict::ArpRival, 4, [sender, 0, 0, 0], stranger);
 }
 
 /// Makes a request its own answer (RFC 826): sender and target change places, and the answer goes to the sender's

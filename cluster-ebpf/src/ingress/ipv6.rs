@@ -19,6 +19,9 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame) -> Fat
         ipv6::ICMPV6 => frame.header(AT + field::OPTIONS),
         _ => None,
     };
+    if let Some(message) = message {
+        nd::note_rival::<AT>(message);
+    }
     if let Some(message) = message
         && message.one(AT + field::TYPE) == field::SOLICITATION
         && let Some(entry) = vip6(message.sixteen(AT + field::TARGET))

@@ -1,12 +1,13 @@
-//! Neighbour solicitations for a VIP.
+//! Neighbour solicitations for a VIP, and who else claims one.
 
 use aya_ebpf::programs::XdpContext;
 use cluster_common::Verdict;
 use cluster_common::frame::{ETHERNET_DESTINATION, ETHERNET_SOURCE, ipv6, nd};
 use cluster_common::maps::Vip6Entry;
 
+use super::is_for_us;
 use crate::checksum::Checksum;
-use crate::unsafe_maps::{NicEntry, count, count_served6, nic, valid_lease};
+use crate::unsafe_maps::{NicEntry, count, count_served6, is_kin, nic, note_claim, valid_lease, vip6};
 use crate::unsafe_packet::{Header, lengthen};
 use crate::{Fate, Frame};
 
@@ -19,6 +20,33 @@ struct Asker {
     mac: [u16; 3],
     /// The asker's address, or [`UNSPECIFIED`].
     address: [u32; 4],
+}
+
+/// Whoever advertises a VIP, asks with it as his address, or asks whether it is free, says that it is his or will be
+/// (RFC 4861 section 7.2, RFC 4862 section 5.4). A message that has come by a router is none.
+#[inline(always)]
+pub(super) fn note_rival<const AT: usize>(header: Header) {
+    let kind = header.one(AT + nd::TYPE);
+    if header.one(AT + ipv6::HOP_LIMIT) != nd::HOP_LIMIT
+        || !(kind == nd::SOLICITATION || kind == nd::ADVERTISEMENT)
+    {
+        return;
+    }
+    let source = header.sixteen(AT + ipv6::SOURCE);
+    let (claimed, verdict) = if kind == nd::ADVERTISEMENT {
+        (header.sixteen(AT + nd::TARGET), Verdict::NaRival)
+    } else if source == UNSPECIFIED {
+        (header.sixteen(AT + nd::TARGET), Verdict::NsRival)
+    } else {
+        (source, Verdict::NsRival)
+    };
+    let stranger = header.mac(ETHERNET_SOURCE);
+    if let Some(entry) = vip6(claimed)
+        && is_for_us(header)
+        && !is_kin(stranger)
+    {
+        note_claim(entry.group, verdict, 6, claimed, stranger);
+    }
 }
 
 /// Judges a solicitation, whose IPv6 header begins at `AT`, for the VIP of this entry.

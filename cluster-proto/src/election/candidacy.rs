@@ -16,8 +16,6 @@ use super::{Core, event};
 
 /// How long a VIP that could not be configured is left alone.
 const ADDRESS_RETRY: Duration = Duration::from_secs(5);
-/// A rival is reported at most this often.
-const RIVAL_PAUSE: Duration = Duration::from_secs(10);
 /// Questions without an answer that outweigh one answer.
 const PROBES_AFTER_AN_ANSWER: u32 = 3;
 
@@ -379,12 +377,12 @@ impl Core {
         }
         for index in 0..self.groups.len() {
             if self.settings.groups[index].vips.contains(&address) {
-                self.vip_answered(now, index, mac, out);
+                self.vip_answered(now, index, (address, mac), out);
             }
         }
     }
 
-    fn vip_answered(&mut self, now: Time, index: usize, mac: Mac, out: &mut Effects) {
+    fn vip_answered(&mut self, now: Time, index: usize, (address, mac): (IpAddr, Mac), out: &mut Effects) {
         let owner = self.peers.iter().position(|peer| peer.mac == Some(mac));
         // A member that was never heard may well be the one that answers; a majority does not depend on that.
         let unheard = |peer: &usize| {
@@ -413,10 +411,8 @@ impl Core {
             (Stage::Init | Stage::Passive | Stage::Standing(_), _)
             | (Stage::Ready(_) | Stage::Active(_) | Stage::Fault(_), _) => {}
         }
-        let group = &mut self.groups[index];
-        if owner.is_none() && group.rival_said.is_none_or(|said| now.since(said) >= RIVAL_PAUSE) {
-            group.rival_said = Some(now);
-            event(out, now, EventKind::Rival { group: GroupIndex(index), mac });
+        if owner.is_none() {
+            self.rival(now, index, address, mac, out);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::identity::{Epoch, Mac, PathIndex};
-use crate::interface::{Cause, CommandId, Role, Side, Timeline};
+use crate::interface::{Cause, CommandId, Rival, Role, Side, Timeline};
 use crate::settings::Settings;
 use crate::time::Time;
 use crate::wire::{Claim, Reason};
@@ -53,7 +53,14 @@ pub(super) struct GroupState {
     pub(super) announcing: Option<Announcing>,
     pub(super) grace: Option<Grace>,
     pub(super) timeline: Timeline,
-    pub(super) rival_said: Option<Time>,
+    /// Who claimed a VIP of it last.
+    pub(super) rival: Option<Rival>,
+    /// When a rival was last told of, and which.
+    pub(super) rival_said: Option<(Time, Mac)>,
+    /// When this node last answered a rival's claim with its own.
+    pub(super) rival_answered: Option<Time>,
+    /// When this node, as the holder, next asks whether somebody else has a VIP, and which.
+    pub(super) rival_check: Option<(Time, usize)>,
     /// When this node last answered a peer's announcement with its own.
     pub(super) defended: Option<Time>,
     pub(super) answered_said: bool,
@@ -268,7 +275,10 @@ impl GroupState {
             announcing: None,
             grace: None,
             timeline: Timeline::default(),
+            rival: None,
             rival_said: None,
+            rival_answered: None,
+            rival_check: None,
             defended: None,
             answered_said: false,
             role: Role::Init,

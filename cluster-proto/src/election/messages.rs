@@ -148,7 +148,12 @@ impl Core {
             return;
         }
         let dead_after = self.settings.timing.dead_after;
-        let low = self.peers[path.peer].hear(now, path.path, &header, dead_after);
+        let peer = &mut self.peers[path.peer];
+        let was = peer.mac;
+        let low = peer.hear(now, path.path, &header, dead_after);
+        if let Some(is) = peer.mac.filter(|_| peer.mac != was) {
+            out.list.push(Effect::Kin { was, is });
+        }
         self.notice_peer(now, path, &header, out);
         if let Some(gap) = low {
             let peer = self.settings.peers[path.peer].id;

@@ -13,6 +13,7 @@
 //! | `grace.rs` | what becomes of connections at a hand-over |
 //! | `restart.rs` | leases long enough for another process to take this one's place |
 //! | `service.rs` | whose service link is cut |
+//! | `rivals.rs` | what to do about strangers that claim a VIP |
 //! | `gateway.rs` | whether a node that hears no peer is itself cut off |
 //! | `commands.rs` | what operators ask for |
 //! | `epochs.rs` | the epochs that may be used |
@@ -35,6 +36,7 @@ mod peer;
 mod quorum;
 mod reconfigure;
 mod restart;
+mod rivals;
 mod service;
 mod tenure;
 mod view;
@@ -186,6 +188,7 @@ impl Core {
             Input::AddressReady(GroupIndex(group)) => self.address_ready(now, group, out),
             Input::AddressFailed(GroupIndex(group)) => self.address_failed(now, group, out),
             Input::ProbeAnswer { address, mac } => self.probe_answer(now, address, mac, out),
+            Input::Claimed { address, mac } => self.claimed(now, address, mac, out),
             Input::NoConnections(GroupIndex(group)) => self.no_connections(group),
             Input::EpochsReserved(below) => {
                 self.epochs.reserved(below);
@@ -276,6 +279,7 @@ impl Core {
             self.answer_pending(now, group, out);
             self.command_timers(now, group, out);
             self.grace_timers(now, group, out);
+            self.look_for_rivals(now, group, out);
         }
         self.retreat_timers(now, out);
         if now >= self.next_heartbeat || now >= self.going_alone_at() {

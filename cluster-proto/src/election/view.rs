@@ -67,6 +67,7 @@ impl Core {
             cause: group.cause,
             by_hand: group.by_hand,
             letting_go: group.grace.and_then(|grace| grace.let_go),
+            rival: self.rival_lately(now, index),
             lapses: group.lapses,
             transitions: group.transitions,
         }

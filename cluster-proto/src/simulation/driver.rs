@@ -299,6 +299,7 @@ impl World<'_> {
                 tell!(self, "node {node}: probes {address}");
                 self.ask(node, address);
             }
+            Effect::Kin { .. } => {}
             Effect::ReserveEpochs { below } => self.write_disk(node, Written::Epochs(below)),
             Effect::Remember(memory) => self.write_disk(node, Written::Memory(memory)),
             Effect::Reconfigured => {

@@ -19,4 +19,5 @@ mod promises;
 mod reloads;
 mod replaced;
 mod restarts;
+mod rivals;
 mod silence;

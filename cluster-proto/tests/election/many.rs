@@ -285,6 +285,7 @@ impl Many {
             Effect::Reply(_, outcome) => self.replies.push((node, outcome)),
             Effect::Announce { .. }
             | Effect::Probe { .. }
+            | Effect::Kin { .. }
             | Effect::RemoveAddress { .. }
             | Effect::Grace { .. }
             | Effect::EndGrace { .. }

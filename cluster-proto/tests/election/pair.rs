@@ -369,6 +369,7 @@ impl Pair {
             Effect::Remember(memory) => self.schedule(300, node, Coming::Remembered(memory)),
             Effect::Announce { .. }
             | Effect::Probe { .. }
+            | Effect::Kin { .. }
             | Effect::RemoveAddress { .. }
             | Effect::EndGrace { .. }
             | Effect::LetGo { .. }
@@ -385,7 +386,7 @@ impl Pair {
         let mut last = [""; 2];
         let mut lease = "";
         for (_, by, what) in &self.log {
-            if *by != node || what.starts_with("ack") {
+            if *by != node || what.starts_with("ack") || what.starts_with("kin") {
                 continue;
             }
             if let Some(words) = what.strip_prefix("heartbeat ") {
@@ -429,6 +430,7 @@ impl Pair {
             Effect::LetGo { .. } => "let go".into(),
             Effect::Announce { .. } => "announce".into(),
             Effect::Probe { address } => format!("probe {address}"),
+            Effect::Kin { is, .. } => format!("kin {is}"),
             Effect::ReserveEpochs { below } => format!("reserve {below}"),
             Effect::Remember(memory) => format!("remember {} voters", memory.current.voters.count()),
             Effect::Reconfigured => "reconfigured".into(),

@@ -51,6 +51,12 @@ pub struct EventBody {
     /// The path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<EventPath>,
+    /// The IP address it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The network interface by which it was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     /// The Ethernet address that answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
@@ -170,9 +176,13 @@ impl EventBody {
             EventKind::ProbeAnswered { group: of, mac } => {
                 Self { group: group(of), mac: Some(mac.to_string()), ..Self::kind("probe_answered") }
             }
-            EventKind::Rival { group: of, mac } => {
-                Self { group: group(of), mac: Some(mac.to_string()), ..Self::kind("rival") }
-            }
+            EventKind::Rival { group: of, address, mac } => Self {
+                group: group(of),
+                address: Some(address.to_string()),
+                mac: Some(mac.to_string()),
+                interface: local.service.as_ref().map(|service| service.interface.clone()),
+                ..Self::kind("rival")
+            },
             EventKind::DualHolder { group: of, other } => Self {
                 group: group(of),
                 peer: peer(other.node),

@@ -91,6 +91,16 @@ pub fn status(status: &Status, paint: Paint) -> String {
         );
     }
     _ = write!(text, "\n{}", groups(status).text(paint));
+    for group in &status.groups {
+        if let Some(rival) = &group.rival {
+            let seen = duration(Duration::from_millis(rival.last_seen_ms));
+            let what = format!(
+                "{}: a stranger, MAC {} on {}, claims {}, last {seen} ago",
+                group.name, rival.mac, rival.interface, rival.address
+            );
+            _ = writeln!(text, "{}", paint.apply(Style::Bad, &what));
+        }
+    }
     if !status.peers.is_empty() {
         _ = write!(text, "\n{}", peers(&status.peers).text(paint));
     }
@@ -331,7 +341,15 @@ pub fn occurrence(event: &EventRecord, paint: Paint) -> String {
                 or(&body.mac)
             ),
         ),
-        "rival" => (Style::Bad, format!("{group}: a stranger, MAC {}, claims the VIP", or(&body.mac))),
+        "rival" => (
+            Style::Bad,
+            format!(
+                "{group}: a stranger, MAC {} on {}, claims {}",
+                or(&body.mac),
+                or(&body.interface),
+                or(&body.address)
+            ),
+        ),
         "dual_holder" => {
             (Style::Bad, format!("{group}: {peer} held it too, in epoch {}, and yields", or(&body.epoch)))
         }

@@ -84,12 +84,28 @@ pub struct GroupStatus {
     /// After a hand-over: for how long this node still serves the connections that it had; null if it serves none.
     #[serde(default)]
     pub letting_go_ms: Option<u64>,
+    /// Who else claims a VIP of it, if anybody did within the last minute.
+    #[serde(default)]
+    pub rival: Option<RivalStatus>,
     /// How often this node's lease has run out while it was active.
     #[serde(default)]
     pub lapses: u64,
     /// How often the role has changed.
     #[serde(default)]
     pub transitions: u64,
+}
+
+/// A host outside the cluster that claims a VIP.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RivalStatus {
+    /// The VIP.
+    pub address: String,
+    /// The host's Ethernet address.
+    pub mac: String,
+    /// The interface of this node by which it was seen.
+    pub interface: String,
+    /// How long ago it was seen last.
+    pub last_seen_ms: u64,
 }
 
 /// Another node, or a witness, as this one sees it.
@@ -328,6 +344,15 @@ fn groups(observation: &Observation<'_>) -> Vec<GroupStatus> {
             cause: cause_name(view.cause).to_owned(),
             by_hand: view.by_hand,
             letting_go_ms: view.letting_go.map(|at| whole_millis(at.since(now))),
+            rival: view.rival.map(|rival| RivalStatus {
+                address: rival.address.to_string(),
+                mac: rival.mac.to_string(),
+                interface: local
+                    .service
+                    .as_ref()
+                    .map_or_else(String::new, |service| service.interface.clone()),
+                last_seen_ms: whole_millis(now.since(rival.at)),
+            }),
             lapses: view.lapses,
             transitions: view.transitions,
         }

@@ -39,7 +39,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use cluster_proto::{Command, CommandId, EventKind, Incarnation, Memory, Settings, Time};
+use cluster_proto::{Command, CommandId, EventKind, Incarnation, Mac, Memory, Settings, Time};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -164,6 +164,8 @@ struct Daemon {
     reloads: Vec<Call>,
     /// Groups that were handed over, and until when their connections are of interest.
     handed_over: Vec<(GroupSlot, Time)>,
+    /// Peers' Ethernet addresses that the data plane has not been told yet: before, and now.
+    kin: Vec<(Option<Mac>, Mac)>,
     /// A restart that is under way.
     replacing: Option<Replacing>,
     installed: Installed,
@@ -251,6 +253,7 @@ impl Prepared {
             coming: None,
             reloads: Vec::new(),
             handed_over: Vec::new(),
+            kin: Vec::new(),
             replacing: None,
             installed,
             run,
@@ -329,6 +332,7 @@ impl Daemon {
                     self.write(move || Written::Memory(file.write(&memory)));
                 }
                 Task::WatchConnections(slot, until) => self.handed_over.push((slot, until)),
+                Task::Kin(was, is) => self.kin.push((was, is)),
                 Task::Reply(id, outcome) => self.replied(id, outcome),
                 Task::Shown(shown) => self.shown(shown),
                 Task::Close(socket) => drop(tokio::task::spawn_blocking(move || drop(socket))),

@@ -12,7 +12,9 @@ use super::watch::Watch;
 use super::{Asked, CHORES, Daemon, Signals, join};
 use crate::config::Service;
 use crate::control::{Call, ControlError, ErrorCode, EventBody};
-use crate::dataplane::DataPlane;
+use cluster_proto::Time;
+
+use crate::dataplane::{Claimed, DataPlane};
 use crate::driver::address_thread::{AddressReport, AddressThread};
 use crate::driver::mailbox::Order;
 use crate::network::addresses::Addresses;
@@ -37,6 +39,8 @@ pub(super) struct Node {
     pub(super) tables: Addresses,
     /// Rounds of chores done.
     pub(super) rounds: u32,
+    /// When the newest of the claims was made that were passed on.
+    pub(super) claims_read: Time,
 }
 
 /// The data plane, which several tasks use in turn; each call may wait for the kernel, so none runs on the loop itself.
@@ -85,6 +89,9 @@ impl Node {
             }
             for (slot, until) in std::mem::take(&mut self.daemon.handed_over) {
                 self.watch_connections(slot, until);
+            }
+            if !self.daemon.kin.is_empty() {
+                self.tell_kin().await;
             }
             self.daemon.leave_if_ready().await;
             self.daemon.check_thread()?;
@@ -173,11 +180,34 @@ impl Node {
             self.look_up_gateways().await;
         }
         self.tell_plane().await;
-        let served = self.on_plane(|plane| plane.served()).await;
-        match served {
-            Ok(Ok(served)) => self.pass_on_served(&served),
-            Ok(Err(error)) => tracing::warn!(%error, "cannot read the served addresses"),
-            Err(error) => tracing::warn!(%error, "cannot read the served addresses"),
+        let since = self.claims_read;
+        let noted = self.on_plane(move |plane| plane.noted(since)).await;
+        match noted {
+            Ok(Ok(noted)) => {
+                self.pass_on_served(&noted.served);
+                self.pass_on_claims(&noted.claims);
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "cannot read who was served and who claims VIPs"),
+            Err(error) => tracing::warn!(%error, "cannot read who was served and who claims VIPs"),
+        }
+    }
+
+    /// Tells the programs which Ethernet addresses the cluster's nodes have.
+    async fn tell_kin(&mut self) {
+        let kin = std::mem::take(&mut self.daemon.kin);
+        let told = self
+            .on_plane(move |plane| kin.into_iter().try_for_each(|(was, is)| plane.set_kin(was, is)))
+            .await;
+        if let Err(error) | Ok(Err(error)) = told.map(|told| told.map_err(anyhow::Error::from)) {
+            tracing::warn!(%error, "the programs take a peer for a rival: they could not be told its Ethernet address");
+        }
+    }
+
+    /// Tells the core of claims that are newer than those it was told of.
+    fn pass_on_claims(&mut self, claims: &[Claimed]) {
+        for claim in claims {
+            self.claims_read = self.claims_read.max(claim.at);
+            self.daemon.order(Order::Claimed(claim.address, claim.mac));
         }
     }
 

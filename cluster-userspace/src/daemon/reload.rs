@@ -322,6 +322,7 @@ mod tests {
                 reloads: Vec::new(),
                 held: Vec::new(),
                 handed_over: Vec::new(),
+                kin: Vec::new(),
                 replacing: None,
                 installed: Installed::of_this_process(),
                 run: Incarnation(1),

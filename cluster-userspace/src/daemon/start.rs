@@ -151,6 +151,7 @@ pub(super) async fn start(
         unsettled: false,
         tables: addresses,
         rounds: 0,
+        claims_read: clock::now(),
     };
     Ok((node, front))
 }

@@ -9,9 +9,11 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_obj::Object;
 use cluster_common::maps::{
-    ALL, COUNTERS, FILTER, FILTER_WORDS, GRACES, GroupCounters, LAYOUT_VERSION, LEASES, MAX_GROUPS, NIC, OWN,
-    Own, TENURES, VIPS, VIPS6, Vip6Entry, VipEntry,
+    ALL, COUNTERS, FILTER, FILTER_WORDS, GRACES, GroupCounters, KIN, KIN_KEY, LAYOUT_VERSION, LEASES,
+    MAX_GROUPS, NIC, OWN, Own, TENURES, VIPS, VIPS6, Vip6Entry, VipEntry,
 };
+
+use cluster_proto::Mac;
 
 use super::error::DataPlaneError;
 use super::lease_table::LeaseTable;
@@ -29,6 +31,9 @@ pub(super) type CounterMap = PerCpuArray<MapData, [u64; COUNTER_WORDS]>;
 /// The map of the node's own addresses with its value as bytes.
 type OwnMap = Array<MapData, [u8; size_of::<Own>()]>;
 
+/// The map of the Ethernet addresses that the cluster's nodes have.
+type KinMap = aya::maps::HashMap<MapData, [u8; KIN_KEY], u8>;
+
 /// The maps that user space uses.
 pub(super) struct Maps {
     pub(super) vips: VipMaps,
@@ -36,6 +41,7 @@ pub(super) struct Maps {
     pub(super) filter: SharedWords,
     pub(super) nic: SharedWords,
     own: OwnMap,
+    kin: KinMap,
     leases: MapData,
     tenures: MapData,
     graces: MapData,
@@ -181,6 +187,7 @@ impl Maps {
             nic: SharedWords::map(nic.fd(), 1)
                 .map_err(|source| DataPlaneError::SharedMemory { map: NIC, source })?,
             own: take(object, OWN)?.try_into().map_err(unusable(OWN))?,
+            kin: take(object, KIN)?.try_into().map_err(unusable(KIN))?,
             leases: array_data(take(object, LEASES)?, LEASES)?,
             tenures: array_data(take(object, TENURES)?, TENURES)?,
             graces: array_data(take(object, GRACES)?, GRACES)?,
@@ -200,9 +207,30 @@ impl Maps {
         self.own.set(0, bytemuck::cast::<_, [u8; size_of::<Own>()]>(own), 0).map_err(unusable(OWN))
     }
 
+    /// A node of the cluster has this Ethernet address, and no longer the one before.
+    pub(super) fn set_kin(&mut self, was: Option<Mac>, is: Mac) -> Result<(), DataPlaneError> {
+        if let Some(was) = was {
+            match self.kin.remove(&kin_key(was)) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(unusable(KIN)(error)),
+            }
+        }
+        self.kin.insert(kin_key(is), 1, 0).map_err(unusable(KIN))
+    }
+
+    /// No Ethernet address is known to be the cluster's; those that are, the peers say again.
+    pub(super) fn forget_kin(&mut self) -> Result<(), DataPlaneError> {
+        let known: Vec<_> = self.kin.keys().collect::<Result<_, _>>().map_err(unusable(KIN))?;
+        known.iter().try_for_each(|key| self.kin.remove(key)).map_err(unusable(KIN))
+    }
+
     pub(super) fn lease_table(&self) -> Result<LeaseTable, DataPlaneError> {
         LeaseTable::map(&self.leases, &self.tenures, Some(&self.graces))
     }
+}
+
+fn kin_key(Mac([a, b, c, d, e, f]): Mac) -> [u8; KIN_KEY] {
+    [a, b, c, d, e, f, 0, 0]
 }
 
 /// Compares what is pinned with what the object asks for.

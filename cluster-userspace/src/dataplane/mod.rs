@@ -29,5 +29,7 @@ pub use ingress::{Attached, Mode};
 pub use lease_table::{LeaseTable, Tenancy};
 pub use objects::{BENCH_OBJECT, DATAPLANE_OBJECT, LAB_OBJECT, TRAFFIC_OBJECT};
 pub use options::{EgressHook, GroupVips, Options, PIN_ROOT, Vip, XdpPreference};
-pub use plane::{DataPlane, GroupCount, MapsWere, Remains, ServedAddress, cleanup, lock_remains};
+pub use plane::{
+    Claimed, DataPlane, GroupCount, MapsWere, Noted, Remains, ServedAddress, cleanup, lock_remains,
+};
 pub use slots::GroupSlot;

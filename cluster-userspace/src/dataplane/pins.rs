@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/<cluster>/<node>/        locked for the daemon's life
-//!     v2/vips, leases, …          maps, in a directory named for their layout
+//!     v3/vips, leases, …          maps, in a directory named for their layout
 //!     xdp                         the link of the ingress program
 //!     egress-<ifindex>            the link of the egress program on an interface (TCX)
 //!     clsact-<ifindex>-<p>-<m>    a directory that records a filter: priority p, discipline made by us (m = 1) or not

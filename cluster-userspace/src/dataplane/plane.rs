@@ -56,6 +56,26 @@ pub struct GroupCount {
     pub verdicts: [u64; Verdict::COUNT],
 }
 
+/// What the ingress program has noted besides its counters.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Noted {
+    /// Addresses on the service link that were served lately, newest first.
+    pub served: Vec<ServedAddress>,
+    /// VIPs that somebody outside the cluster says are his: on each CPU the latest, oldest first.
+    pub claims: Vec<Claimed>,
+}
+
+/// Somebody outside the cluster says that a VIP is his.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claimed {
+    /// The VIP.
+    pub address: IpAddr,
+    /// Whose Ethernet address it was.
+    pub mac: Mac,
+    /// When.
+    pub at: Time,
+}
+
 /// An address on the service link that was served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ServedAddress {
@@ -90,7 +110,8 @@ impl DataPlane {
         let (mut object, maps_were, former) = maps::load(&directory)?;
         // The programs name the maps by their descriptors, so these must be open until the programs are loaded.
         let ingress_program = load_programs(&mut object)?;
-        let maps = Maps::take(&mut object)?;
+        let mut maps = Maps::take(&mut object)?;
+        maps.forget_kin()?;
         let table = maps.lease_table()?;
         if let Some(former) = &former {
             // Before the new programs take the old ones' place, so that there is no packet in between that finds no lease.
@@ -301,13 +322,32 @@ impl DataPlane {
         })
     }
 
-    /// Addresses on the service link that were served lately, newest first.
+    /// A peer has this Ethernet address on the service link, and no longer the one before: who says with it that a VIP is
+    /// his is no rival.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_kin(&mut self, was: Option<Mac>, is: Mac) -> Result<(), DataPlaneError> {
+        self.maps.set_kin(was, is)
+    }
+
+    /// Who was served lately, and who has claimed a VIP after that time.
     ///
     /// # Errors
     /// If the map cannot be read.
-    pub fn served(&self) -> Result<Vec<ServedAddress>, DataPlaneError> {
+    pub fn noted(&self, since: Time) -> Result<Noted, DataPlaneError> {
         let mut newest: HashMap<IpAddr, u64> = HashMap::new();
+        let mut claims = Vec::new();
         self.per_group(|_, counters| {
+            let claimed = counters.iter().map(|cpu| cpu.claim).filter(|claim| claim.at > since.as_nanos());
+            claims.extend(claimed.map(|claim| Claimed {
+                address: match (claim.family, claim.address) {
+                    (4, [a, b, c, d, ..]) => IpAddr::from([a, b, c, d]),
+                    (_, address) => IpAddr::from(address),
+                },
+                mac: Mac(claim.mac),
+                at: Time::from_nanos(claim.at),
+            }));
             let ipv4 = counters.iter().flat_map(|cpu| cpu.served);
             let ipv4 = ipv4.map(|served| (Ipv4Addr::from(served.address).into(), served.at));
             let ipv6 = counters.iter().flat_map(|cpu| cpu.served6);
@@ -322,7 +362,8 @@ impl DataPlane {
             .map(|(address, at)| ServedAddress { address, at: Time::from_nanos(at) })
             .collect();
         served.sort_by_key(|served| (std::cmp::Reverse(served.at), served.address));
-        Ok(served)
+        claims.sort_by_key(|claim| claim.at);
+        Ok(Noted { served, claims })
     }
 
     /// Goes dark and removes everything: the ingress program, the maps, then the fences. The VIPs must be off the

@@ -273,6 +273,7 @@ impl HeartbeatLoop {
                 Order::Served(addresses, count) => {
                     self.handle(Input::Served(&addresses[..count.min(addresses.len())]));
                 }
+                Order::Claimed(address, mac) => self.handle(Input::Claimed { address, mac }),
                 Order::Command(id, command) => self.handle(Input::Command(id, command)),
                 Order::Reconfigure(reconfiguration) => self.reconfigure(*reconfiguration),
                 Order::Show(shown) => self.show(shown),
@@ -378,6 +379,7 @@ impl HeartbeatLoop {
                     IpAddr::V6(address) => self.ask_by_ndp(address, is_vip),
                 }
             }
+            Effect::Kin { was, is } => self.task(Task::Kin(was, is)),
             Effect::ReserveEpochs { below } => self.task(Task::ReserveEpochs(below)),
             Effect::Remember(memory) => self.task(Task::Remember(memory)),
             Effect::Reconfigured => self.take_over(),
@@ -443,6 +445,7 @@ impl HeartbeatLoop {
                 Task::ReserveEpochs(_) => self.reservation_refused = true,
                 Task::Remember(_) => self.memory_refused = true,
                 Task::WatchConnections(..)
+                | Task::Kin(..)
                 | Task::Reply(..)
                 | Task::Shown(_)
                 | Task::Close(_)

@@ -44,6 +44,8 @@ pub enum Order {
     NotRemembered,
     /// Addresses served lately: so many of the array, newest first.
     Served([IpAddr; SERVED], usize),
+    /// Somebody whose Ethernet address the data plane does not know says that this VIP is his.
+    Claimed(IpAddr, Mac),
     /// An operator's command.
     Command(CommandId, Command),
     /// Go over to another configuration, and answer as to a command.
@@ -63,6 +65,8 @@ pub enum Task {
     Remember(Memory),
     /// Say when the group's VIPs have no connection left; of no interest after that time.
     WatchConnections(GroupSlot, Time),
+    /// A peer's Ethernet address on the service link, and what it was before.
+    Kin(Option<Mac>, Mac),
     /// The outcome of a command.
     Reply(CommandId, Result<(), Refusal>),
     /// The state that was asked for.

@@ -158,6 +158,7 @@ pub(crate) fn snapshot(lease_until: Time) -> Snapshot {
             cause: Cause::Election,
             by_hand: false,
             letting_go: None,
+            rival: None,
             lapses: 0,
             transitions: 2,
         }],

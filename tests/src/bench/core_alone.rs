@@ -248,6 +248,7 @@ impl World {
             | Effect::LetGo { .. }
             | Effect::Announce { .. }
             | Effect::Probe { .. }
+            | Effect::Kin { .. }
             | Effect::Reconfigured
             | Effect::Reply(..) => None,
         }

@@ -15,6 +15,8 @@ pub(crate) const SHOT: u32 = 2;
 pub(crate) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
 pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xcc];
 pub(crate) const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xdd];
+/// Of the cluster's other node.
+pub(crate) const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0b];
 /// The VIPs of the group, one of each family.
 pub(crate) const VIP: [u8; 4] = [10, 77, 0, 100];
 pub(crate) const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100);
@@ -37,10 +39,22 @@ pub(crate) struct Row {
     output: Option<Vec<u8>>,
     counted: Option<Verdict>,
     served: Option<IpAddr>,
+    /// What is counted of a stranger besides, and his Ethernet address.
+    rival: Option<(Verdict, [u8; 6])>,
 }
 
 pub(crate) fn row(what: &'static str, frame: Vec<u8>, lease: u64, action: u32) -> Row {
-    Row { what, frame, lease, forwards: false, action, output: None, counted: None, served: None }
+    Row {
+        what,
+        frame,
+        lease,
+        forwards: false,
+        action,
+        output: None,
+        counted: None,
+        served: None,
+        rival: None,
+    }
 }
 
 impl Row {
@@ -54,6 +68,10 @@ impl Row {
 
     pub(crate) fn serves(self, client: impl Into<IpAddr>) -> Self {
         Self { served: Some(client.into()), ..self }
+    }
+
+    pub(crate) fn tells_of(self, verdict: Verdict, rival: [u8; 6]) -> Self {
+        Self { rival: Some((verdict, rival)), ..self }
     }
 
     pub(crate) fn where_packets_are_forwarded(self) -> Self {
@@ -84,12 +102,13 @@ fn loaded() -> Programs {
     let mut programs = Programs::load(DATAPLANE_OBJECT).expect("the kernel takes the programs");
     programs.set_vip(Ipv4Addr::from(VIP).into(), 24, GROUP).expect("set the VIP");
     programs.set_vip(VIP6.into(), 64, GROUP).expect("set the VIP");
+    programs.set_kin(&[PEER_MAC]).expect("set the cluster's addresses");
     programs
 }
 
 impl Row {
     fn check(&self, programs: &mut Programs, program: &str) {
-        let Self { what, frame, lease, forwards, action, output, counted, served } = self;
+        let Self { what, frame, lease, forwards, action, output, counted, served, rival } = self;
         programs.set_nic(MAC, *forwards).expect("set the card's address");
         programs.set_lease(GROUP, *lease).expect("set the lease");
         programs.reset_counters(GROUP).expect("forget the row before");
@@ -100,6 +119,9 @@ impl Row {
         if let Some(verdict) = counted {
             verdicts[*verdict as usize] = 1;
         }
+        if let Some((verdict, _)) = rival {
+            verdicts[*verdict as usize] = 1;
+        }
         assert_eq!(
             programs.verdicts(GROUP).expect("read the counters"),
             verdicts,
@@ -107,6 +129,13 @@ impl Row {
         );
         let noted = programs.served(GROUP).expect("read who was served");
         assert_eq!(noted, served.iter().copied().collect::<Vec<_>>(), "{program}: {what}: served");
+        let claims = programs.claims(GROUP).expect("read who claimed a VIP");
+        let macs: Vec<_> = claims.iter().map(|(_, mac)| *mac).collect();
+        assert_eq!(macs, rival.iter().map(|(_, mac)| *mac).collect::<Vec<_>>(), "{program}: {what}: rival");
+        assert!(
+            claims.iter().all(|(vip, _)| *vip == IpAddr::from(VIP) || *vip == VIP6),
+            "{program}: {what}: {claims:?}"
+        );
         for group in (0..256).filter(|group| *group != GROUP) {
             assert_eq!(
                 programs.verdicts(group).expect("read the counters"),
