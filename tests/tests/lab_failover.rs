@@ -102,7 +102,7 @@ fn carrier_losses(family: Family) {
 }
 
 /// Kills or stops the active daemon again and again: never two answers, nothing from the old node after its lease.
-fn killed_or_stopped(family: Family, signal: Signal) {
+fn killed_or_stopped(family: Family, signal: Signal, count: usize) {
     if !may_run("failover of a daemon that is killed or stopped") {
         return;
     }
@@ -111,7 +111,7 @@ fn killed_or_stopped(family: Family, signal: Signal) {
     let settings = ClusterSettings::with(timing).in_family(family);
     let mut scene = Scene::start(&lab, &settings).expect("a cluster");
     let mut seen = Vec::new();
-    for _ in 0..trials(50) {
+    for _ in 0..trials(count) {
         let active = scene.settle().expect("a settled cluster");
         let other = scene.cluster.other(&active);
         let mut at = Moment::now();
@@ -144,12 +144,12 @@ fn killed_or_stopped(family: Family, signal: Signal) {
 
 #[test]
 fn a_killed_daemon_goes_dark_and_the_other_serves_within_60_ms() {
-    killed_or_stopped(Family::Ipv4, Signal::SIGKILL);
+    killed_or_stopped(Family::Ipv4, Signal::SIGKILL, 50);
 }
 
 #[test]
 fn a_stopped_daemon_goes_dark_and_stays_so_when_it_is_woken() {
-    killed_or_stopped(Family::Ipv4, Signal::SIGSTOP);
+    killed_or_stopped(Family::Ipv4, Signal::SIGSTOP, 50);
 }
 
 #[test]
@@ -273,10 +273,10 @@ fn passive_restarts(family: Family) {
 
 #[test]
 fn a_crashed_active_daemon_is_back_within_its_lease_and_loses_no_request() {
-    active_crashes(Family::Ipv4);
+    active_crashes(Family::Ipv4, 3);
 }
 
-fn active_crashes(family: Family) {
+fn active_crashes(family: Family, count: usize) {
     if !may_run("a crash and restart of the active daemon") {
         return;
     }
@@ -286,7 +286,7 @@ fn active_crashes(family: Family) {
     let active = scene.settle().expect("a settled cluster");
     let epoch = scene.cluster.group(&active).expect("a group")["epoch"].clone();
     let from = Moment::now();
-    for _ in 0..trials(3) {
+    for _ in 0..trials(count) {
         scene.cluster.kill(&active).expect("a killed daemon");
         scene.cluster.start(&active).expect("a restarted daemon");
         scene.cluster.await_role(&active, "active", SOON).expect("the lease adopted");
@@ -325,12 +325,12 @@ mod ipv6 {
 
     #[test]
     fn a_killed_daemon_goes_dark_and_the_other_serves_within_60_ms() {
-        killed_or_stopped(Family::Ipv6, Signal::SIGKILL);
+        killed_or_stopped(Family::Ipv6, Signal::SIGKILL, 15);
     }
 
     #[test]
     fn a_stopped_daemon_goes_dark_and_stays_so_when_it_is_woken() {
-        killed_or_stopped(Family::Ipv6, Signal::SIGSTOP);
+        killed_or_stopped(Family::Ipv6, Signal::SIGSTOP, 15);
     }
 
     #[test]
@@ -350,6 +350,6 @@ mod ipv6 {
 
     #[test]
     fn a_crashed_active_daemon_is_back_within_its_lease_and_loses_no_request() {
-        active_crashes(Family::Ipv6);
+        active_crashes(Family::Ipv6, 1);
     }
 }
