@@ -13,6 +13,10 @@ pub const MAX_VIPS: u32 = 16_384;
 pub const MAX_KIN: u32 = 1024;
 /// Bytes of a key of [`KIN`]: an Ethernet address and two zeros.
 pub const KIN_KEY: usize = 8;
+/// Bytes of the ring buffer: some 1 500 frames.
+pub const TRACE_BYTES: u32 = 1 << 18;
+/// Bytes of a frame that a trace has at most.
+pub const TRACED_BYTES: usize = 128;
 /// Places for recently served addresses, per group, family and CPU; a power of two.
 pub const SERVED_PLACES: usize = 8;
 
@@ -36,10 +40,17 @@ pub const OWN: &str = "own";
 /// Hash map of the Ethernet addresses that the cluster's nodes have on the service link, padded to [`KIN_KEY`] bytes, to
 /// a 1: who may say that a VIP is his.
 pub const KIN: &str = "kin";
+/// Array of one [`Tracing`], memory-mapped by user space.
+pub const TRACING: &str = "tracing";
+/// Per-CPU array of two [`Judged`], of the ingress program and of the egress program.
+pub const JUDGED: &str = "judged";
+/// Ring buffer of [`TRACE_BYTES`] bytes with [`Traced`] frames.
+pub const TRACE: &str = "trace";
 /// Per-CPU array by group slot of [`GroupCounters`].
 pub const COUNTERS: &str = "counters";
 /// All maps of the data plane.
-pub const ALL: [&str; 10] = [VIPS, VIPS6, FILTER, LEASES, TENURES, GRACES, NIC, OWN, KIN, COUNTERS];
+pub const ALL: [&str; 13] =
+    [VIPS, VIPS6, FILTER, LEASES, TENURES, GRACES, NIC, OWN, KIN, TRACING, JUDGED, TRACE, COUNTERS];
 
 /// Until when this node holds the group, in nanoseconds of `CLOCK_BOOTTIME`, as `bpf_ktime_get_boot_ns` gives it. The
 /// lease is valid while the clock shows less; 0 is no lease. One aligned u64, so that it is read and written whole.
@@ -175,6 +186,53 @@ pub struct GroupCounters {
     pub claim: Claim,
 }
 
+/// Which of the frames that concern a VIP are traced. User space writes the last word first as 0 and then as it is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Tracing {
+    /// Those of this group slot.
+    pub group: u32,
+    /// Each how many'th of them on a CPU; 0 counts as 1.
+    pub every: u32,
+    /// Until when, in nanoseconds of `CLOCK_BOOTTIME`; 0 if none is. It runs out by itself if nobody asks any more.
+    pub until: u64,
+}
+
+/// What a program last judged on a CPU, while frames are traced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Judged {
+    /// The group slot.
+    pub group: u32,
+    /// The [`Verdict`], counted from 1; 0 if there is none that was not looked at yet.
+    pub verdict: u32,
+    /// Frames of the traced group.
+    pub seen: u32,
+    /// Frames that were to be traced and for which the ring had no room.
+    pub lost: u32,
+}
+
+/// A frame as a program let it go on, sent it back or dropped it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Traced {
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub at: u64,
+    /// The group slot.
+    pub group: u32,
+    /// The [`Verdict`].
+    pub verdict: u32,
+    /// The frame's length in bytes.
+    pub length: u32,
+    /// How many of `bytes` are the frame's.
+    pub captured: u32,
+    /// Its first bytes.
+    pub bytes: [u8; TRACED_BYTES],
+}
+
 /// Somebody outside the cluster says that a VIP is his. Written with the time as 0 before and as it is afterwards; who
 /// reads it meanwhile, and sees 0, reads it again later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -225,6 +283,9 @@ const _: () = {
     assert!(size_of::<Own>() == 20 && align_of::<Own>() == 1);
     assert!(size_of::<Served>() == 16 && align_of::<Served>() == 8);
     assert!(size_of::<Served6>() == 24 && align_of::<Served6>() == 8);
+    assert!(size_of::<Tracing>() == 16 && align_of::<Tracing>() == 8);
+    assert!(size_of::<Judged>() == 16 && align_of::<Judged>() == 4);
+    assert!(size_of::<Traced>() == 24 + TRACED_BYTES && align_of::<Traced>() == 8);
     assert!(size_of::<Claim>() == 32 && align_of::<Claim>() == 8);
     assert!(size_of::<GroupCounters>() == Verdict::COUNT * 8 + SERVED_PLACES * (16 + 24) + 32);
     assert!(SERVED_PLACES.is_power_of_two() && FILTER_WORDS.is_power_of_two());

@@ -104,6 +104,27 @@ impl Verdict {
         Self::NsRival,
     ];
 
+    /// Whether it is about a frame of this host that was to leave.
+    #[must_use]
+    pub const fn is_egress(self) -> bool {
+        matches!(
+            self,
+            Self::EgressArpReplyFenced
+                | Self::EgressArpRequestPassed
+                | Self::EgressArpRequestFenced
+                | Self::EgressIpv4Passed
+                | Self::EgressIpv4Fenced
+                | Self::EgressNaPassed
+                | Self::EgressNaFenced
+                | Self::EgressDadPassed
+                | Self::EgressDadFenced
+                | Self::EgressIpv6Passed
+                | Self::EgressIpv6Fenced
+                | Self::EgressArpRequestRenamed
+                | Self::EgressNsRenamed
+        )
+    }
+
     /// The name under which the counter is shown, for example `arp_answered`. Part of the public interface.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -21,7 +21,7 @@ fn empty(_context: XdpContext) -> u32 {
 fn answer_and_undo(context: XdpContext) -> u32 {
     match ingress(&context) {
         Fate::Answer => make_request(&context),
-        Fate::Pass | Fate::Drop => xdp_action::XDP_ABORTED,
+        Fate::Pass | Fate::Admit | Fate::Drop => xdp_action::XDP_ABORTED,
     }
 }
 

@@ -12,6 +12,7 @@ mod checksum;
 pub mod egress;
 mod grace;
 pub mod ingress;
+pub mod trace;
 mod unsafe_maps;
 mod unsafe_packet;
 mod unsafe_sockets;
@@ -21,8 +22,10 @@ pub use unsafe_packet::{Frame, received};
 /// What is to be done with a frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// Goes on as if there were no program.
+    /// Concerns no VIP, and goes on as if there were no program.
     Pass,
+    /// Concerns a VIP, and goes on.
+    Admit,
     /// Was made an answer, or addressed to another node, and goes out where it came in.
     Answer,
     /// Is dropped.

@@ -10,6 +10,7 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use cluster_ebpf::Fate;
 use cluster_ebpf::egress::egress;
 use cluster_ebpf::ingress::ingress;
+use cluster_ebpf::trace;
 
 /// Frames in several buffers (jumbo frames) are let in: all headers are in the first.
 #[xdp(frags)]
@@ -24,8 +25,12 @@ fn cluster_linear(context: XdpContext) -> u32 {
 
 #[inline(always)]
 fn judge_received(context: &XdpContext) -> u32 {
-    match ingress(context) {
-        Fate::Pass => xdp_action::XDP_PASS,
+    let fate = ingress(context);
+    if fate != Fate::Pass {
+        trace::received(context);
+    }
+    match fate {
+        Fate::Pass | Fate::Admit => xdp_action::XDP_PASS,
         Fate::Answer => xdp_action::XDP_TX,
         Fate::Drop => xdp_action::XDP_DROP,
     }
@@ -34,8 +39,12 @@ fn judge_received(context: &XdpContext) -> u32 {
 /// `TC_ACT_UNSPEC`, which is `TCX_NEXT`, lets the programs after this one have their say.
 #[classifier]
 fn cluster_egress(context: TcContext) -> i32 {
-    match egress(&context) {
-        Fate::Pass | Fate::Answer => TC_ACT_UNSPEC,
+    let fate = egress(&context);
+    if fate != Fate::Pass {
+        trace::sent(&context);
+    }
+    match fate {
+        Fate::Pass | Fate::Admit | Fate::Answer => TC_ACT_UNSPEC,
         Fate::Drop => TC_ACT_SHOT,
     }
 }

@@ -5,13 +5,16 @@ use core::ptr::{read_volatile, write_volatile};
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use cluster_common::Verdict;
 use cluster_common::frame::ipv6;
 use cluster_common::maps::{
-    Claim, FILTER_WORDS, GroupCounters, Lease, MAX_GROUPS, MAX_KIN, MAX_VIPS, Nic, SERVED_PLACES, Served,
-    Served6, Tenure, Vip6Entry, VipEntry, filter_place, filter_place6,
+    Claim, FILTER_WORDS, GroupCounters, Judged, Lease, MAX_GROUPS, MAX_KIN, MAX_VIPS, Nic, SERVED_PLACES,
+    Served, Served6, TRACE_BYTES, TRACED_BYTES, Tenure, Traced, Tracing, Vip6Entry, VipEntry, filter_place,
+    filter_place6,
 };
+
+use crate::unsafe_packet::Frame;
 
 /// Allocated as VIPs come, so that a removed entry is freed after a grace period instead of being used again under a
 /// program that still reads it.
@@ -33,6 +36,12 @@ static OWN: Array<OwnWords> = Array::with_max_entries(1, 0);
 static NIC: Array<Nic> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map(name = "kin")]
 static KIN: HashMap<KinKey, u8> = HashMap::with_max_entries(MAX_KIN, 0);
+#[map(name = "tracing")]
+static TRACING: Array<Tracing> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map(name = "judged")]
+static JUDGED: PerCpuArray<Judged> = PerCpuArray::with_max_entries(2, 0);
+#[map(name = "trace")]
+static TRACE: RingBuf = RingBuf::with_byte_size(TRACE_BYTES, 0);
 #[map(name = "counters")]
 static COUNTERS: PerCpuArray<GroupCounters> = PerCpuArray::with_max_entries(MAX_GROUPS, 0);
 
@@ -182,7 +191,7 @@ pub(crate) fn is_kin(mac: [u16; 3]) -> bool {
 #[inline(always)]
 pub(crate) fn note_claim(group: u32, verdict: Verdict, family: u16, address: [u32; 4], mac: [u16; 3]) {
     let Some(counters) = COUNTERS.get_ptr_mut(group) else { return };
-    add_one(counters, verdict);
+    add_one(group, counters, verdict);
     // SAFETY: the helper has no preconditions, and the entry is this CPU's own while the program runs.
     unsafe {
         let now = bpf_ktime_get_boot_ns();
@@ -206,7 +215,7 @@ pub(crate) fn note_claim(group: u32, verdict: Verdict, family: u16, address: [u3
 #[inline(always)]
 pub(crate) fn count(group: u32, verdict: Verdict) {
     if let Some(counters) = COUNTERS.get_ptr_mut(group) {
-        add_one(counters, verdict);
+        add_one(group, counters, verdict);
     }
 }
 
@@ -214,7 +223,7 @@ pub(crate) fn count(group: u32, verdict: Verdict) {
 #[inline(always)]
 pub(crate) fn count_served(vip: &VipEntry, verdict: Verdict, now: u64, sender: u32, address: u32) {
     let Some(counters) = COUNTERS.get_ptr_mut(vip.group) else { return };
-    add_one(counters, verdict);
+    add_one(vip.group, counters, verdict);
     let on_link = (sender ^ address) & u32::from_ne_bytes(vip.mask) == 0;
     if on_link && sender != address && sender != 0 {
         // Multiplicative hashing spreads neighbours; the product's top bits depend on every bit of the address.
@@ -238,7 +247,7 @@ pub(crate) fn count_served6(
     address: [u32; 4],
 ) {
     let Some(counters) = COUNTERS.get_ptr_mut(vip.group) else { return };
-    add_one(counters, verdict);
+    add_one(vip.group, counters, verdict);
     let (link_local, of_bits) = ipv6::LINK_LOCAL;
     let on_link = off_prefix(vip, sender, address) == 0 || sender[0] & of_bits.to_be() == link_local.to_be();
     if on_link && sender != address && sender != [0; 4] {
@@ -267,8 +276,107 @@ fn off_prefix(vip: &Vip6Entry, sender: [u32; 4], address: [u32; 4]) -> u32 {
         | (sender[3] ^ address[3]) & u32::from_ne_bytes([m, n, o, p])
 }
 
+/// Where a program is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    /// At the driver, or where frames come in.
+    Ingress,
+    /// Where frames are about to leave.
+    Egress,
+}
+
+/// A frame that is to be traced: its group and the verdict on it.
+#[derive(Clone, Copy)]
+pub(crate) struct Sample {
+    now: u64,
+    group: u32,
+    verdict: u32,
+}
+
+/// Whether the frame that was judged last at this hook of this CPU is to be traced.
 #[inline(always)]
-fn add_one(counters: *mut GroupCounters, verdict: Verdict) {
+pub(crate) fn wanted(hook: Hook) -> Option<Sample> {
+    let tracing = TRACING.get_ptr(0)?;
+    // SAFETY: as in `valid_lease`; user space writes this word whole, and last.
+    let until = unsafe { read_volatile(&raw const (*tracing).until) };
+    if until == 0 {
+        return None;
+    }
+    let judged = JUDGED.get_ptr_mut(hook as u32)?;
+    // SAFETY: both pointers are the maps' own, and the second entry is this CPU's own while a program is at this hook: of
+    // those that let frames out, and of those that let them in, none interrupts another of its kind. The helper has no
+    // preconditions.
+    unsafe {
+        let (group, verdict) = ((*judged).group, (*judged).verdict);
+        (*judged).verdict = 0;
+        let now = bpf_ktime_get_boot_ns();
+        if now >= until || verdict == 0 || group != read_volatile(&raw const (*tracing).group) {
+            return None;
+        }
+        (*judged).seen = (*judged).seen.wrapping_add(1);
+        let every = read_volatile(&raw const (*tracing).every);
+        if every > 1 && (*judged).seen % every != 0 {
+            return None;
+        }
+        Some(Sample { now, group, verdict: verdict - 1 })
+    }
+}
+
+/// Puts the frame into the ring, or counts it if there is no room.
+#[inline(always)]
+pub(crate) fn trace(hook: Hook, sample: Sample, frame: Frame, length: u32) {
+    let Some(mut entry) = TRACE.reserve::<Traced>(0) else {
+        if let Some(judged) = JUDGED.get_ptr_mut(hook as u32) {
+            // SAFETY: as in `wanted`.
+            unsafe { (*judged).lost = (*judged).lost.wrapping_add(1) };
+        }
+        return;
+    };
+    let traced = entry.as_mut_ptr();
+    // SAFETY: the entry is the program's own until it is submitted, and every byte of it is written.
+    unsafe {
+        (&raw mut (*traced).at).write(sample.now);
+        (&raw mut (*traced).group).write(sample.group);
+        (&raw mut (*traced).verdict).write(sample.verdict);
+        (&raw mut (*traced).length).write(length);
+        let words = (&raw mut (*traced).bytes).cast::<u16>();
+        let mut captured = 0;
+        for place in 0..TRACED_BYTES / 2 {
+            let word = match frame.header(place * 2 + 2) {
+                Some(header) => {
+                    captured = place as u32 * 2 + 2;
+                    header.two(place * 2)
+                }
+                None => 0,
+            };
+            write_volatile(words.add(place), word);
+        }
+        (&raw mut (*traced).captured).write(captured);
+    }
+    entry.submit(0);
+}
+
+/// Notes the verdict for whoever traces.
+#[inline(always)]
+fn note_judged(group: u32, verdict: Verdict) {
+    let Some(tracing) = TRACING.get_ptr(0) else { return };
+    // SAFETY: as in `wanted`.
+    if unsafe { read_volatile(&raw const (*tracing).until) } == 0 {
+        return;
+    }
+    let hook = if verdict.is_egress() { Hook::Egress } else { Hook::Ingress };
+    if let Some(judged) = JUDGED.get_ptr_mut(hook as u32) {
+        // SAFETY: as in `wanted`.
+        unsafe {
+            (*judged).group = group;
+            (*judged).verdict = verdict as u32 + 1;
+        }
+    }
+}
+
+#[inline(always)]
+fn add_one(group: u32, counters: *mut GroupCounters, verdict: Verdict) {
+    note_judged(group, verdict);
     // SAFETY: verdicts are dense and below COUNT, and the entry is this CPU's own while the program runs.
     unsafe {
         let counter: *mut u64 = (&raw mut (*counters).verdicts).cast::<u64>().add(verdict as usize);

@@ -78,6 +78,12 @@ impl<'c> Outgoing<'c> {
     }
 }
 
+/// What is in the linear part of the buffer of a frame that leaves.
+#[inline(always)]
+pub(crate) fn leaving(context: &TcContext) -> Frame {
+    linear_part(context)
+}
+
 #[inline(always)]
 fn linear_part(context: &TcContext) -> Frame {
     let skb = context.skb.skb;

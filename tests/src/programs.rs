@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
 use aya::programs::{Program, TestRun, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use cluster_common::maps::{
-    COUNTERS, Claim, FILTER, GRACES, Grace, GroupCounters, KIN, KIN_KEY, LEASES, NIC, Nic, OWN, Own, VIPS,
-    VIPS6, Vip6Entry, VipEntry, filter_place, filter_place6,
+    COUNTERS, Claim, FILTER, GRACES, Grace, GroupCounters, KIN, KIN_KEY, LEASES, NIC, Nic, OWN, Own, TRACE,
+    TRACING, Traced, Tracing, VIPS, VIPS6, Vip6Entry, VipEntry, filter_place, filter_place6,
 };
 use cluster_common::{Verdict, reference};
 
@@ -134,6 +134,31 @@ impl Programs {
             kin.insert([*a, *b, *c, *d, *e, *f, 0, 0], 1, 0)?;
         }
         Ok(())
+    }
+
+    /// Has frames of a group traced until then, in nanoseconds of the boot clock, each `every`'th; 0 ends it.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_tracing(&mut self, group: u32, every: u32, until: u64) -> Result<()> {
+        let words: [u64; 2] = bytemuck::cast(Tracing { group, every, until });
+        let mut tracing: Array<&mut MapData, [u64; 2]> = self.map_mut(TRACING)?.try_into()?;
+        Ok(tracing.set(0, words, 0)?)
+    }
+
+    /// The frames that were traced since this was last asked.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or a record has another length than it should.
+    pub fn traced(&mut self) -> Result<Vec<Traced>> {
+        let mut ring: RingBuf<&mut MapData> = self.map_mut(TRACE)?.try_into()?;
+        let mut traced = Vec::new();
+        while let Some(record) = ring.next() {
+            traced.push(
+                bytemuck::try_pod_read_unaligned(&record).map_err(|error| anyhow!("a record: {error}"))?,
+            );
+        }
+        Ok(traced)
     }
 
     /// Runs a program on a frame, `repeat` times over; edits stay from one time to the next.

@@ -27,14 +27,14 @@ pub(super) fn packet<const AT: usize>(frame: &mut Outgoing<'_>) -> Result<Fate, 
         arp::REQUEST => match (standing(entry.group), own_ipv4()) {
             (Some(Standing { holds: true, .. }), _) => {
                 count(entry.group, Verdict::EgressArpRequestPassed);
-                Fate::Pass
+                Fate::Admit
             }
             // Whoever hears a request learns where its sender is, and only a holder may be that for a VIP. An announcement
             // asks for nobody else.
             (Some(_), Some(own)) if header.four(AT + arp::TARGET_IP) != sender => {
                 header.set_four_in_halves(AT + arp::SENDER_IP, own);
                 count(entry.group, Verdict::EgressArpRequestRenamed);
-                Fate::Pass
+                Fate::Admit
             }
             (Some(_) | None, _) => {
                 count(entry.group, Verdict::EgressArpRequestFenced);

@@ -14,7 +14,7 @@ pub(super) fn packet<const AT: usize>(frame: &mut Outgoing<'_>) -> Result<Fate, 
     let Some(entry) = vip(header.four(AT + ipv4::SOURCE)) else { return Ok(Fate::Pass) };
     if standing(entry.group).is_some() {
         count(entry.group, Verdict::EgressIpv4Passed);
-        Ok(Fate::Pass)
+        Ok(Fate::Admit)
     } else {
         count(entry.group, Verdict::EgressIpv4Fenced);
         Ok(Fate::Drop)

@@ -42,7 +42,7 @@ pub(super) fn packet<const AT: usize>(frame: &mut Outgoing<'_>) -> Result<Fate, 
         Some(Standing { holds: false, .. }) if solicits => Ok(match nd::rename::<AT>(frame, source)? {
             true => {
                 count(entry.group, Verdict::EgressNsRenamed);
-                Fate::Pass
+                Fate::Admit
             }
             false => {
                 count(entry.group, Verdict::EgressIpv6Fenced);
@@ -51,7 +51,7 @@ pub(super) fn packet<const AT: usize>(frame: &mut Outgoing<'_>) -> Result<Fate, 
         }),
         Some(_) => {
             count(entry.group, Verdict::EgressIpv6Passed);
-            Ok(Fate::Pass)
+            Ok(Fate::Admit)
         }
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn message<const AT: usize>(
         return Ok(Some(Fate::Drop));
     }
     count(entry.group, claim.passed());
-    Ok(Some(Fate::Pass))
+    Ok(Some(Fate::Admit))
 }
 
 /// Whether the ICMPv6 message behind the IPv6 header at `AT` is a solicitation.

@@ -27,14 +27,15 @@ pub(super) fn packet<const AT: usize>(frame: Frame) -> Fate {
     if !(operation == arp::REQUEST || operation == arp::REPLY) || !is_for_us(header) {
         return Fate::Pass;
     }
-    note_rival::<AT>(header, sender);
+    let is_rivals = note_rival::<AT>(header, sender);
+    let other = if is_rivals { Fate::Admit } else { Fate::Pass };
     if operation == arp::REPLY && !announcement {
-        return Fate::Pass;
+        return other;
     }
-    let Some(entry) = vip(target) else { return Fate::Pass };
+    let Some(entry) = vip(target) else { return other };
     if announcement {
         count(entry.group, Verdict::ArpAnnounced);
-        return Fate::Pass;
+        return Fate::Admit;
     }
     match (valid_lease(entry.group), nic()) {
         (Some(now), Some(nic)) => {
@@ -53,15 +54,16 @@ pub(super) fn packet<const AT: usize>(frame: Frame) -> Fate {
 /// answer, an announcement or a request for another address. Who would like to have an address (RFC 5227 section 2.1.1)
 /// sends without one, as switches and monitors do that only look who is there; that is no claim.
 #[inline(always)]
-fn note_rival<const AT: usize>(header: Header, sender: u32) {
-    let Some(entry) = vip(sender) else { return };
+fn note_rival<const AT: usize>(header: Header, sender: u32) -> bool {
+    let Some(entry) = vip(sender) else { return false };
     let (said, sent) = (header.mac(AT + arp::SENDER_MAC), header.mac(ETHERNET_SOURCE));
     let stranger = match (is_kin(said), is_kin(sent)) {
         (false, _) => said,
         (true, false) => sent,
-        (true, true) => return,
+        (true, true) => return false,
     };
     note_claim(entry.group, Verdict::ArpRival, 4, [sender, 0, 0, 0], stranger);
+    true
 }
 
 /// Makes a request its own answer (RFC 826): sender and target change places, and the answer goes to the sender's

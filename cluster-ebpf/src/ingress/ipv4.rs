@@ -30,7 +30,7 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame) -> Fat
         (Way::Here, Some(standing)) => {
             let source = header.four(AT + ipv4::SOURCE);
             count_served(entry, Verdict::Ipv4Passed, standing.now, source, destination);
-            Fate::Pass
+            Fate::Admit
         }
         (Way::Over(other), _) if send_over(header, other) => {
             count(entry.group, Verdict::Ipv4SentOver);

@@ -19,9 +19,7 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame) -> Fat
         ipv6::ICMPV6 => frame.header(AT + field::OPTIONS),
         _ => None,
     };
-    if let Some(message) = message {
-        nd::note_rival::<AT>(message);
-    }
+    let is_rivals = message.is_some_and(|message| nd::note_rival::<AT>(message));
     if let Some(message) = message
         && message.one(AT + field::TYPE) == field::SOLICITATION
         && let Some(entry) = vip6(message.sixteen(AT + field::TARGET))
@@ -37,8 +35,9 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame) -> Fat
             && is_for_us(message)
         {
             count(entry.group, Verdict::NaAnnounced);
+            return Fate::Admit;
         }
-        return Fate::Pass;
+        return if is_rivals { Fate::Admit } else { Fate::Pass };
     };
     let standing = standing(entry.group);
     let goes_on = standing.is_some_and(|standing| standing.holds && standing.grace.is_none());
@@ -54,7 +53,7 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame) -> Fat
         (Way::Here, Some(standing)) => {
             let source = header.sixteen(AT + ipv6::SOURCE);
             count_served6(entry, Verdict::Ipv6Passed, standing.now, source, destination);
-            Fate::Pass
+            Fate::Admit
         }
         (Way::Over(other), _) if send_over(header, other) => {
             count(entry.group, Verdict::Ipv6SentOver);

@@ -25,12 +25,12 @@ struct Asker {
 /// Whoever advertises a VIP, asks with it as his address, or asks whether it is free, says that it is his or will be
 /// (RFC 4861 section 7.2, RFC 4862 section 5.4). A message that has come by a router is none.
 #[inline(always)]
-pub(super) fn note_rival<const AT: usize>(header: Header) {
+pub(super) fn note_rival<const AT: usize>(header: Header) -> bool {
     let kind = header.one(AT + nd::TYPE);
     if header.one(AT + ipv6::HOP_LIMIT) != nd::HOP_LIMIT
         || !(kind == nd::SOLICITATION || kind == nd::ADVERTISEMENT)
     {
-        return;
+        return false;
     }
     let source = header.sixteen(AT + ipv6::SOURCE);
     let (claimed, verdict) = if kind == nd::ADVERTISEMENT {
@@ -46,7 +46,9 @@ pub(super) fn note_rival<const AT: usize>(header: Header) {
         && !is_kin(stranger)
     {
         note_claim(entry.group, verdict, 6, claimed, stranger);
+        return true;
     }
+    false
 }
 
 /// Judges a solicitation, whose IPv6 header begins at `AT`, for the VIP of this entry.
