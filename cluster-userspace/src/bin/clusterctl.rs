@@ -1,7 +1,9 @@
 //! `clusterctl`: shows and steers the running daemon of this node over its control socket.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use cluster_userspace::config::DEFAULT_SOCKET;
 use cluster_userspace::control::render::{self, Paint};
+use cluster_userspace::control::trace::{PcapWriter, TraceAnswer};
 use cluster_userspace::control::{Client, ClientError, EventRecord, Request, Status};
 use cluster_userspace::driver::clock;
 use serde::de::DeserializeOwned;
@@ -81,6 +84,26 @@ enum Command {
     },
     /// Show the data plane's counters
     Stats,
+    /// Show the frames that concern a VIP as they come and go, what became of each and why, until interrupted
+    ///
+    /// Frames are shown as they are after the program has judged them: an answered request as the answer. While nobody
+    /// traces, it costs nothing. One client at a time can.
+    Trace {
+        /// The virtual address
+        vip: IpAddr,
+        /// Show each N'th frame of a processor only
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        every: u32,
+        /// End after so many frames
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        /// End after so many seconds
+        #[arg(long, value_name = "S")]
+        seconds: Option<u64>,
+        /// Write a capture file for Wireshark or tcpdump instead; `-` for the standard output
+        #[arg(long, value_name = "FILE")]
+        write: Option<PathBuf>,
+    },
     /// Print a new cluster key; needs no daemon
     Keygen,
     /// Print the completions of a shell; needs no daemon
@@ -166,6 +189,10 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Completions { shell } => completions(*shell),
         Command::Status => query(arguments, &Request::Status, render::status),
         Command::Stats => query(arguments, &Request::Stats, render::stats),
+        Command::Trace { vip, every, count, seconds, write } => trace(
+            arguments,
+            &Traced { vip: *vip, every: *every, count: *count, seconds: *seconds, write: write.as_deref() },
+        ),
         Command::Events { follow: false } => events(arguments),
         Command::Events { follow: true } => follow(arguments),
         Command::Promote { group: name, force } => {
@@ -218,7 +245,7 @@ fn restart(arguments: &Arguments) -> Result<(), Failure> {
         let found = Client::connect(&arguments.socket, QUERY).and_then(|mut client| client.status());
         match found {
             Ok(after) if after.run != before.run => break after,
-            _ if clock::now().since(left) < NEXT_DAEMON => await_a_moment(),
+            _ if clock::now().since(left) < NEXT_DAEMON => await_a_moment(10),
             Ok(_) => {
                 return Err(Failure::NotReplaced("the daemon that was to be replaced still runs".to_owned()));
             }
@@ -268,10 +295,10 @@ fn restart(arguments: &Arguments) -> Result<(), Failure> {
     ))
 }
 
-/// Nothing tells when a socket is there again.
-fn await_a_moment() {
+/// Lets time pass where nothing tells when there is more: when a socket is there again, or when a frame comes by.
+fn await_a_moment(millis: u16) {
     // With nothing to wait for it returns when the time is up, or earlier for a signal, which does no harm.
-    let _ = nix::poll::poll(&mut [], 10_u16);
+    let _ = nix::poll::poll(&mut [], millis);
 }
 
 /// Has something done and says so.
@@ -305,6 +332,58 @@ fn event_line(event: &Value, json: bool) -> String {
     match serde_json::from_value::<EventRecord>(event.clone()) {
         Ok(event) if !json => format!("{}\n", render::event(&event, paint())),
         _ => format!("{event}\n"),
+    }
+}
+
+/// Which frames to show, and where.
+struct Traced<'a> {
+    vip: IpAddr,
+    every: u32,
+    count: Option<u64>,
+    seconds: Option<u64>,
+    write: Option<&'a Path>,
+}
+
+fn trace(arguments: &Arguments, wanted: &Traced<'_>) -> Result<(), Failure> {
+    let mut pcap = match wanted.write {
+        Some(path) => {
+            let file: Box<dyn Write> =
+                if path == Path::new("-") { Box::new(io::stdout()) } else { Box::new(File::create(path)?) };
+            Some(PcapWriter::new(file)?)
+        }
+        None => None,
+    };
+    let number = getrandom::u64().map_err(Failure::Random)?;
+    let request = Request::Trace { vip: wanted.vip.to_string(), every: wanted.every, trace: number };
+    let mut client = Client::connect(&arguments.socket, QUERY)?;
+    let began = clock::now();
+    let (mut shown, mut lost_before) = (0, None);
+    loop {
+        let value: Value = client.call(&request, QUERY)?;
+        let answer: TraceAnswer = serde_json::from_value(value).map_err(io::Error::from)?;
+        for frame in &answer.frames {
+            match &mut pcap {
+                Some(pcap) => pcap.write(frame)?,
+                None if arguments.json => print(&format!("{}\n", json!(frame)))?,
+                None => print(&format!("{}\n", frame.line()))?,
+            }
+            shown += 1;
+            if wanted.count == Some(shown) {
+                return Ok(());
+            }
+        }
+        let more = answer.lost - *lost_before.get_or_insert(answer.lost);
+        if more > 0 {
+            let message = format!("clusterctl: {more} frames more than could be taken; try --every");
+            drop(writeln!(io::stderr(), "{message}"));
+            lost_before = Some(answer.lost);
+        }
+        if wanted.seconds.is_some_and(|seconds| clock::now().since(began) >= Duration::from_secs(seconds)) {
+            return Ok(());
+        }
+        if answer.frames.is_empty() {
+            await_a_moment(100);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The control socket: how operators and scripts see and steer a running daemon (docs/control-socket.md).
 //!
-//! `request` has what is asked and refused, `status`, `stats` and `event` what is answered; all of it reads and writes
+//! `request` has what is asked and refused, `status`, `stats`, `trace` and `event` what is answered; all of it reads and writes
 //! JSON, so that the daemon, `clusterctl` and the tests share one definition. `server` answers on the socket,
 //! `event_log` keeps the newest events for it, `client` is the other end, and `render` shows answers to people.
 //!
@@ -15,6 +15,7 @@ mod request;
 mod server;
 mod stats;
 pub(crate) mod status;
+pub mod trace;
 mod wall_clock;
 
 pub use client::{Client, ClientError, Follow};

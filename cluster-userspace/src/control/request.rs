@@ -50,6 +50,17 @@ pub enum Request {
     },
     /// Data-plane counters.
     Stats,
+    /// The frames that concern a VIP and what became of them, since this client last asked. Asking has them traced for the next
+    /// three seconds.
+    Trace {
+        /// The VIP.
+        vip: String,
+        /// Each how many'th frame of a CPU, 1 and up.
+        #[serde(default = "each")]
+        every: u32,
+        /// A number that the client has chosen at random for its trace: two cannot have one at the same time.
+        trace: u64,
+    },
     /// Read the configuration again.
     Reload,
     /// Replace the daemon by the installed binary.
@@ -66,9 +77,14 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("undrain", &[]),
     ("events", &["follow", "since"]),
     ("stats", &[]),
+    ("trace", &["vip", "every", "trace"]),
     ("reload", &[]),
     ("restart", &[]),
 ];
+
+fn each() -> u32 {
+    1
+}
 
 impl Request {
     /// Reads one line.
@@ -179,6 +195,8 @@ pub enum ErrorCode {
     UnknownCommand,
     /// There is no such group.
     UnknownGroup,
+    /// No group has such a VIP.
+    UnknownVip,
     /// The line is longer than [`MAX_LINE_BYTES`]; the connection is closed.
     LineTooLong,
     /// Documented, but not built yet.
@@ -254,6 +272,7 @@ mod tests {
             Request::Undrain,
             Request::Events { follow: true, since: 7 },
             Request::Stats,
+            Request::Trace { vip: "10.77.0.100".to_owned(), every: 7, trace: 9 },
             Request::Reload,
             Request::Restart,
         ];

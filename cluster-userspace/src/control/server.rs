@@ -29,6 +29,7 @@ use super::event_log::EventLog;
 use super::request::{ControlError, ErrorCode, MAX_LINE_BYTES, Request};
 use super::stats::Stats;
 use super::status::Status;
+use super::trace::TraceAnswer;
 
 /// How many clients are served at once.
 pub const MAX_CLIENTS: usize = 64;
@@ -113,6 +114,8 @@ pub enum Reply {
     Status(Box<Status>),
     /// To `stats`.
     Stats(Box<Stats>),
+    /// To `trace`.
+    Trace(Box<TraceAnswer>),
 }
 
 /// Why there is no socket.

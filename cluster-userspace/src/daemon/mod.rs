@@ -166,6 +166,8 @@ struct Daemon {
     handed_over: Vec<(GroupSlot, Time)>,
     /// Peers' Ethernet addresses that the data plane has not been told yet: before, and now.
     kin: Vec<(Option<Mac>, Mac)>,
+    /// The trace that was last asked for, by its number, and when.
+    traced: Option<(u64, Time)>,
     /// A restart that is under way.
     replacing: Option<Replacing>,
     installed: Installed,
@@ -254,6 +256,7 @@ impl Prepared {
             reloads: Vec::new(),
             handed_over: Vec::new(),
             kin: Vec::new(),
+            traced: None,
             replacing: None,
             installed,
             run,

@@ -323,6 +323,7 @@ mod tests {
                 held: Vec::new(),
                 handed_over: Vec::new(),
                 kin: Vec::new(),
+                traced: None,
                 replacing: None,
                 installed: Installed::of_this_process(),
                 run: Incarnation(1),

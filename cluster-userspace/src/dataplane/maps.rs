@@ -9,8 +9,8 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_obj::Object;
 use cluster_common::maps::{
-    ALL, COUNTERS, FILTER, FILTER_WORDS, GRACES, GroupCounters, KIN, KIN_KEY, LAYOUT_VERSION, LEASES,
-    MAX_GROUPS, NIC, OWN, Own, TENURES, VIPS, VIPS6, Vip6Entry, VipEntry,
+    ALL, COUNTERS, FILTER, FILTER_WORDS, GRACES, GroupCounters, JUDGED, KIN, KIN_KEY, LAYOUT_VERSION, LEASES,
+    MAX_GROUPS, NIC, OWN, Own, TENURES, TRACE, TRACING, VIPS, VIPS6, Vip6Entry, VipEntry,
 };
 
 use cluster_proto::Mac;
@@ -20,6 +20,7 @@ use super::lease_table::LeaseTable;
 use super::objects::DATAPLANE_OBJECT;
 use super::pins::PinDirectory;
 use super::slots::{GroupSlot, VipMaps};
+use super::trace::TraceMaps;
 use super::unsafe_shared_words::SharedWords;
 
 /// Words of one [`GroupCounters`].
@@ -42,6 +43,7 @@ pub(super) struct Maps {
     pub(super) nic: SharedWords,
     own: OwnMap,
     kin: KinMap,
+    pub(super) trace: TraceMaps,
     leases: MapData,
     tenures: MapData,
     graces: MapData,
@@ -176,6 +178,7 @@ impl Maps {
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, DataPlaneError> {
         let filter = array_data(take(object, FILTER)?, FILTER)?;
         let nic = array_data(take(object, NIC)?, NIC)?;
+        let tracing = array_data(take(object, TRACING)?, TRACING)?;
         Ok(Self {
             vips: VipMaps {
                 ipv4: take(object, VIPS)?.try_into().map_err(unusable(VIPS))?,
@@ -188,6 +191,12 @@ impl Maps {
                 .map_err(|source| DataPlaneError::SharedMemory { map: NIC, source })?,
             own: take(object, OWN)?.try_into().map_err(unusable(OWN))?,
             kin: take(object, KIN)?.try_into().map_err(unusable(KIN))?,
+            trace: TraceMaps {
+                tracing: SharedWords::map(tracing.fd(), 2)
+                    .map_err(|source| DataPlaneError::SharedMemory { map: TRACING, source })?,
+                judged: take(object, JUDGED)?.try_into().map_err(unusable(JUDGED))?,
+                ring: take(object, TRACE)?.try_into().map_err(unusable(TRACE))?,
+            },
             leases: array_data(take(object, LEASES)?, LEASES)?,
             tenures: array_data(take(object, TENURES)?, TENURES)?,
             graces: array_data(take(object, GRACES)?, GRACES)?,

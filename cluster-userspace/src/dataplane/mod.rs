@@ -19,6 +19,7 @@ mod options;
 mod pins;
 mod plane;
 mod slots;
+mod trace;
 mod unsafe_shared_words;
 
 pub use capabilities::{MissingCapabilities, may_lock_memory, missing_capabilities};
@@ -33,3 +34,4 @@ pub use plane::{
     Claimed, DataPlane, GroupCount, MapsWere, Noted, Remains, ServedAddress, cleanup, lock_remains,
 };
 pub use slots::GroupSlot;
+pub use trace::{TRACED_FOR, Trace, TracedFrame};

@@ -23,6 +23,7 @@ use super::maps::{self, Former, Maps};
 use super::options::{GroupVips, Options};
 use super::pins::PinDirectory;
 use super::slots::{self, GroupSlot};
+use super::trace::Trace;
 
 /// The names of the programs in the object.
 const INGRESS: &str = "cluster_ingress";
@@ -320,6 +321,16 @@ impl DataPlane {
             }
             GroupCount { group, verdicts }
         })
+    }
+
+    /// Has each `every`'th frame of the group that concerns a VIP traced for the next [`super::TRACED_FOR`], and gives those
+    /// that were since this was last called; `None` if there is no such group. One group is traced at a time.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn trace(&mut self, group: GroupId, every: u32, now: Time) -> Result<Option<Trace>, DataPlaneError> {
+        let slot = self.groups().find(|(vips, _)| vips.id == group).map(|(_, slot)| slot);
+        slot.map(|slot| self.maps.trace.trace(slot, every, now)).transpose()
     }
 
     /// A peer has this Ethernet address on the service link, and no longer the one before: who says with it that a VIP is
