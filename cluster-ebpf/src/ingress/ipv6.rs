@@ -19,7 +19,7 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame) -> Fat
         ipv6::ICMPV6 => frame.header(AT + field::OPTIONS),
         _ => None,
     };
-    let is_rivals = message.is_some_and(|message| nd::note_rival::<AT>(message));
+    let is_rivals = message.is_some_and(nd::note_rival::<AT>);
     if let Some(message) = message
         && message.one(AT + field::TYPE) == field::SOLICITATION
         && let Some(entry) = vip6(message.sixteen(AT + field::TARGET))

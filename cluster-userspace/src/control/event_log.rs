@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use cluster_proto::Time;
 use nix::time::{ClockId, clock_gettime};
@@ -57,8 +56,7 @@ impl EventLog {
             let (seconds, nanos) = (now.tv_sec().max(0) as u64, now.tv_nsec().max(0) as u64);
             Time::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
         });
-        #[expect(clippy::disallowed_methods, reason = "the time of day is what people find an event by")]
-        let wall = SystemTime::now();
+        let wall = wall_clock::now();
         let wall = wall.checked_sub(now.since(at)).unwrap_or(wall);
 
         let mut ring = self.ring();

@@ -16,7 +16,7 @@ mod server;
 mod stats;
 pub(crate) mod status;
 pub mod trace;
-mod wall_clock;
+pub(crate) mod wall_clock;
 
 pub use client::{Client, ClientError, Follow};
 pub use event::{EventBody, EventPath, EventRecord, TimelineMicros, cause_name, role_name};

@@ -11,7 +11,6 @@ use etherparse::{Icmpv6Type, LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use serde::{Deserialize, Serialize};
 
 use super::wall_clock::rfc3339;
-use crate::dataplane::Trace;
 use crate::network::arp::{Arp, Operation};
 
 /// The answer to `trace`.
@@ -44,31 +43,23 @@ pub struct FrameRecord {
     pub bytes: String,
 }
 
-impl TraceAnswer {
-    /// The frames of a trace in which the VIP occurs. `now` is the same moment by both clocks.
+impl FrameRecord {
+    /// The record of a frame with this verdict that is so long and begins with these bytes. `at` is the same moment by both
+    /// clocks.
     #[must_use]
-    pub fn of(trace: &Trace, vip: IpAddr, now: (Time, SystemTime)) -> Self {
-        let octets = match vip {
-            IpAddr::V4(vip) => vip.octets().to_vec(),
-            IpAddr::V6(vip) => vip.octets().to_vec(),
-        };
-        let names_it = |bytes: &[u8]| bytes.windows(octets.len()).any(|window| window == octets);
-        let frames = trace.frames.iter().filter(|frame| names_it(&frame.bytes)).map(|frame| {
-            let (action, reason) = meaning(frame.verdict);
-            let time = now.1 - now.0.since(frame.at);
-            let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-            FrameRecord {
-                unix_ns: u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX),
-                boot_ns: frame.at.as_nanos(),
-                direction: if frame.verdict.is_egress() { "out" } else { "in" }.to_owned(),
-                verdict: frame.verdict.name().to_owned(),
-                action: action.to_owned(),
-                reason: reason.to_owned(),
-                length: frame.length,
-                bytes: frame.bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-            }
-        });
-        Self { frames: frames.collect(), lost: trace.lost }
+    pub fn of(verdict: Verdict, at: (Time, SystemTime), length: u32, bytes: &[u8]) -> Self {
+        let (action, reason) = meaning(verdict);
+        let since_1970 = at.1.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            unix_ns: u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX),
+            boot_ns: at.0.as_nanos(),
+            direction: if verdict.is_egress() { "out" } else { "in" }.to_owned(),
+            verdict: verdict.name().to_owned(),
+            action: action.to_owned(),
+            reason: reason.to_owned(),
+            length,
+            bytes: bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
     }
 }
 
@@ -241,29 +232,20 @@ impl<W: Write> PcapWriter<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::TracedFrame;
 
     const ARP: [u8; 42] = [
         0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 0xcc, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0,
         0xcc, 10, 77, 0, 9, 0, 0, 0, 0, 0, 0, 10, 77, 0, 100,
     ];
 
-    fn trace() -> Trace {
-        let at = Time::from_nanos(5_000_000_000);
-        let frame = TracedFrame { at, verdict: Verdict::ArpDark, length: 60, bytes: ARP.to_vec() };
-        Trace { frames: vec![frame], lost: 3 }
-    }
-
-    fn answer(vip: &str) -> TraceAnswer {
-        let now = (Time::from_nanos(6_000_000_000), UNIX_EPOCH + Duration::from_secs(1_000_000_001));
-        TraceAnswer::of(&trace(), vip.parse().unwrap(), now)
+    fn record() -> FrameRecord {
+        let at = (Time::from_nanos(5_000_000_000), UNIX_EPOCH + Duration::from_secs(1_000_000_000));
+        FrameRecord::of(Verdict::ArpDark, at, 60, &ARP)
     }
 
     #[test]
     fn a_frame_is_told_with_its_time_its_verdict_and_why() {
-        let answer = answer("10.77.0.100");
-        assert_eq!(answer.lost, 3);
-        let frame = &answer.frames[0];
+        let frame = record();
         assert_eq!(frame.unix_ns, 1_000_000_000_000_000_000);
         assert_eq!(
             (frame.verdict.as_str(), frame.action.as_str(), frame.direction.as_str()),
@@ -275,17 +257,11 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_other_vips_of_the_group_are_left_out() {
-        assert!(answer("10.77.0.101").frames.is_empty());
-        assert!(answer("fd77::1").frames.is_empty());
-    }
-
-    #[test]
     fn damaged_digits_and_frames_are_no_reason_to_panic() {
-        let record = |bytes: &str| FrameRecord { bytes: bytes.to_owned(), ..FrameRecord::default() };
-        assert_eq!(record("0aF").captured(), [10]);
-        assert_eq!(record("zz").captured(), b"");
-        assert_eq!(record("é").captured(), b"");
+        let with = |bytes: &str| FrameRecord { bytes: bytes.to_owned(), ..FrameRecord::default() };
+        assert_eq!(with("0aF").captured(), [10]);
+        assert_eq!(with("zz").captured(), b"");
+        assert_eq!(with("é").captured(), b"");
         for length in 0..ARP.len() {
             assert!(!summary(&ARP[..length]).is_empty());
         }
@@ -303,7 +279,7 @@ mod tests {
     fn a_capture_file_has_a_header_and_whole_records() {
         let mut file = Vec::new();
         let mut pcap = PcapWriter::new(&mut file).unwrap();
-        pcap.write(&answer("10.77.0.100").frames[0]).unwrap();
+        pcap.write(&record()).unwrap();
         assert_eq!(file.len(), 24 + 16 + ARP.len());
         assert_eq!(file[..4], [0x4d, 0x3c, 0xb2, 0xa1]);
         assert_eq!(file[20..24], [1, 0, 0, 0]);

@@ -2,6 +2,15 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The time of day.
+pub(crate) fn now() -> SystemTime {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the time of day is what people find an event or a frame by"
+    )]
+    SystemTime::now()
+}
+
 /// `2026-01-31T08:05:09.000123Z`.
 pub(super) fn rfc3339(time: SystemTime) -> String {
     // A clock before 1970 shows 1970: a host without a set clock should still log.

@@ -1,19 +1,16 @@
 //! The control socket's requests: passed to the heartbeat thread, and answered when that answers.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::time::SystemTime;
 
-use cluster_proto::{Command, CommandId, GroupId, GroupIndex, Refusal};
+use cluster_proto::{Command, CommandId, GroupIndex, Refusal};
 
 use super::Daemon;
 use crate::config::HostKind;
-use crate::control::trace::TraceAnswer;
 use crate::control::{
     Call, ControlError, ErrorCode, GroupStats, LoopStats, Observation, PeerStats, Reply, Request, Stats,
     Status, status,
 };
-use crate::dataplane::{GroupCount, TRACED_FOR, Verdict};
+use crate::dataplane::{GroupCount, Verdict};
 use crate::driver::clock;
 use crate::driver::mailbox::{Order, Shown};
 
@@ -160,55 +157,6 @@ impl Daemon {
     fn group(&self, name: &str) -> Result<GroupIndex, ControlError> {
         let known = || self.local.groups.iter().map(|group| group.name.as_str());
         self.local.group_index(name).ok_or_else(|| ControlError::unknown_group(name, known()))
-    }
-
-    /// Has frames traced and reads those that were, in a task of its own, since the data plane may be busy.
-    fn trace(&mut self, call: Call, vip: &str, every: u32, trace: u64) {
-        let now = clock::now();
-        let (plane, (vip, group)) = match (self.plane.clone(), self.group_of_vip(vip)) {
-            (None, _) => {
-                let why = format!("{} is a witness: no frame passes it", self.local.node);
-                return call.answer(Err(ControlError::new(ErrorCode::Witness, why)));
-            }
-            (_, Err(error)) => return call.answer(Err(error)),
-            (Some(plane), Ok(found)) => (plane, found),
-        };
-        let others = self.traced.filter(|&(other, asked)| other != trace && now.since(asked) < TRACED_FOR);
-        if others.is_some() {
-            let why = "another client has frames traced; one can at a time, and a trace is over three seconds after it was last asked for";
-            return call.answer(Err(ControlError::new(ErrorCode::Busy, why)));
-        }
-        self.traced = Some((trace, now));
-        tokio::spawn(async move {
-            let traced = plane.blocking(move |plane| plane.trace(group, every.max(1), clock::now())).await;
-            let now = (clock::now(), SystemTime::now());
-            call.answer(match traced {
-                Ok(Ok(Some(traced))) => Ok(Reply::Trace(Box::new(TraceAnswer::of(&traced, vip, now)))),
-                Ok(Ok(None)) => {
-                    Err(ControlError::new(ErrorCode::UnknownVip, format!("{vip} is no VIP any more")))
-                }
-                Ok(Err(error)) => Err(ControlError::new(ErrorCode::Internal, error.to_string())),
-                Err(error) => Err(ControlError::new(ErrorCode::Internal, error.to_string())),
-            });
-        });
-    }
-
-    /// The VIP and the group that has it.
-    fn group_of_vip(&self, text: &str) -> Result<(IpAddr, GroupId), ControlError> {
-        let asked: String = text.chars().take(60).collect();
-        let vips: Vec<_> = self
-            .settings
-            .groups
-            .iter()
-            .flat_map(|group| group.vips.iter().map(|vip| (*vip, group.id)))
-            .collect();
-        let vip = text.parse::<IpAddr>().ok();
-        vips.iter().find(|(other, _)| Some(*other) == vip).copied().ok_or_else(|| {
-            let known: Vec<_> = vips.iter().take(16).map(|(vip, _)| vip.to_string()).collect();
-            let more = if vips.len() > 16 { ", …" } else { "" };
-            let why = format!("no group has the VIP {asked:?}; there are {}{more}", known.join(", "));
-            ControlError::new(ErrorCode::UnknownVip, why)
-        })
     }
 
     /// Reads the counters in a task of its own, since the data plane may be busy.

@@ -14,6 +14,7 @@
 //! | `groups.rs` | what other groups and VIPs take of a node: maps, addresses, watch |
 //! | `connections.rs` | a group's connections that are left after a hand-over |
 //! | `answers.rs` | the control socket's requests |
+//! | `traces.rs` | frames that a client wants to see |
 //! | `cleanup.rs` | removing what a dead daemon has left |
 //!
 //! Not here: when to take or give up a group (`cluster-proto`), and anything the heartbeat thread would have to wait for.
@@ -28,6 +29,7 @@ mod node;
 mod reload;
 mod restart;
 mod start;
+mod traces;
 mod watch;
 mod witness;
 
