@@ -153,6 +153,11 @@ pub mod nd {
     /// discovery (RFC 3971) alone are longer, and what sends them takes no answer without their like.
     pub const MAX_OPTION_UNITS: usize = 8;
 
+    /// Where the options of a router solicitation begin, which has no target.
+    pub const ROUTER_SOLICITATION_OPTIONS: usize = 48;
+
+    /// Type: are there routers?
+    pub const ROUTER_SOLICITATION: u8 = 133;
     /// Type: who has the target?
     pub const SOLICITATION: u8 = 135;
     /// Type: the sender has the target.

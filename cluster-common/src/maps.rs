@@ -40,6 +40,11 @@ pub const OWN: &str = "own";
 /// Hash map of the Ethernet addresses that the cluster's nodes have on the service link, padded to [`KIN_KEY`] bytes, to
 /// a 1: who may say that a VIP is his.
 pub const KIN: &str = "kin";
+/// Array by group slot of [`Faces`], memory-mapped by user space.
+pub const FACES: &str = "faces";
+/// Array of [`VIRTUAL_MACS`] u64, memory-mapped by user space: of each virtual Ethernet address the slot of its group plus
+/// one, or 0 if it is none of ours. See [`virtual_mac_place`].
+pub const VIRTUAL_MAC_OWNERS: &str = "virtual_macs";
 /// Array of one [`Tracing`], memory-mapped by user space.
 pub const TRACING: &str = "tracing";
 /// Per-CPU array of two [`Judged`], of the ingress program and of the egress program.
@@ -49,8 +54,23 @@ pub const TRACE: &str = "trace";
 /// Per-CPU array by group slot of [`GroupCounters`].
 pub const COUNTERS: &str = "counters";
 /// All maps of the data plane.
-pub const ALL: [&str; 13] =
-    [VIPS, VIPS6, FILTER, LEASES, TENURES, GRACES, NIC, OWN, KIN, TRACING, JUDGED, TRACE, COUNTERS];
+pub const ALL: [&str; 15] = [
+    VIPS,
+    VIPS6,
+    FILTER,
+    LEASES,
+    TENURES,
+    GRACES,
+    NIC,
+    OWN,
+    KIN,
+    FACES,
+    VIRTUAL_MAC_OWNERS,
+    TRACING,
+    JUDGED,
+    TRACE,
+    COUNTERS,
+];
 
 /// Until when this node holds the group, in nanoseconds of `CLOCK_BOOTTIME`, as `bpf_ktime_get_boot_ns` gives it. The
 /// lease is valid while the clock shows less; 0 is no lease. One aligned u64, so that it is read and written whole.
@@ -80,6 +100,25 @@ pub const fn filter_place6(address: [u32; 4]) -> (u32, u64) {
     let folded = ((a as u64) << 32 | b as u64) ^ ((d as u64) << 32 | c as u64);
     let hash = (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - FILTER_BITS)) as u32;
     (hash >> 6, 1 << (hash & 63))
+}
+
+/// How many virtual Ethernet addresses there are: one for each family and number (RFC 9568 section 7.3).
+pub const VIRTUAL_MACS: u32 = 512;
+
+/// Where a virtual Ethernet address has its owner; `None` if the address is not virtual. It is given as it lies in
+/// memory.
+#[inline(always)]
+#[must_use]
+pub const fn virtual_mac_place(mac: [u16; 3]) -> Option<u32> {
+    const PREFIX: [u16; 2] = [0, 0x5e00_u16.to_be()];
+    if mac[0] != PREFIX[0] || mac[1] != PREFIX[1] {
+        return None;
+    }
+    // 1 is the family IPv4, 2 is IPv6.
+    match mac[2].to_ne_bytes() {
+        [family @ (1 | 2), number] => Some((family as u32 - 1) * 256 + number as u32),
+        _ => None,
+    }
 }
 
 /// Whose an IPv4 VIP is.
@@ -150,8 +189,12 @@ pub struct Nic {
     pub mac: [u8; 6],
     /// [`Nic::FORWARDS`], or 0.
     pub flags: u8,
-    /// Zero; it makes the entry one u64, which is written whole.
+    /// Zero; it makes this one u64, which is written whole.
     pub unused: u8,
+    /// The interface's number.
+    pub ifindex: u32,
+    /// Zero, as above.
+    pub unused2: u32,
 }
 
 impl Nic {
@@ -168,6 +211,28 @@ pub struct Own {
     pub ipv4: [u8; 4],
     /// Of IPv6, in network order; zeros for none.
     pub ipv6: [u8; 16],
+}
+
+/// Under which Ethernet addresses a group's VIPs appear.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Faces {
+    /// Those of IPv4.
+    pub ipv4: Face,
+    /// Those of IPv6.
+    pub ipv6: Face,
+}
+
+/// A virtual Ethernet address; all zeroes stand for the network card's own.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C, align(8))]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Face {
+    /// The address.
+    pub mac: [u8; 6],
+    /// Zero; it makes the entry one u64, which is written whole.
+    pub unused: [u8; 2],
 }
 
 /// What a group's packets came to on one CPU.
@@ -279,8 +344,9 @@ const _: () = {
     assert!(size_of::<Vip6Entry>() == 20 && align_of::<Vip6Entry>() == 4);
     assert!(size_of::<Tenure>() == 16 && align_of::<Tenure>() == 8);
     assert!(size_of::<Grace>() == 16 && align_of::<Grace>() == 8);
-    assert!(size_of::<Nic>() == 8 && align_of::<Nic>() == 8);
+    assert!(size_of::<Nic>() == 16 && align_of::<Nic>() == 8);
     assert!(size_of::<Own>() == 20 && align_of::<Own>() == 1);
+    assert!(size_of::<Faces>() == 16 && align_of::<Faces>() == 8);
     assert!(size_of::<Served>() == 16 && align_of::<Served>() == 8);
     assert!(size_of::<Served6>() == 24 && align_of::<Served6>() == 8);
     assert!(size_of::<Tracing>() == 16 && align_of::<Tracing>() == 8);

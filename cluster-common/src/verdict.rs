@@ -65,11 +65,15 @@ pub enum Verdict {
     /// Somebody outside the cluster solicited with the VIP as source, or would like to have the VIP (duplicate address
     /// detection). Counted besides what became of the frame.
     NsRival = 28,
+    /// A frame to the group's virtual Ethernet address, dropped because there was no valid lease.
+    VirtualMacDark = 29,
+    /// A frame of this host from the group's virtual Ethernet address, kept from leaving because there was no valid lease.
+    EgressVirtualMacFenced = 30,
 }
 
 impl Verdict {
     /// How many verdicts there are.
-    pub const COUNT: usize = 29;
+    pub const COUNT: usize = 31;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -102,6 +106,8 @@ impl Verdict {
         Self::ArpRival,
         Self::NaRival,
         Self::NsRival,
+        Self::VirtualMacDark,
+        Self::EgressVirtualMacFenced,
     ];
 
     /// Whether it is about a frame of this host that was to leave.
@@ -122,6 +128,7 @@ impl Verdict {
                 | Self::EgressIpv6Fenced
                 | Self::EgressArpRequestRenamed
                 | Self::EgressNsRenamed
+                | Self::EgressVirtualMacFenced
         )
     }
 
@@ -158,6 +165,8 @@ impl Verdict {
             Self::ArpRival => "arp_rival",
             Self::NaRival => "na_rival",
             Self::NsRival => "ns_rival",
+            Self::VirtualMacDark => "virtual_mac_dark",
+            Self::EgressVirtualMacFenced => "egress_virtual_mac_fenced",
         }
     }
 }

@@ -27,6 +27,12 @@ impl Checksum {
         sum.value()
     }
 
+    /// The sum over a message that has this checksum in it (RFC 1624), itself left out.
+    #[inline(always)]
+    pub(crate) fn of_message_with(checksum: u16) -> Self {
+        Self(u64::from(!checksum))
+    }
+
     #[inline(always)]
     pub(crate) fn add_two(&mut self, two: u16) {
         self.0 += u64::from(two);
@@ -49,6 +55,13 @@ impl Checksum {
         for two in mac {
             self.add_two(two);
         }
+    }
+
+    /// Has one Ethernet address in the sum replaced by another (RFC 1624 equation 3).
+    #[inline(always)]
+    pub(crate) fn replace_mac(&mut self, old: [u16; 3], new: [u16; 3]) {
+        self.add_mac(old.map(|two| !two));
+        self.add_mac(new);
     }
 
     /// Whether the sum, with the message's own checksum in it, is that of an undamaged message.

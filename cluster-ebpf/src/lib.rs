@@ -1,4 +1,5 @@
-//! The data plane's decisions, compiled for the BPF target: what comes in ([`ingress`]), what goes out ([`egress`]).
+//! The data plane's decisions, compiled for the BPF target: what comes in ([`ingress`], [`mend`]), what goes
+//! out ([`egress`]).
 //!
 //! The binaries of this package are the programs' entry points: `dataplane` is the product's, `lab`, `bench` and
 //! `traffic` serve the tests. Unknown traffic passes untouched; nothing here logs, or reads a clock for packets that concern
@@ -12,6 +13,7 @@ mod checksum;
 pub mod egress;
 mod grace;
 pub mod ingress;
+pub mod mend;
 pub mod trace;
 mod unsafe_maps;
 mod unsafe_packet;

@@ -1,5 +1,5 @@
 //! The product's programs: `cluster_ingress` (XDP), `cluster_linear` (the same for kernels before 5.18, which do not
-//! know frames in several buffers), and `cluster_egress` (TCX or clsact).
+//! know frames in several buffers), `cluster_mend` and `cluster_egress` (TCX or clsact).
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 mod object;
@@ -10,6 +10,7 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use cluster_ebpf::Fate;
 use cluster_ebpf::egress::egress;
 use cluster_ebpf::ingress::ingress;
+use cluster_ebpf::mend::mend;
 use cluster_ebpf::trace;
 
 /// Frames in several buffers (jumbo frames) are let in: all headers are in the first.
@@ -47,6 +48,13 @@ fn cluster_egress(context: TcContext) -> i32 {
         Fate::Pass | Fate::Admit | Fate::Answer => TC_ACT_UNSPEC,
         Fate::Drop => TC_ACT_SHOT,
     }
+}
+
+/// On the service interface only, and only where a group has a virtual Ethernet address.
+#[classifier]
+fn cluster_mend(context: TcContext) -> i32 {
+    mend(&context);
+    TC_ACT_UNSPEC
 }
 
 #[cfg(not(target_arch = "bpf"))]

@@ -9,9 +9,9 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use cluster_common::Verdict;
 use cluster_common::frame::ipv6;
 use cluster_common::maps::{
-    Claim, FILTER_WORDS, GroupCounters, Judged, Lease, MAX_GROUPS, MAX_KIN, MAX_VIPS, Nic, SERVED_PLACES,
-    Served, Served6, TRACE_BYTES, TRACED_BYTES, Tenure, Traced, Tracing, Vip6Entry, VipEntry, filter_place,
-    filter_place6,
+    Claim, FILTER_WORDS, Face, Faces, GroupCounters, Judged, Lease, MAX_GROUPS, MAX_KIN, MAX_VIPS, Nic,
+    SERVED_PLACES, Served, Served6, TRACE_BYTES, TRACED_BYTES, Tenure, Traced, Tracing, VIRTUAL_MACS,
+    Vip6Entry, VipEntry, filter_place, filter_place6, virtual_mac_place,
 };
 
 use crate::unsafe_packet::Frame;
@@ -42,6 +42,10 @@ static TRACING: Array<Tracing> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 static JUDGED: PerCpuArray<Judged> = PerCpuArray::with_max_entries(2, 0);
 #[map(name = "trace")]
 static TRACE: RingBuf = RingBuf::with_byte_size(TRACE_BYTES, 0);
+#[map(name = "faces")]
+static FACES: Array<Faces> = Array::with_max_entries(MAX_GROUPS, BPF_F_MMAPABLE);
+#[map(name = "virtual_macs")]
+static VIRTUAL_MAC_OWNERS: Array<u64> = Array::with_max_entries(VIRTUAL_MACS, BPF_F_MMAPABLE);
 #[map(name = "counters")]
 static COUNTERS: PerCpuArray<GroupCounters> = PerCpuArray::with_max_entries(MAX_GROUPS, 0);
 
@@ -61,6 +65,14 @@ pub(crate) struct Standing {
     pub(crate) holds: bool,
     /// The hand-over that is under way.
     pub(crate) grace: Option<Grace>,
+}
+
+impl Standing {
+    /// Whether this node gave the group up just now.
+    #[inline(always)]
+    pub(crate) fn gave_up(self) -> bool {
+        matches!(self.grace, Some(Grace { side: Side::Old, .. }))
+    }
 }
 
 /// A hand-over under way.
@@ -173,15 +185,65 @@ pub(crate) fn own_ipv6() -> Option<[u32; 4]> {
 #[inline(always)]
 pub(crate) fn nic() -> Option<NicEntry> {
     let nic = NIC.get_ptr(0)?;
-    // SAFETY: as in `valid_lease`; `Nic` is one aligned u64.
-    let [a, b, c, d, e, f, flags, _] = unsafe { read_volatile(nic.cast::<u64>()) }.to_ne_bytes();
-    let mac = [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])];
-    Some(NicEntry { mac, forwards: flags & Nic::FORWARDS != 0 })
+    // SAFETY: as in `valid_lease`; the address and the flags are one aligned u64.
+    let word = unsafe { read_volatile(nic.cast::<u64>()) };
+    let [.., flags, _] = word.to_ne_bytes();
+    Some(NicEntry { mac: mac_in(word), forwards: flags & Nic::FORWARDS != 0 })
 }
 
-/// Whether the Ethernet address is one of the cluster's on the service link.
+/// The number of the network card's interface.
+#[inline(always)]
+pub(crate) fn service_interface() -> Option<u32> {
+    let nic = NIC.get_ptr(0)?;
+    // SAFETY: as in `valid_lease`.
+    Some(unsafe { read_volatile(&raw const (*nic).ifindex) })
+}
+
+/// The virtual Ethernet address of the group's IPv4 VIPs, if they have one.
+#[inline(always)]
+pub(crate) fn ipv4_face(group: u32) -> Option<[u16; 3]> {
+    let faces = FACES.get_ptr(group)?;
+    // SAFETY: the pointer is the map's own.
+    virtual_mac_in(unsafe { &raw const (*faces).ipv4 })
+}
+
+/// The virtual Ethernet address of the group's IPv6 VIPs, if they have one.
+#[inline(always)]
+pub(crate) fn ipv6_face(group: u32) -> Option<[u16; 3]> {
+    let faces = FACES.get_ptr(group)?;
+    // SAFETY: the pointer is the map's own.
+    virtual_mac_in(unsafe { &raw const (*faces).ipv6 })
+}
+
+#[inline(always)]
+fn virtual_mac_in(face: *const Face) -> Option<[u16; 3]> {
+    // SAFETY: as in `valid_lease`; `Face` is one aligned u64.
+    let word = unsafe { read_volatile(face.cast::<u64>()) };
+    if word == 0 { None } else { Some(mac_in(word)) }
+}
+
+/// The group whose virtual Ethernet address this is, if it is one.
+#[inline(always)]
+pub(crate) fn virtual_mac_owner(mac: [u16; 3]) -> Option<u32> {
+    let owner = VIRTUAL_MAC_OWNERS.get_ptr(virtual_mac_place(mac)?)?;
+    // SAFETY: as in `valid_lease`.
+    let slot_plus_one = unsafe { read_volatile(owner) } as u32;
+    slot_plus_one.checked_sub(1)
+}
+
+#[inline(always)]
+fn mac_in(word: u64) -> [u16; 3] {
+    let [a, b, c, d, e, f, ..] = word.to_ne_bytes();
+    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])]
+}
+
+/// Whether the Ethernet address is one of the cluster's on the service link. A virtual one is, unless this node wears it
+/// itself.
 #[inline(always)]
 pub(crate) fn is_kin(mac: [u16; 3]) -> bool {
+    if let Some(group) = virtual_mac_owner(mac) {
+        return valid_lease(group).is_none();
+    }
     let [a, b, c] = mac;
     // SAFETY: nothing of the entry is read.
     nic().is_some_and(|nic| nic.mac == mac) || unsafe { KIN.get([a, b, c, 0]) }.is_some()

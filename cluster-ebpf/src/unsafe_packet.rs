@@ -8,6 +8,10 @@ use core::ptr::read_volatile;
 use aya_ebpf::helpers::generated::bpf_xdp_adjust_tail;
 use aya_ebpf::programs::{TcContext, XdpContext};
 
+/// Types of received packets (linux/if_packet.h): to us, and to somebody else.
+const PACKET_HOST: u32 = 0;
+const PACKET_OTHERHOST: u32 = 3;
+
 /// The bytes of a frame that the programs can reach directly, from the Ethernet header on.
 #[derive(Clone, Copy)]
 pub struct Frame {
@@ -15,12 +19,12 @@ pub struct Frame {
     end: usize,
 }
 
-/// Why bytes of a frame that leaves cannot be read.
+/// Why bytes of a frame cannot be read or written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unreachable {
     /// It has not so many.
     TooShort,
-    /// They are in another part of the buffer, and the kernel had no memory to bring them together.
+    /// They are in another part of the buffer, and the kernel had no memory to bring them together or to copy them.
     NoMemory,
 }
 
@@ -44,14 +48,14 @@ pub(crate) fn lengthen(context: &XdpContext, by: usize) -> Option<Frame> {
     if result == 0 { Some(received(context)) } else { None }
 }
 
-/// A frame that leaves, as a classifier sees it.
-pub(crate) struct Outgoing<'c> {
+/// A frame as a classifier sees it.
+pub(crate) struct Buffered<'c> {
     context: &'c TcContext,
     /// What is in the linear part of its buffer.
     linear: Frame,
 }
 
-impl<'c> Outgoing<'c> {
+impl<'c> Buffered<'c> {
     #[inline(always)]
     pub(crate) fn new(context: &'c TcContext) -> Self {
         Self { context, linear: linear_part(context) }
@@ -75,6 +79,37 @@ impl<'c> Outgoing<'c> {
     #[inline(always)]
     pub(crate) fn load<T>(&self, at: usize) -> Option<T> {
         self.context.load(at).ok()
+    }
+
+    /// Overwrites some bytes, which must be there. Invalidates what was read before.
+    #[inline(always)]
+    pub(crate) fn store<T>(&mut self, at: usize, value: &T) -> Result<(), Unreachable> {
+        // Direct writes would make the kernel copy shared headers of every frame before the program runs; the helper
+        // does so for those that are written to.
+        self.context.store(at, value, 0).map_err(|_| Unreachable::NoMemory)?;
+        self.linear = linear_part(self.context);
+        Ok(())
+    }
+
+    /// The number of the interface that it leaves by, or has come in by.
+    #[inline(always)]
+    pub(crate) fn interface(&self) -> u32 {
+        // SAFETY: the context is the one that the kernel called the program with.
+        unsafe { (*self.context.skb.skb).ifindex }
+    }
+
+    /// Whether it came in for another host's Ethernet address.
+    #[inline(always)]
+    pub(crate) fn is_for_another_host(&self) -> bool {
+        // SAFETY: as in `interface`.
+        unsafe { (*self.context.skb.skb).pkt_type == PACKET_OTHERHOST }
+    }
+
+    /// Has the local stack take it in.
+    #[inline(always)]
+    pub(crate) fn make_ours(&self) {
+        // It fails for no frame that came in.
+        let _changed = self.context.change_type(PACKET_HOST);
     }
 }
 

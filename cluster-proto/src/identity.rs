@@ -1,6 +1,8 @@
 //! Who is who: nodes, groups, epochs, incarnations and paths.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU8;
 
 /// A node's stable id, 1 to 65 535; 0 is nobody and appears only on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -120,5 +122,32 @@ mod tests {
         let high = Epoch { counter: 2, node: NodeId(1) };
         assert!(low < high);
         assert_eq!(high.to_string(), "2.1");
+    }
+}
+
+/// The number of a group's virtual Ethernet addresses: one for its VIPs of each family (RFC 9568 section 7.3).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct VirtualMac(pub NonZeroU8);
+
+impl VirtualMac {
+    /// The address of a group's IPv4 VIPs.
+    #[must_use]
+    pub const fn ipv4(self) -> Mac {
+        Mac([0, 0, 0x5e, 0, 1, self.0.get()])
+    }
+
+    /// The address of a group's IPv6 VIPs.
+    #[must_use]
+    pub const fn ipv6(self) -> Mac {
+        Mac([0, 0, 0x5e, 0, 2, self.0.get()])
+    }
+
+    /// The address of a VIP.
+    #[must_use]
+    pub const fn of(self, vip: IpAddr) -> Mac {
+        match vip {
+            IpAddr::V4(_) => self.ipv4(),
+            IpAddr::V6(_) => self.ipv6(),
+        }
     }
 }

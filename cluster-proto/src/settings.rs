@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::identity::{ClusterId, GroupId, NodeId};
+use crate::identity::{ClusterId, GroupId, Mac, NodeId};
 
 /// The configuration of one node's core.
 #[derive(Clone, Debug)]
@@ -71,6 +71,9 @@ pub struct Group {
     /// With [`Quorum::Off`]: a router on the service link without whose answers a node that hears no peer neither takes
     /// nor keeps the group.
     pub gateway: Option<IpAddr>,
+    /// Ethernet addresses under which the VIPs appear wherever they are: only a holder wears them. Empty if they appear under
+    /// the holder's own.
+    pub virtual_macs: Vec<Mac>,
 }
 
 /// Whether a group returns to a better-ranked node that has come back.

@@ -386,8 +386,6 @@ fn what_is_documented_but_not_built_is_said_to_be_so() {
         (in_node("max_groups = 4"), "node[1].max_groups"),
         (in_node("xdp = \"chain\""), "node[1].xdp"),
         (in_group("mode = \"active-active\""), "group[0].mode"),
-        (in_group("mac = \"virtual\""), "group[0].mac"),
-        (in_group("virtual_id = 7"), "group[0].virtual_id"),
         (in_group("address = \"always\""), "group[0].address"),
         (in_group("protocol = \"vrrp3\""), "group[0].protocol"),
         (in_group("protocol = \"vrrp2\""), "group[0].protocol"),
@@ -403,6 +401,34 @@ fn what_is_documented_but_not_built_is_said_to_be_so() {
         assert!(refused && errors.len() == 1, "{key}: {errors:#?}");
         assert!(errors[0].0 > 1, "{key} has its line: {errors:?}");
     }
+}
+
+#[test]
+fn virtual_macs_have_a_number_of_their_own() {
+    let directory = Directory::new();
+    let in_group = |lines: &str| format!("{GOOD}{lines}\n");
+    let second = |lines: &str| format!("\n[[group]]\nname = \"db\"\nvips = [\"10.77.0.101/24\"]\n{lines}\n");
+    let cases = [
+        (in_group("mac = \"virtual\""), "group[0].virtual_id", "missing"),
+        (in_group("virtual_id = 7"), "group[0].virtual_id", "`mac = \"virtual\"` only"),
+        (in_group("mac = \"interface\"\nvirtual_id = 7"), "group[0].virtual_id", "`mac = \"virtual\"` only"),
+        (in_group("mac = \"virtual\"\nvirtual_id = 0"), "group[0].virtual_id", "from 1 to 255"),
+        (in_group("mac = \"virtual\"\nvirtual_id = 256"), "group[0].virtual_id", "from 1 to 255"),
+        (in_group("mac = \"virtual\"\nvirtual_id = \"7\""), "group[0].virtual_id", ""),
+        (in_group("mac = \"vrrp\""), "group[0].mac", "virtual"),
+        (
+            in_group("mac = \"virtual\"\nvirtual_id = 7") + &second("mac = \"virtual\"\nvirtual_id = 7"),
+            "group[1].virtual_id",
+            "group \"web\" has 7 already",
+        ),
+    ];
+    for (text, key, words) in cases {
+        let errors = directory.errors(&text);
+        assert!(errors.len() == 1 && errors[0].1 == key && errors[0].2.contains(words), "{key}: {errors:#?}");
+        assert!(errors[0].0 > 1, "{key} has its line: {errors:?}");
+    }
+    let good = in_group("mac = \"virtual\"\nvirtual_id = 7") + &second("mac = \"virtual\"\nvirtual_id = 8");
+    assert!(directory.errors(&good).is_empty(), "{:#?}", directory.errors(&good));
 }
 
 #[test]

@@ -15,14 +15,14 @@ use cluster_userspace::dataplane::{BENCH_OBJECT, DATAPLANE_OBJECT};
 use serde::Serialize;
 
 use crate::frames::{ArpFrame, ipv4};
-use crate::programs::Programs;
+use crate::programs::{NETWORK_CARD, Programs};
 
 /// The most that a foreign packet may cost, as a multiple of the empty program.
 pub const FOREIGN_BOUND: f64 = 3.0;
 /// The most that a packet to a VIP may cost, as a multiple of the empty program.
 pub const VIP_BOUND: f64 = 10.0;
 
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
+const MAC: [u8; 6] = NETWORK_CARD.mac;
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xcc];
 const CLIENT: [u8; 4] = [10, 77, 0, 9];
 const STRANGER: [u8; 4] = [10, 77, 0, 200];
@@ -157,7 +157,7 @@ pub fn measure(effort: Effort) -> Result<XdpCosts> {
 
 fn prepared(object: &[u8]) -> Result<Programs> {
     let mut programs = Programs::load(object)?;
-    programs.set_nic(MAC, false)?;
+    programs.set_nic(NETWORK_CARD)?;
     programs.set_vip(Ipv4Addr::from(ACTIVE_VIP).into(), 24, 0)?;
     programs.set_vip(Ipv4Addr::from(PASSIVE_VIP).into(), 24, 1)?;
     programs.set_lease(0, u64::MAX)?;

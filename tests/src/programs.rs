@@ -10,10 +10,14 @@ use aya::programs::{Program, TestRun, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use cluster_common::maps::{
-    COUNTERS, Claim, FILTER, GRACES, Grace, GroupCounters, KIN, KIN_KEY, LEASES, NIC, Nic, OWN, Own, TRACE,
-    TRACING, Traced, Tracing, VIPS, VIPS6, Vip6Entry, VipEntry, filter_place, filter_place6,
+    COUNTERS, Claim, FACES, FILTER, Face, Faces, GRACES, Grace, GroupCounters, KIN, KIN_KEY, LEASES, NIC,
+    Nic, OWN, Own, TRACE, TRACING, Traced, Tracing, VIPS, VIPS6, VIRTUAL_MAC_OWNERS, Vip6Entry, VipEntry,
+    filter_place, filter_place6, virtual_mac_place,
 };
 use cluster_common::{Verdict, reference};
+
+/// The network card of most tests: interface 1, which does not forward.
+pub const NETWORK_CARD: Nic = Nic { mac: [2, 0, 0, 0, 0, 0x0a], flags: 0, unused: 0, ifindex: 1, unused2: 0 };
 
 /// Words of one [`GroupCounters`].
 const COUNTER_WORDS: usize = size_of::<GroupCounters>() / size_of::<u64>();
@@ -114,14 +118,30 @@ impl Programs {
         Ok(own.set(0, bytes, 0)?)
     }
 
-    /// Says which Ethernet address the network card has, and whether the host forwards IPv6 packets from there.
+    /// Says which network card the programs answer for. Programs run here see frames leave by interface 1.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn set_nic(&mut self, mac: [u8; 6], forwards: bool) -> Result<()> {
-        let flags = if forwards { Nic::FORWARDS } else { 0 };
-        let mut nic: Array<&mut MapData, u64> = self.map_mut(NIC)?.try_into()?;
-        Ok(nic.set(0, bytemuck::cast::<_, u64>(Nic { mac, flags, unused: 0 }), 0)?)
+    pub fn set_nic(&mut self, nic: Nic) -> Result<()> {
+        let mut map: Array<&mut MapData, [u64; 2]> = self.map_mut(NIC)?.try_into()?;
+        Ok(map.set(0, bytemuck::cast::<_, [u64; 2]>(nic), 0)?)
+    }
+
+    /// Gives a group virtual Ethernet addresses, or takes them away.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_virtual_mac(&mut self, group: u32, number: u8, is_owned: bool) -> Result<()> {
+        let macs = [[0, 0, 0x5e, 0, 1, number], [0, 0, 0x5e, 0, 2, number]];
+        let face = |mac| if is_owned { Face { mac, unused: [0; 2] } } else { Face::default() };
+        let faces: [u64; 2] = bytemuck::cast(Faces { ipv4: face(macs[0]), ipv6: face(macs[1]) });
+        let mut map: Array<&mut MapData, [u64; 2]> = self.map_mut(FACES)?.try_into()?;
+        map.set(group, faces, 0)?;
+        let mut map: Array<&mut MapData, u64> = self.map_mut(VIRTUAL_MAC_OWNERS)?.try_into()?;
+        for place in macs.into_iter().filter_map(|mac| virtual_mac_place(bytemuck::cast(mac))) {
+            map.set(place, if is_owned { u64::from(group) + 1 } else { 0 }, 0)?;
+        }
+        Ok(())
     }
 
     /// Says which Ethernet addresses the cluster's other nodes have.

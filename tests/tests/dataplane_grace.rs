@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
+use cluster_common::maps::Nic;
 use cluster_common::reference::{Fate, Grace, Node, Side, Vip};
 use cluster_tests::frames::{ipv4, ipv6};
 use cluster_tests::netns::{Netns, available};
@@ -82,16 +83,18 @@ fn packets_go_where_their_connection_is() {
 fn judge_all(vip: IpAddr, known: SocketAddr, unknown: SocketAddr, side: Side, held: bool) {
     let grace = Grace { side, other: OTHER };
     let mut programs = Programs::load(DATAPLANE_OBJECT).expect("the kernel takes the programs");
-    programs.set_nic(MAC, false).expect("set the card's address");
+    let nic = Nic { mac: MAC, flags: 0, unused: 0, ifindex: 1, unused2: 0 };
+    programs.set_nic(nic).expect("set the card's address");
     let prefix = if vip.is_ipv4() { 24 } else { 64 };
     programs.set_vip(vip, prefix, 0).expect("set the VIP");
     programs.set_lease(0, if held { u64::MAX } else { 0 }).expect("set the lease");
     programs.set_grace(0, u64::MAX, grace).expect("set the hand-over");
-    let vips = [Vip { address: vip, prefix: prefix as u8, group: 0, held, grace: Some(grace) }];
+    let vips = [Vip { address: vip, prefix: prefix as u8, group: 0, held, grace: Some(grace), face: None }];
     let connections = [(known, SocketAddr::new(vip, PORT))];
     let node = Node {
         mac: MAC,
         forwards: false,
+        sends_by_card: true,
         vips: &vips,
         own: (None, None),
         kin: &[],

@@ -3,24 +3,27 @@
 mod dataplane_support;
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::num::NonZeroU8;
 use std::process::Command;
 
 use aya::maps::Array;
-use aya::programs::{Xdp, XdpMode};
+use aya::programs::tc::TcAttachType;
+use aya::programs::{SchedClassifier, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use cluster_common::Verdict;
 use cluster_common::maps::{ALL, LAYOUT_VERSION};
-use cluster_proto::{GroupId, Mac, Time};
-use cluster_tests::lab::{Moment, await_true};
+use cluster_proto::{GroupId, Mac, Time, VirtualMac};
+use cluster_tests::lab::{Moment, await_some, await_true};
 use cluster_userspace::dataplane::{
     DataPlane, DataPlaneError, EgressHook, GroupVips, LAB_OBJECT, MapsWere, Mode, Options, Tenancy, Vip,
     XdpPreference, cleanup, lock_remains,
 };
 use cluster_userspace::network::arp;
+use cluster_userspace::network::packet_socket::PacketSocket;
 
 use dataplane_support::{
     CLIENT, CLIENT_MAC, CLIENT6, EPOCH, GROUP, NODE_MAC, PATIENCE, Place, VIP, VIP6, ask, ask_in_vain,
-    await_count, client_knows_of_vip6, count, group, have_client_ask_for_vip6, names_below,
+    await_count, client_knows_of_vip6, count, group, have_client_ask_for_vip6, names_below, receive,
 };
 
 const OTHER_GROUP: GroupId = GroupId(7);
@@ -173,6 +176,85 @@ fn a_node_answers_neighbours_while_it_holds_in_both_modes() {
         place.client.ip(&format!("addr add {VIP6}/64 dev eth0")).expect("it tries again");
         let has_it = || !state().contains("tentative") && !state().contains("dadfailed");
         await_true("an address", PATIENCE, has_it).expect("the client has it");
+    }
+}
+
+/// Clients learn the virtual address, and what they send there arrives, in the ways of both hooks.
+#[test]
+fn a_group_appears_under_its_virtual_ethernet_addresses() {
+    for (xdp, egress) in [
+        (XdpPreference::Native, EgressHook::Tcx),
+        (XdpPreference::Native, EgressHook::Clsact),
+        (XdpPreference::Generic, EgressHook::Tcx),
+    ] {
+        let Some(place) = Place::new() else { return };
+        let _pass = let_answers_through(&place);
+        for vip in [format!("{VIP}/32"), format!("{VIP6}/128 nodad")] {
+            place.node.ip(&format!("addr add {vip} dev lo")).expect("configure the VIP");
+        }
+        let virtually = |id| GroupVips {
+            mac: NonZeroU8::new(id).map(VirtualMac),
+            ..group(GROUP, &[VIP.into(), VIP6.into()])
+        };
+        let mut plane = place.open(Options { xdp, egress, groups: vec![virtually(0x33)], ..place.options() });
+        place.node.run(|| plane.attach()).expect("attach");
+        place.node.run(|| plane.fence_all()).expect("fence");
+        let (table, slot) = (plane.lease_table().expect("map the leases"), plane.slots()[0]);
+        let [ipv4, ipv6] = [Mac([0, 0, 0x5e, 0, 1, 0x33]), Mac([0, 0, 0x5e, 0, 2, 0x33])];
+        let socket = place.client_socket();
+
+        ask_in_vain(&socket, &plane, Verdict::ArpDark);
+        table.set(slot, EPOCH, Time::NEVER);
+        assert_eq!(ask(&socket).sender_mac, ipv4);
+
+        // The kernels at both ends talk as they do with any other host.
+        place.client.ip("neigh flush dev eth0").expect("forget");
+        let ends = [(IpAddr::from(VIP), IpAddr::from(CLIENT), ipv4), (VIP6.into(), CLIENT6.into(), ipv6)];
+        for (vip, client, mac) in ends {
+            let node_end = place.node.run(|| UdpSocket::bind((vip, 4780))).expect("listen");
+            let client_end = place.client.run(|| UdpSocket::bind((client, 4780))).expect("listen");
+            let mut word = [0; 16];
+            for (from, to, address) in [(&client_end, &node_end, vip), (&node_end, &client_end, client)] {
+                to.set_read_timeout(Some(PATIENCE)).expect("set a limit");
+                from.send_to(b"word", (address, 4780)).expect("the kernel takes it");
+                to.recv_from(&mut word).expect("it arrives");
+            }
+            let known = place.client.ip(&format!("neigh show {vip} dev eth0")).expect("ask the client");
+            assert!(known.contains(&format!("lladdr {mac}")), "{xdp:?} {egress:?}: {known}");
+        }
+
+        // What the node asks and announces by itself names the virtual address as well.
+        while receive(&socket).is_some() {}
+        let ifindex = place.node.ifindex("eth0").expect("it is there");
+        let announcing = place.node.run(|| PacketSocket::arp(ifindex)).expect("open a socket");
+        announcing.send(&arp::announcement(NODE_MAC, VIP)).expect("announce");
+        let heard = await_some("an announcement", PATIENCE, || Ok(receive(&socket))).expect("it arrives");
+        assert_eq!((heard.sender_mac, heard.sender_ip), (ipv4, VIP));
+
+        table.clear(slot);
+        let before = count(&plane, Verdict::VirtualMacDark);
+        let client_end = place.client.run(|| UdpSocket::bind((CLIENT, 0))).expect("open a socket");
+        client_end.send_to(b"dark", (VIP, 4780)).expect("the kernel takes it");
+        await_count(&plane, Verdict::VirtualMacDark, before + 1);
+
+        // Without virtual addresses the network card's is back, and nothing is left on the interface to mend with.
+        table.set(slot, EPOCH, Time::NEVER);
+        assert_eq!(ingress_programs(&place), 1);
+        let real = group(GROUP, &[VIP.into(), VIP6.into()]);
+        place.node.run(|| plane.set_groups(vec![real])).expect("reload");
+        assert_eq!(ask(&socket).sender_mac, NODE_MAC);
+        assert_eq!(ingress_programs(&place), 0);
+        place.node.run(|| plane.set_groups(vec![virtually(0x34)])).expect("reload");
+        assert_eq!(ask(&socket).sender_mac, Mac([0, 0, 0x5e, 0, 1, 0x34]));
+        drop(plane);
+        assert_eq!(ingress_programs(&place), 1, "it outlives its daemon");
+        assert!(place.cleanup());
+        assert_eq!(ingress_programs(&place), 0);
+        let disciplines =
+            place.node.run(|| Command::new("tc").args(["qdisc", "show", "dev", "eth0"]).output());
+        let disciplines =
+            String::from_utf8(disciplines.expect("tc is installed").stdout).expect("it is text");
+        assert!(!disciplines.contains("clsact"), "{disciplines}");
     }
 }
 
@@ -427,7 +509,11 @@ fn the_maps_hold_what_is_promised_and_no_more() {
     let many = |groups: u32, each: u32| -> Vec<GroupVips> {
         let vip = |number: u32| Vip { address: Ipv4Addr::from(0x0a00_0000 + number).into(), prefix: 8 };
         (0..groups)
-            .map(|id| GroupVips { id: GroupId(id), vips: (id * each..(id + 1) * each).map(vip).collect() })
+            .map(|id| GroupVips {
+                id: GroupId(id),
+                vips: (id * each..(id + 1) * each).map(vip).collect(),
+                mac: None,
+            })
             .collect()
     };
     let mut plane = place.open(Options { groups: many(256, 64), ..place.options() });
@@ -437,6 +523,10 @@ fn the_maps_hold_what_is_promised_and_no_more() {
     let refused = plane.set_groups(many(1, 16_385));
     assert!(matches!(refused, Err(DataPlaneError::TooManyVips { count: 16_385 })), "{refused:?}");
     let refused = plane.set_groups(vec![group(GROUP, &[VIP.into()]), group(OTHER_GROUP, &[VIP.into()])]);
+    assert!(matches!(refused, Err(DataPlaneError::Duplicate { group: OTHER_GROUP })), "{refused:?}");
+    let with_id_5 = |group| GroupVips { mac: NonZeroU8::new(5).map(VirtualMac), ..group };
+    let one = with_id_5(group(GROUP, &[VIP.into()]));
+    let refused = plane.set_groups(vec![one, with_id_5(group(OTHER_GROUP, &[OTHER_VIP.into()]))]);
     assert!(matches!(refused, Err(DataPlaneError::Duplicate { group: OTHER_GROUP })), "{refused:?}");
     assert_eq!(plane.slots().len(), 256, "what is refused changes nothing");
     plane.set_groups(many(0, 0)).expect("none at all");
@@ -494,6 +584,16 @@ fn a_process_that_may_not_or_has_another_clock_is_told_so() {
         );
         assert!(!place.root.exists());
     }
+}
+
+/// How many programs of the queueing layer look at what comes in, by TCX and by clsact.
+fn ingress_programs(place: &Place) -> usize {
+    place.node.run(|| {
+        let (_, tcx) = SchedClassifier::query_tcx("eth0", TcAttachType::Ingress).expect("ask");
+        let filters = Command::new("tc").args(["filter", "show", "dev", "eth0", "ingress"]).output();
+        let filters = String::from_utf8(filters.expect("tc is installed").stdout).expect("it is text");
+        tcx.len() + filters.matches("direct-action").count()
+    })
 }
 
 /// Puts the pass-all program onto the client's end, without which native answers do not get through a veth.

@@ -7,13 +7,14 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cluster_common::Verdict;
+use cluster_common::maps::Nic;
 use cluster_common::reference::{Fate, Grace, Node, Outcome, Side, Vip};
 use cluster_tests::frames::{ArpFrame, BROADCAST, NdFrame, ipv4, ipv6, set_icmpv6_checksum, tagged};
 use cluster_tests::netns::available;
-use cluster_tests::programs::Programs;
+use cluster_tests::programs::{NETWORK_CARD, Programs};
 use cluster_userspace::dataplane::DATAPLANE_OBJECT;
 
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
+const MAC: [u8; 6] = NETWORK_CARD.mac;
 const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xdd];
 const KIN: [[u8; 6]; 2] = [OTHER_MAC, [2, 0, 0, 0, 0, 0x0b]];
 const STRANGER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xee];
@@ -50,11 +51,21 @@ const fn shared(vip: Vip, side: Side) -> Vip {
 }
 
 const fn vip4([a, b, c, d]: [u8; 4], prefix: u8, group: u32, held: bool) -> Vip {
-    Vip { address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix, group, held, grace: None }
+    let face = face(group, 1);
+    Vip { address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix, group, held, grace: None, face }
 }
 
 const fn vip6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8, group: u32, held: bool) -> Vip {
-    Vip { address: IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), prefix, group, held, grace: None }
+    let face = face(group, 2);
+    Vip { address: IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), prefix, group, held, grace: None, face }
+}
+
+/// Of the groups with a lease, without one, and being handed over some have virtual Ethernet addresses.
+const fn face(group: u32, family: u8) -> Option<[u8; 6]> {
+    match group {
+        2 | 4 | 5 | 6 | 255 => Some([0, 0, 0x5e, 0, family, group as u8]),
+        _ => None,
+    }
 }
 
 #[test]
@@ -90,9 +101,10 @@ fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, ac
     let frames: u64 = from_environment("CLUSTER_FRAMES").unwrap_or(200_000);
     let seed: u64 = from_environment("CLUSTER_SEED").unwrap_or(1);
 
-    let forwards = seed.is_multiple_of(2);
     let mut programs = Programs::load(DATAPLANE_OBJECT).expect("the kernel takes the programs");
-    programs.set_nic(MAC, forwards).expect("set the card's address");
+    for group in [2, 4, 5, 6, 255] {
+        programs.set_virtual_mac(group.into(), group, true).expect("set the virtual addresses");
+    }
     for vip in VIPS {
         programs.set_vip(vip.address, vip.prefix.into(), vip.group).expect("set the VIP");
     }
@@ -108,20 +120,27 @@ fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, ac
     let over = Grace { side: Side::New, other: OTHER_MAC };
     programs.set_grace(1, 1, over).expect("set the hand-over");
     programs.set_own(OWN.0, OWN.1).expect("set the node's own addresses");
-    let node = Node {
+    programs.set_kin(&KIN).expect("set the cluster's addresses");
+    let mut node = Node {
         mac: MAC,
-        forwards,
+        forwards: false,
+        sends_by_card: false,
         vips: &VIPS,
         own: (Some(OWN.0), Some(OWN.1)),
         kin: &KIN,
         connections: &[],
     };
-    programs.set_kin(&KIN).expect("set the cluster's addresses");
     let mut random = Random(seed);
     let mut claimed: [HashSet<(IpAddr, [u8; 6])>; 256] = std::array::from_fn(|_| HashSet::new());
     let mut counted = [[0_u64; Verdict::COUNT]; 256];
     let mut served: [HashSet<IpAddr>; 256] = std::array::from_fn(|_| HashSet::new());
     for number in 0..frames {
+        if number % 1000 == 0 {
+            (node.forwards, node.sends_by_card) = (random.below(2) == 0, random.below(2) == 0);
+            let flags = if node.forwards { Nic::FORWARDS } else { 0 };
+            let nic = Nic { flags, ifindex: node.sends_by_card.into(), ..NETWORK_CARD };
+            programs.set_nic(nic).expect("set the card's address");
+        }
         let frame = random.frame();
         if program == "cluster_egress" && is_refused(&frame) {
             continue;
@@ -233,7 +252,19 @@ impl Random {
     }
 
     fn mac(&mut self) -> [u8; 6] {
-        self.one_of(&[MAC, MAC, BROADCAST, OTHER_MAC, STRANGER_MAC, KIN[1], [1, 0, 0x5e, 0, 0, 1], [0; 6]])
+        match self.below(8) {
+            0 => self.one_of(&VIPS).face.unwrap_or([0, 0, 0x5e, 0, 1, 1]),
+            _ => self.one_of(&[
+                MAC,
+                MAC,
+                BROADCAST,
+                OTHER_MAC,
+                STRANGER_MAC,
+                KIN[1],
+                [1, 0, 0x5e, 0, 0, 1],
+                [0; 6],
+            ]),
+        }
     }
 
     /// Options of neighbour discovery, most of them whole.

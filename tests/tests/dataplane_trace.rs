@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use cluster_common::Verdict;
-use cluster_common::maps::{TRACED_BYTES, Traced};
+use cluster_common::maps::{Nic, TRACED_BYTES, Traced};
 use cluster_tests::frames::{ArpFrame, ipv4};
 use cluster_tests::netns::available;
 use cluster_tests::programs::Programs;
@@ -19,7 +19,8 @@ const OTHER_GROUP: u32 = 8;
 
 fn programs() -> Programs {
     let mut programs = Programs::load(DATAPLANE_OBJECT).expect("the kernel takes the programs");
-    programs.set_nic(MAC, false).expect("set the card's address");
+    let nic = Nic { mac: MAC, flags: 0, unused: 0, ifindex: 1, unused2: 0 };
+    programs.set_nic(nic).expect("set the card's address");
     for (vip, group) in [(VIP, GROUP), (OTHERS_VIP, OTHER_GROUP)] {
         programs.set_vip(Ipv4Addr::from(vip).into(), 24, group).expect("set the VIP");
         programs.set_lease(group, u64::MAX).expect("set the lease");

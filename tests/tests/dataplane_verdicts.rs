@@ -5,15 +5,16 @@ mod dataplane_rows;
 use std::net::Ipv4Addr;
 
 use cluster_common::Verdict;
+use cluster_common::maps::Nic;
 use cluster_tests::frames::{ArpFrame, BROADCAST, ipv4, tagged};
 use cluster_tests::netns::available;
-use cluster_tests::programs::Programs;
+use cluster_tests::programs::{NETWORK_CARD, Programs};
 use cluster_userspace::dataplane::DATAPLANE_OBJECT;
 use nix::time::{ClockId, clock_gettime};
 
 use dataplane_rows::{
     CLIENT_MAC, DARK, DROP, GROUP, HELD, LAPSED, MAC, NEXT, OTHER_MAC, PASS, PEER_MAC, SHOT, TX, VIP,
-    check_egress, check_ingress, row, short, with,
+    VIRTUAL_MACS, check_egress, check_ingress, row, short, with,
 };
 
 const MULTICAST: [u8; 6] = [1, 0, 0x5e, 0, 0, 1];
@@ -57,7 +58,7 @@ fn ingress() {
             .counts(Verdict::ArpAnswered)
             .serves(CLIENT),
         row("the same where packets are forwarded", request().bytes(), HELD, TX)
-            .where_packets_are_forwarded()
+            .on(Nic { flags: Nic::FORWARDS, ..NETWORK_CARD })
             .gives(answer().bytes())
             .counts(Verdict::ArpAnswered)
             .serves(CLIENT),
@@ -249,6 +250,141 @@ fn egress() {
 }
 
 #[test]
+fn a_virtual_ethernet_address() {
+    if !available() {
+        return;
+    }
+    let [face, other_family] = VIRTUAL_MACS;
+    let another = [0, 0, 0x5e, 0, 1, 0x34];
+    let to_face = |frame: Vec<u8>| with(frame, 0, &face);
+    let virtual_answer = ArpFrame { source: face, sender_mac: face, ..answer() };
+    check_ingress(&[
+        row("a request, held", request().bytes(), HELD, TX)
+            .virtually()
+            .gives(virtual_answer.bytes())
+            .counts(Verdict::ArpAnswered)
+            .serves(CLIENT),
+        row("a request, dark", request().bytes(), DARK, DROP).virtually().counts(Verdict::ArpDark),
+        row("a request to the virtual address", to_face(request().bytes()), HELD, TX)
+            .virtually()
+            .gives(virtual_answer.bytes())
+            .counts(Verdict::ArpAnswered)
+            .serves(CLIENT),
+        row("a packet to the VIP, held", ipv4(face, CLIENT, VIP, 60), HELD, PASS)
+            .virtually()
+            .gives(ipv4(MAC, CLIENT, VIP, 60))
+            .counts(Verdict::Ipv4Passed)
+            .serves(CLIENT),
+        row(
+            "a packet to the VIP by the other family's address",
+            ipv4(other_family, CLIENT, VIP, 60),
+            HELD,
+            PASS,
+        )
+        .virtually()
+        .gives(ipv4(MAC, CLIENT, VIP, 60))
+        .counts(Verdict::Ipv4Passed)
+        .serves(CLIENT),
+        row("a packet to the VIP, dark", ipv4(face, CLIENT, VIP, 60), DARK, DROP)
+            .virtually()
+            .counts(Verdict::VirtualMacDark),
+        row("a packet to the VIP, lapsed", ipv4(face, CLIENT, VIP, 60), LAPSED, DROP)
+            .virtually()
+            .counts(Verdict::VirtualMacDark),
+        row("a packet to be forwarded, held", ipv4(face, CLIENT, FAR_CLIENT, 60), HELD, PASS)
+            .virtually()
+            .gives(ipv4(MAC, CLIENT, FAR_CLIENT, 60)),
+        row("a packet to be forwarded, dark", ipv4(face, CLIENT, FAR_CLIENT, 60), DARK, DROP)
+            .virtually()
+            .counts(Verdict::VirtualMacDark),
+        row("a frame of any kind, dark", with(ipv4(face, CLIENT, VIP, 60), 12, &[0x88, 0xb5]), DARK, DROP)
+            .virtually()
+            .counts(Verdict::VirtualMacDark),
+        row("an Ethernet header alone, dark", short(ipv4(face, CLIENT, VIP, 60), 14), DARK, DROP)
+            .virtually()
+            .counts(Verdict::VirtualMacDark),
+        row("a frame to another group's address", ipv4(another, CLIENT, STRANGER, 60), DARK, PASS)
+            .virtually(),
+        row(
+            "a frame to an address that is not virtual any more",
+            ipv4(face, CLIENT, STRANGER, 60),
+            DARK,
+            PASS,
+        ),
+    ]);
+
+    let query = ArpFrame::request(MAC, VIP, CLIENT);
+    let virtual_query = ArpFrame { source: face, sender_mac: face, ..query };
+    let announcement = ArpFrame { target: VIP, ..query };
+    let from = |mac: [u8; 6], frame: Vec<u8>| with(frame, 6, &mac);
+    let packet = from(MAC, ipv4(CLIENT_MAC, VIP, CLIENT, 60));
+    let real = from(MAC, ipv4(CLIENT_MAC, STRANGER, CLIENT, 60));
+    let tags = [(0x88a8, 9), (0x8100, 5)];
+    let elsewhere = Nic { ifindex: 2, ..NETWORK_CARD };
+    check_egress(&[
+        row("a packet from the VIP, held", packet.clone(), HELD, NEXT)
+            .virtually()
+            .gives(from(face, packet.clone()))
+            .counts(Verdict::EgressIpv4Passed),
+        row("a packet with two tags, held", tagged(&packet, &tags), HELD, NEXT)
+            .virtually()
+            .gives(from(face, tagged(&packet, &tags)))
+            .counts(Verdict::EgressIpv4Passed),
+        row("a packet that comes by a second time", from(face, packet.clone()), HELD, NEXT)
+            .virtually()
+            .counts(Verdict::EgressIpv4Passed),
+        row("a packet by another interface", packet.clone(), HELD, NEXT)
+            .virtually()
+            .on(elsewhere)
+            .counts(Verdict::EgressIpv4Passed),
+        row("a packet from the VIP, dark", packet.clone(), DARK, SHOT)
+            .virtually()
+            .counts(Verdict::EgressIpv4Fenced),
+        row("a packet of a real address, held", real.clone(), HELD, NEXT).virtually(),
+        row("one from the virtual address, held", from(face, real.clone()), HELD, NEXT).virtually(),
+        row("one from the virtual address, dark", from(face, real.clone()), DARK, SHOT)
+            .virtually()
+            .counts(Verdict::EgressVirtualMacFenced),
+        row("one from the other family's address, lapsed", from(other_family, real.clone()), LAPSED, SHOT)
+            .virtually()
+            .counts(Verdict::EgressVirtualMacFenced),
+        row(
+            "a header from the virtual address, dark",
+            short(with(from(face, real.clone()), 12, &[0x88, 0xb5]), 14),
+            DARK,
+            SHOT,
+        )
+        .virtually()
+        .counts(Verdict::EgressVirtualMacFenced),
+        row("one from an address that is not virtual any more", from(face, real), DARK, NEXT),
+        row("a request by the VIP", query.bytes(), HELD, NEXT)
+            .virtually()
+            .gives(virtual_query.bytes())
+            .counts(Verdict::EgressArpRequestPassed),
+        row("an announcement with a tag", tagged(&announcement.bytes(), &tags[..1]), HELD, NEXT)
+            .virtually()
+            .gives(tagged(&ArpFrame { target: VIP, ..virtual_query }.bytes(), &tags[..1]))
+            .counts(Verdict::EgressArpRequestPassed),
+        row("an announcement by another interface", announcement.bytes(), HELD, NEXT)
+            .virtually()
+            .on(elsewhere)
+            .counts(Verdict::EgressArpRequestPassed),
+        row("an announcement, dark", announcement.bytes(), DARK, SHOT)
+            .virtually()
+            .counts(Verdict::EgressArpRequestFenced),
+        row(
+            "an announcement that lied before",
+            ArpFrame { source: face, ..announcement }.bytes(),
+            HELD,
+            NEXT,
+        )
+        .virtually()
+        .gives(ArpFrame { target: VIP, ..virtual_query }.bytes())
+        .counts(Verdict::EgressArpRequestPassed),
+    ]);
+}
+
+#[test]
 fn a_lease_ends_at_its_nanosecond() {
     if !available() {
         return;
@@ -258,7 +394,7 @@ fn a_lease_ends_at_its_nanosecond() {
         time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
     };
     let mut programs = Programs::load(DATAPLANE_OBJECT).expect("the kernel takes the programs");
-    programs.set_nic(MAC, false).expect("set the card's address");
+    programs.set_nic(NETWORK_CARD).expect("set the card's address");
     programs.set_vip(Ipv4Addr::from(VIP).into(), 24, GROUP).expect("set the VIP");
     let until = now() + 20_000_000;
     programs.set_lease(GROUP, until).expect("set the lease");

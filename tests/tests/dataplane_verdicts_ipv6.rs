@@ -5,12 +5,14 @@ mod dataplane_rows;
 use std::net::Ipv6Addr;
 
 use cluster_common::Verdict;
+use cluster_common::maps::Nic;
 use cluster_tests::frames::{NdFrame, ipv6, set_icmpv6_checksum, solicited_node, tagged};
 use cluster_tests::netns::available;
+use cluster_tests::programs::NETWORK_CARD;
 
 use dataplane_rows::{
     CLIENT_MAC, DARK, DROP, HELD, LAPSED, MAC, NEXT, OTHER_MAC, PASS, PEER_MAC, Row, SHOT, TX, VIP6,
-    check_egress, check_ingress, row, short, with,
+    VIRTUAL_MACS, check_egress, check_ingress, row, short, with,
 };
 
 const CLIENT: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 9);
@@ -19,6 +21,7 @@ const FAR_CLIENT: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
 const STRANGER: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x101);
 const LINK_LOCAL_NODE: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x0a);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
@@ -178,7 +181,7 @@ fn solicitations() {
             NdFrame { flags: ROUTER | SOLICITED | OVERRIDE, ..answer() }.bytes(),
         )
         .serves(CLIENT)
-        .where_packets_are_forwarded(),
+        .on(Nic { flags: Nic::FORWARDS, ..NETWORK_CARD }),
         answered("a duplicate address detection", detection().bytes(), defence().bytes())
             .tells_of(Verdict::NsRival, CLIENT_MAC),
         row("a duplicate address detection, dark", detection().bytes(), DARK, DROP)
@@ -524,4 +527,157 @@ fn egress() {
         ),
     ];
     check_egress(&rows);
+}
+
+#[test]
+fn a_virtual_ethernet_address() {
+    if !available() {
+        return;
+    }
+    let [other_family, face] = VIRTUAL_MACS;
+    let elsewhere = Nic { ifindex: 2, ..NETWORK_CARD };
+    let wearing = |message: NdFrame, kind: u8| {
+        let options = [&[kind, 1][..], &face].concat();
+        NdFrame { source_mac: face, options, ..message }
+    };
+    let unicast = NdFrame { destination_mac: face, destination: VIP6, ..solicitation() };
+    check_ingress(&[
+        row("a solicitation, held", solicitation().bytes(), HELD, TX)
+            .virtually()
+            .gives(wearing(answer(), 2).bytes())
+            .counts(Verdict::NsAnswered)
+            .serves(CLIENT),
+        row("a solicitation to the virtual address", unicast.bytes(), HELD, TX)
+            .virtually()
+            .gives(wearing(answer(), 2).bytes())
+            .counts(Verdict::NsAnswered)
+            .serves(CLIENT),
+        row("the same, dark", unicast.bytes(), DARK, DROP).virtually().counts(Verdict::VirtualMacDark),
+        row("a duplicate address detection", detection().bytes(), HELD, TX)
+            .virtually()
+            .gives(wearing(defence(), 2).bytes())
+            .counts(Verdict::NsAnswered)
+            .tells_of(Verdict::NsRival, CLIENT_MAC),
+        row("a packet to the VIP, held", udp(face, CLIENT, VIP6, 20), HELD, PASS)
+            .virtually()
+            .gives(udp(MAC, CLIENT, VIP6, 20))
+            .counts(Verdict::Ipv6Passed)
+            .serves(CLIENT),
+        row(
+            "a packet to the VIP by the other family's address",
+            udp(other_family, CLIENT, VIP6, 20),
+            HELD,
+            PASS,
+        )
+        .virtually()
+        .gives(udp(MAC, CLIENT, VIP6, 20))
+        .counts(Verdict::Ipv6Passed)
+        .serves(CLIENT),
+        row("a packet to the VIP, dark", udp(face, CLIENT, VIP6, 20), DARK, DROP)
+            .virtually()
+            .counts(Verdict::VirtualMacDark),
+    ]);
+
+    let announcement = NdFrame::announcement(MAC, VIP6);
+    let query = NdFrame::solicitation(MAC, VIP6, CLIENT);
+    let for_routers = NdFrame { kind: 133, destination: ALL_ROUTERS, ..query.clone() };
+    let tags = [(0x8100, 5)];
+    check_egress(&[
+        row("an announcement, held", announcement.bytes(), HELD, NEXT)
+            .virtually()
+            .gives(wearing(announcement.clone(), 2).bytes())
+            .counts(Verdict::EgressNaPassed),
+        row(
+            "an announcement from another address",
+            NdFrame { source: LINK_LOCAL_NODE, ..announcement.clone() }.bytes(),
+            HELD,
+            NEXT,
+        )
+        .virtually()
+        .gives(wearing(NdFrame { source: LINK_LOCAL_NODE, ..announcement.clone() }, 2).bytes())
+        .counts(Verdict::EgressNaPassed),
+        row("an announcement with a tag", tagged(&announcement.bytes(), &tags), HELD, NEXT)
+            .virtually()
+            .gives(tagged(&wearing(announcement.clone(), 2).bytes(), &tags))
+            .counts(Verdict::EgressNaPassed),
+        row(
+            "an announcement without options",
+            NdFrame { options: Vec::new(), ..announcement.clone() }.bytes(),
+            HELD,
+            NEXT,
+        )
+        .virtually()
+        .gives(NdFrame { source_mac: face, options: Vec::new(), ..announcement.clone() }.bytes())
+        .counts(Verdict::EgressNaPassed),
+        row("an announcement by another interface", announcement.bytes(), HELD, NEXT)
+            .virtually()
+            .on(elsewhere)
+            .counts(Verdict::EgressNaPassed),
+        row("an announcement, dark", announcement.bytes(), DARK, SHOT)
+            .virtually()
+            .counts(Verdict::EgressNaFenced),
+        row("the kernel's answer, held", answer().bytes(), HELD, SHOT)
+            .virtually()
+            .counts(Verdict::EgressNaFenced),
+        row("a question by the VIP", query.bytes(), HELD, NEXT)
+            .virtually()
+            .gives(wearing(query.clone(), 1).bytes())
+            .counts(Verdict::EgressIpv6Passed),
+        row(
+            "a question by the VIP with a nonce before and behind",
+            NdFrame { options: [&NONCE[..], &source_mac(MAC), &NONCE].concat(), ..query.clone() }.bytes(),
+            HELD,
+            NEXT,
+        )
+        .virtually()
+        .gives(
+            NdFrame {
+                source_mac: face,
+                options: [&NONCE[..], &source_mac(face), &NONCE].concat(),
+                ..query.clone()
+            }
+            .bytes(),
+        )
+        .counts(Verdict::EgressIpv6Passed),
+        row(
+            "a question about the VIP",
+            NdFrame::solicitation(MAC, LINK_LOCAL_NODE, VIP6).bytes(),
+            HELD,
+            NEXT,
+        )
+        .virtually(),
+        row("a duplicate address detection", NdFrame::detection(MAC, VIP6).bytes(), HELD, NEXT)
+            .virtually()
+            .gives(NdFrame { source_mac: face, ..NdFrame::detection(MAC, VIP6) }.bytes())
+            .counts(Verdict::EgressDadPassed),
+        row("a router solicitation by the VIP", without_target(&for_routers), HELD, NEXT)
+            .virtually()
+            .gives(without_target(&wearing(for_routers, 1)))
+            .counts(Verdict::EgressIpv6Passed),
+        row("a packet from the VIP", with(udp(CLIENT_MAC, VIP6, CLIENT, 20), 6, &MAC), HELD, NEXT)
+            .virtually()
+            .gives(with(udp(CLIENT_MAC, VIP6, CLIENT, 20), 6, &face))
+            .counts(Verdict::EgressIpv6Passed),
+        row("an echo reply from the VIP", ipv6(CLIENT_MAC, VIP6, CLIENT, 58, 64, &[129; 40]), HELD, NEXT)
+            .virtually()
+            .gives(with(ipv6(CLIENT_MAC, VIP6, CLIENT, 58, 64, &[129; 40]), 6, &face))
+            .counts(Verdict::EgressIpv6Passed),
+        row(
+            "a short ICMPv6 message from the VIP",
+            ipv6(CLIENT_MAC, VIP6, CLIENT, 58, 64, &[135; 3]),
+            HELD,
+            NEXT,
+        )
+        .virtually()
+        .gives(with(ipv6(CLIENT_MAC, VIP6, CLIENT, 58, 64, &[135; 3]), 6, &face))
+        .counts(Verdict::EgressIpv6Passed),
+    ]);
+}
+
+/// A router solicitation: like one for neighbours, but its options come in the place of the target.
+fn without_target(message: &NdFrame) -> Vec<u8> {
+    let mut bytes = message.bytes();
+    bytes.drain(62..78);
+    bytes[18..20].copy_from_slice(&16_u16.to_be_bytes());
+    summed(bytes)
 }

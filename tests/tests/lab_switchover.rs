@@ -18,12 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the machine may stand still in a move whose lost requests count.
 const TOLERANCE: Duration = Duration::from_millis(10);
 
-fn moves_break_nothing(family: Family) {
+/// Lines of a group whose VIPs appear under a virtual Ethernet address.
+const VIRTUAL: &str = "mac = \"virtual\"\nvirtual_id = 7";
+
+fn moves_break_nothing(family: Family, group_lines: &str) {
     if !may_run("switchover") {
         return;
     }
     let lab = Lab::new().expect("a lab");
-    let mut scene = Scene::start(&lab, &ClusterSettings::of(family)).expect("a cluster");
+    let settings = ClusterSettings { group_lines: group_lines.to_owned(), ..ClusterSettings::of(family) };
+    let mut scene = Scene::start(&lab, &settings).expect("a cluster");
     let servers: Result<Vec<_>, _> = lab.nodes().iter().map(StreamServer::start).collect();
     let _servers = servers.expect("a service");
     let announcements = Announcements::start(&lab).expect("ears");
@@ -66,10 +70,20 @@ fn moves_break_nothing(family: Family) {
 
 #[test]
 fn a_move_breaks_nothing() {
-    moves_break_nothing(Family::Ipv4);
+    moves_break_nothing(Family::Ipv4, "");
 }
 
 #[test]
 fn a_move_breaks_nothing_with_ipv6() {
-    moves_break_nothing(Family::Ipv6);
+    moves_break_nothing(Family::Ipv6, "");
+}
+
+#[test]
+fn a_move_breaks_nothing_with_a_virtual_mac() {
+    moves_break_nothing(Family::Ipv4, VIRTUAL);
+}
+
+#[test]
+fn a_move_breaks_nothing_with_ipv6_and_a_virtual_mac() {
+    moves_break_nothing(Family::Ipv6, VIRTUAL);
 }

@@ -22,11 +22,12 @@ impl Node<'_> {
         match (arp.operation, arp.sender_ip == arp.target_ip) {
             (1 | 2, true) => vip.outcome(Fate::Pass, Verdict::ArpAnnounced),
             (1, false) if vip.held => {
+                let mac = vip.face.unwrap_or(self.mac);
                 let mut answer = [0; 42];
                 answer[0..6].copy_from_slice(&arp.sender_mac);
-                answer[6..12].copy_from_slice(&self.mac);
+                answer[6..12].copy_from_slice(&mac);
                 answer[12..22].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
-                answer[22..28].copy_from_slice(&self.mac);
+                answer[22..28].copy_from_slice(&mac);
                 answer[28..32].copy_from_slice(&arp.target_ip.octets());
                 answer[32..38].copy_from_slice(&arp.sender_mac);
                 answer[38..42].copy_from_slice(&arp.sender_ip.octets());
@@ -50,20 +51,26 @@ impl Node<'_> {
         }
     }
 
-    pub(super) fn sends_arp(&self, packet: &mut [u8]) -> Outcome {
-        let Some(arp) = Arp::parse(packet) else { return FOREIGN };
-        let Some(vip) = self.vip(arp.sender_ip) else { return FOREIGN };
+    pub(super) fn sends_arp(&self, packet: &mut [u8]) -> (Outcome, Option<[u8; 6]>) {
+        let Some(arp) = Arp::parse(packet) else { return (FOREIGN, None) };
+        let Some(vip) = self.vip(arp.sender_ip) else { return (FOREIGN, None) };
         match arp.operation {
-            2 => vip.outcome(Fate::Drop, Verdict::EgressArpReplyFenced),
-            1 if vip.held => vip.outcome(Fate::Pass, Verdict::EgressArpRequestPassed),
+            2 => (vip.outcome(Fate::Drop, Verdict::EgressArpReplyFenced), None),
+            1 if vip.held => {
+                let face = self.face(vip);
+                if let Some(face) = face {
+                    packet[8..14].copy_from_slice(&face);
+                }
+                (vip.outcome(Fate::Pass, Verdict::EgressArpRequestPassed), face)
+            }
             1 => match self.own.0 {
                 Some(own) if vip.grace.is_some() && arp.target_ip != arp.sender_ip => {
                     packet[14..18].copy_from_slice(&own.octets());
-                    vip.outcome(Fate::Pass, Verdict::EgressArpRequestRenamed)
+                    (vip.outcome(Fate::Pass, Verdict::EgressArpRequestRenamed), None)
                 }
-                _ => vip.outcome(Fate::Drop, Verdict::EgressArpRequestFenced),
+                _ => (vip.outcome(Fate::Drop, Verdict::EgressArpRequestFenced), None),
             },
-            _ => FOREIGN,
+            _ => (FOREIGN, None),
         }
     }
 }

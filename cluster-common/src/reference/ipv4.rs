@@ -17,9 +17,11 @@ impl Node<'_> {
         self.receives_for(frame, vip, source.into(), segment, verdicts)
     }
 
-    pub(super) fn sends_ipv4(&self, packet: &[u8]) -> Outcome {
+    pub(super) fn sends_ipv4(&self, packet: &[u8]) -> (Outcome, Option<[u8; 6]>) {
         let vip = addresses(packet).and_then(|(source, _)| self.vip(source));
-        vip.map_or(FOREIGN, |vip| vip.by_lease(Verdict::EgressIpv4Passed, Verdict::EgressIpv4Fenced))
+        vip.map_or((FOREIGN, None), |vip| {
+            self.in_the_name_of(vip, Verdict::EgressIpv4Passed, Verdict::EgressIpv4Fenced)
+        })
     }
 }
 

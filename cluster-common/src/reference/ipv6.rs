@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::net::Ipv6Addr;
 
-use super::nd::Message;
+use super::nd::{Message, set_option};
 use super::{FOREIGN, Fate, Node, Outcome};
 use crate::Verdict;
 
@@ -42,21 +42,31 @@ impl Node<'_> {
         }
     }
 
-    pub(super) fn sends_ipv6(&self, bytes: &mut [u8]) -> Outcome {
-        let Some(packet) = Packet::parse(bytes) else { return FOREIGN };
-        let judged_by_claim = match packet.upper_layer() {
-            Some(message) => self.sends_message(&packet, &message),
-            None => None,
-        };
-        if let Some(outcome) = judged_by_claim {
-            return outcome;
+    pub(super) fn sends_ipv6(&self, bytes: &mut [u8]) -> (Outcome, Option<[u8; 6]>) {
+        let Some(packet) = Packet::parse(bytes) else { return (FOREIGN, None) };
+        let claim = packet.upper_layer().and_then(|message| self.sends_message(&packet, &message));
+        let kind =
+            if packet.next_header == 58 { packet.rest.get(..4).map(|message| message[0]) } else { None };
+        if let Some((outcome, face)) = claim {
+            if let (Some(face), Some(136)) = (face, kind) {
+                set_option(bytes, 64, 2, face);
+            }
+            return (outcome, face);
         }
-        let Some(vip) = self.vip(packet.source) else { return FOREIGN };
+        let Some(vip) = self.vip(packet.source) else { return (FOREIGN, None) };
         let solicits = packet.message().is_some_and(|message| message.kind == 135);
         if !(solicits && !vip.held && vip.grace.is_some()) {
-            return vip.by_lease(Verdict::EgressIpv6Passed, Verdict::EgressIpv6Fenced);
+            let face = self.face(vip);
+            match (face, kind) {
+                (Some(face), Some(135)) => set_option(bytes, 64, 1, face),
+                (Some(face), Some(133)) => set_option(bytes, 48, 1, face),
+                _ => {}
+            }
+            return (vip.by_lease(Verdict::EgressIpv6Passed, Verdict::EgressIpv6Fenced), face);
         }
-        let Some(own) = self.own.1 else { return vip.outcome(Fate::Drop, Verdict::EgressIpv6Fenced) };
+        let Some(own) = self.own.1 else {
+            return (vip.outcome(Fate::Drop, Verdict::EgressIpv6Fenced), None);
+        };
         // A checksum that was wrong stays as wrong as it was.
         let sum = |address: Ipv6Addr| address.segments().into_iter().map(u32::from).sum::<u32>();
         let checksum = u16::from_be_bytes([bytes[42], bytes[43]]);
@@ -67,7 +77,7 @@ impl Node<'_> {
         }
         bytes[8..24].copy_from_slice(&own.octets());
         bytes[42..44].copy_from_slice(&(!(changed as u16)).to_be_bytes());
-        vip.outcome(Fate::Pass, Verdict::EgressNsRenamed)
+        (vip.outcome(Fate::Pass, Verdict::EgressNsRenamed), None)
     }
 }
 

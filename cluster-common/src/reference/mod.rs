@@ -29,6 +29,8 @@ pub struct Vip {
     pub held: bool,
     /// The hand-over that is under way.
     pub grace: Option<Grace>,
+    /// The virtual Ethernet address under which it appears; `None` is the network card's.
+    pub face: Option<[u8; 6]>,
 }
 
 /// What a node knows when a frame comes by.
@@ -38,6 +40,8 @@ pub struct Node<'a> {
     pub mac: [u8; 6],
     /// Whether it forwards IPv6 packets.
     pub forwards: bool,
+    /// Whether frames that go out do so by the interface of that network card.
+    pub sends_by_card: bool,
     /// The VIPs it may serve.
     pub vips: &'a [Vip],
     /// Its own addresses on the service link.
@@ -86,8 +90,24 @@ pub struct Claim {
 const FOREIGN: Outcome = Outcome { fate: Fate::Pass, counted: None, served: None, claim: None };
 
 impl Node<'_> {
-    /// What happens to a frame that comes in. An answered request is turned into the answer.
+    /// What happens to a frame that comes in. An answered request is turned into the answer; what is for a virtual
+    /// Ethernet address becomes the network card's.
     pub fn receives(&self, frame: &mut Vec<u8>) -> Outcome {
+        let Some(vip) = self.owner(frame.get(..6)).copied() else { return self.receives_as_its_own(frame) };
+        let dark = vip.outcome(Fate::Drop, Verdict::VirtualMacDark);
+        let gave_up = vip.grace.is_some_and(|grace| grace.side == Side::Old);
+        if !vip.held && !gave_up {
+            return dark;
+        }
+        frame[..6].copy_from_slice(&self.mac);
+        let outcome = self.receives_as_its_own(frame);
+        // Senders that have not heard of the hand-over are served for the VIPs' sake alone.
+        let concerns_no_vip = outcome.counted.is_none() && outcome.claim.is_none();
+        if !vip.held && concerns_no_vip { dark } else { outcome }
+    }
+
+    /// What happens to a frame that is not for a virtual Ethernet address, or not any more.
+    fn receives_as_its_own(&self, frame: &mut Vec<u8>) -> Outcome {
         match frame.get(12..14) {
             Some([0x08, 0x00]) => self.receives_ipv4(frame),
             Some([0x86, 0xdd]) => {
@@ -102,32 +122,63 @@ impl Node<'_> {
         }
     }
 
-    /// A claim of one of the VIPs by whichever of these is none of the cluster's.
+    /// A claim of one of the VIPs by whichever of these is none of the cluster's. A virtual Ethernet address is, unless this
+    /// node wears it itself.
     fn claim(&self, address: impl Into<IpAddr>, verdict: Verdict, macs: &[[u8; 6]]) -> Option<Claim> {
         let vip = self.vip(address)?;
-        let mac = *macs.iter().find(|&mac| *mac != self.mac && !self.kin.contains(mac))?;
+        let is_kin = |mac: &[u8; 6]| match self.owner(Some(mac)) {
+            Some(owner) => !owner.held,
+            None => *mac == self.mac || self.kin.contains(mac),
+        };
+        let mac = *macs.iter().find(|&mac| !is_kin(mac))?;
         Some(Claim { counted: (vip.group, verdict), address: vip.address, mac })
     }
 
-    /// What happens to a frame that is about to go out. It may be given another source.
+    /// What happens to a frame that is about to go out. It may be given another source: what is let out in the name of a VIP
+    /// with a virtual Ethernet address gets that address.
     pub fn sends(&self, frame: &mut [u8]) -> Outcome {
-        let Some((_, mut rest)) = frame.split_at_mut_checked(12) else { return FOREIGN };
+        if let Some(vip) = self.owner(frame.get(6..12))
+            && !vip.held
+        {
+            return vip.outcome(Fate::Drop, Verdict::EgressVirtualMacFenced);
+        }
+        let Some((header, mut rest)) = frame.split_at_mut_checked(12) else { return FOREIGN };
         for _ in 0..2 {
             if matches!(rest, [0x81, 0x00, _, _, ..] | [0x88, 0xa8, _, _, ..]) {
                 rest = &mut rest[4..];
             }
         }
-        match rest {
+        let (outcome, face) = match rest {
             [0x08, 0x00, packet @ ..] => self.sends_ipv4(packet),
             [0x86, 0xdd, packet @ ..] => self.sends_ipv6(packet),
             [0x08, 0x06, packet @ ..] => self.sends_arp(packet),
-            _ => FOREIGN,
+            _ => (FOREIGN, None),
+        };
+        if let Some(face) = face {
+            header[6..].copy_from_slice(&face);
         }
+        outcome
+    }
+
+    /// The VIP whose virtual Ethernet address this is.
+    fn owner(&self, mac: Option<&[u8]>) -> Option<&Vip> {
+        let mac = mac?;
+        self.vips.iter().find(|vip| vip.face.is_some_and(|face| face == mac))
     }
 
     fn vip(&self, address: impl Into<IpAddr>) -> Option<&Vip> {
         let address = address.into();
         self.vips.iter().find(|vip| vip.address == address)
+    }
+
+    /// The outcome for a frame of a VIP, and the virtual Ethernet address that it gets.
+    fn in_the_name_of(&self, vip: &Vip, passed: Verdict, dropped: Verdict) -> (Outcome, Option<[u8; 6]>) {
+        (vip.by_lease(passed, dropped), self.face(vip))
+    }
+
+    /// The virtual Ethernet address that a frame of the VIP gets: only the holder's, and only on the service link.
+    fn face(&self, vip: &Vip) -> Option<[u8; 6]> {
+        vip.face.filter(|_| vip.held && self.sends_by_card)
     }
 
     fn is_addressed(&self, frame: &[u8]) -> bool {

@@ -43,11 +43,12 @@ impl Node<'_> {
         packet[44] = router | solicited | 0x20;
         packet[48..64].copy_from_slice(&frame[14 + 48..14 + 64]);
         packet[64..66].copy_from_slice(&[2, 1]);
-        packet[66..72].copy_from_slice(&self.mac);
+        let mac_of_vip = vip.face.unwrap_or(self.mac);
+        packet[66..72].copy_from_slice(&mac_of_vip);
         let checksum = checksum(&packet, 32);
         packet[42..44].copy_from_slice(&checksum.to_be_bytes());
         frame[..6].copy_from_slice(&destination_mac);
-        frame[6..12].copy_from_slice(&self.mac);
+        frame[6..12].copy_from_slice(&mac_of_vip);
         frame[14..86].copy_from_slice(&packet);
         let served = asker.and_then(|asker| vip.noted(asker.into()));
         Outcome { served, ..vip.outcome(Fate::Answer, Verdict::NsAnswered) }
@@ -71,32 +72,30 @@ impl Node<'_> {
     }
 
     /// A message that claims a VIP; `None` if it claims none.
-    pub(super) fn sends_message(&self, packet: &Packet<'_>, message: &Message) -> Option<Outcome> {
+    pub(super) fn sends_message(
+        &self,
+        packet: &Packet<'_>,
+        message: &Message,
+    ) -> Option<(Outcome, Option<[u8; 6]>)> {
         let vip = self.vip(message.target)?;
         let is_hidden = packet.next_header != 58;
-        match message.kind {
-            136 => {
-                let is_announcement = message.flags & 0x60 == 0x20 && packet.destination == ALL_NODES;
-                if is_hidden || !is_announcement || !vip.held {
-                    Some(vip.outcome(Fate::Drop, Verdict::EgressNaFenced))
-                } else {
-                    match self.vip(packet.source) {
-                        // It speaks for one VIP with the address of another.
-                        Some(other) if !other.held => {
-                            Some(other.outcome(Fate::Drop, Verdict::EgressIpv6Fenced))
-                        }
-                        _ => Some(vip.outcome(Fate::Pass, Verdict::EgressNaPassed)),
-                    }
-                }
+        let is_announcement = message.flags & 0x60 == 0x20 && packet.destination == ALL_NODES;
+        let (passed, fenced) = match message.kind {
+            136 => (Verdict::EgressNaPassed, Verdict::EgressNaFenced),
+            135 if packet.source.is_unspecified() => (Verdict::EgressDadPassed, Verdict::EgressDadFenced),
+            _ => return None,
+        };
+        if is_hidden || message.kind == 136 && !is_announcement {
+            return Some((vip.outcome(Fate::Drop, fenced), None));
+        }
+        match self.vip(packet.source) {
+            // It speaks for one VIP with the address of another.
+            Some(other) if vip.held && !other.held => {
+                Some((other.outcome(Fate::Drop, Verdict::EgressIpv6Fenced), None))
             }
-            135 if packet.source.is_unspecified() => {
-                if is_hidden || !vip.held {
-                    Some(vip.outcome(Fate::Drop, Verdict::EgressDadFenced))
-                } else {
-                    Some(vip.outcome(Fate::Pass, Verdict::EgressDadPassed))
-                }
-            }
-            _ => None,
+            // A hand-over lets nobody claim it.
+            _ if !vip.held => Some((vip.outcome(Fate::Drop, fenced), None)),
+            _ => Some((vip.outcome(Fate::Pass, passed), self.face(vip))),
         }
     }
 }
@@ -160,4 +159,30 @@ fn checksum(packet: &[u8], length: usize) -> u16 {
         sum = (sum >> 16) + (sum & 0xffff);
     }
     !(sum as u16)
+}
+
+/// Makes the Ethernet address in all options of one kind another, as far as the packet is there, and the checksum right by
+/// as much (RFC 1624 equation 3). The options begin `first` bytes into the packet; no more than eight are looked at.
+pub(super) fn set_option(packet: &mut [u8], first: usize, kind: u8, mac: [u8; 6]) {
+    let end = packet.len().min(40 + usize::from(u16::from_be_bytes([packet[4], packet[5]])));
+    let mut sum = u64::from(!u16::from_be_bytes([packet[42], packet[43]]));
+    let mut at = first;
+    for _ in 0..8 {
+        let Some(&[found, units]) = packet.get(at..at + 2).filter(|_| at + 8 <= end) else { break };
+        if units == 0 {
+            break;
+        }
+        if found == kind && units == 1 {
+            for (old, new) in packet[at + 2..at + 8].chunks_mut(2).zip(mac.chunks(2)) {
+                sum += u64::from(!u16::from_be_bytes([old[0], old[1]]));
+                sum += u64::from(u16::from_be_bytes([new[0], new[1]]));
+                old.copy_from_slice(new);
+            }
+        }
+        at += usize::from(units) * 8;
+    }
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    packet[42..44].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }

@@ -3,13 +3,14 @@
 use cluster_common::Verdict;
 use cluster_common::frame::{TYPE_IPV4, arp};
 
+use super::face;
 use crate::Fate;
-use crate::unsafe_maps::{Standing, count, own_ipv4, standing, vip};
-use crate::unsafe_packet::{Outgoing, Unreachable};
+use crate::unsafe_maps::{Standing, count, ipv4_face, own_ipv4, standing, vip};
+use crate::unsafe_packet::{Buffered, Unreachable};
 
 /// Judges the ARP packet that begins at `AT`.
 #[inline(always)]
-pub(super) fn packet<const AT: usize>(frame: &mut Outgoing<'_>) -> Result<Fate, Unreachable> {
+pub(super) fn packet<const AT: usize>(frame: &mut Buffered<'_>) -> Result<Fate, Unreachable> {
     let header = frame.reach(AT + arp::LENGTH)?;
     if header.two(AT + arp::HARDWARE_TYPE) != arp::ETHERNET.to_be()
         || header.two(AT + arp::PROTOCOL_TYPE) != TYPE_IPV4.to_be()
@@ -26,6 +27,11 @@ pub(super) fn packet<const AT: usize>(frame: &mut Outgoing<'_>) -> Result<Fate, 
         }
         arp::REQUEST => match (standing(entry.group), own_ipv4()) {
             (Some(Standing { holds: true, .. }), _) => {
+                let mac = face::worn(frame, ipv4_face(entry.group));
+                face::put_on(frame, mac)?;
+                if let Some(mac) = mac {
+                    frame.store(AT + arp::SENDER_MAC, &mac)?;
+                }
                 count(entry.group, Verdict::EgressArpRequestPassed);
                 Fate::Admit
             }

@@ -3,18 +3,19 @@
 use cluster_common::Verdict;
 use cluster_common::frame::ipv6;
 
-use super::nd;
+use super::{face, nd};
 use crate::Fate;
-use crate::unsafe_maps::{Standing, count, standing, vip6};
-use crate::unsafe_packet::{Outgoing, Unreachable};
+use crate::unsafe_maps::{Standing, count, ipv6_face, standing, vip6};
+use crate::unsafe_packet::{Buffered, Unreachable};
 
 /// Judges the packet that begins at `AT`, by the address that it says something about, if it does, and by its source.
 #[inline(always)]
-pub(super) fn packet<const AT: usize>(frame: &mut Outgoing<'_>) -> Result<Fate, Unreachable> {
+pub(super) fn packet<const AT: usize>(frame: &mut Buffered<'_>) -> Result<Fate, Unreachable> {
     let header = frame.reach(AT + ipv6::LENGTH)?;
     let source = header.sixteen(AT + ipv6::SOURCE);
     let mut solicits = false;
-    match header.one(AT + ipv6::NEXT_HEADER) {
+    let next_header = header.one(AT + ipv6::NEXT_HEADER);
+    match next_header {
         ipv6::ICMPV6 => {
             solicits = nd::is_solicitation::<AT>(frame)?;
             if let Some(fate) = nd::message::<AT>(frame, source)? {
@@ -49,7 +50,14 @@ pub(super) fn packet<const AT: usize>(frame: &mut Outgoing<'_>) -> Result<Fate, 
                 Fate::Drop
             }
         }),
-        Some(_) => {
+        Some(standing) => {
+            let mac = face::worn(frame, ipv6_face(entry.group).filter(|_| standing.holds));
+            face::put_on(frame, mac)?;
+            if let Some(mac) = mac
+                && next_header == ipv6::ICMPV6
+            {
+                nd::name_source::<AT>(frame, mac)?;
+            }
             count(entry.group, Verdict::EgressIpv6Passed);
             Ok(Fate::Admit)
         }

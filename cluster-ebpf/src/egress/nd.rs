@@ -1,12 +1,14 @@
-//! Neighbour discovery messages that claim a VIP: advertisements of it, and duplicate address detection for it.
+//! Neighbour discovery messages that claim a VIP: advertisements of it, and duplicate address detection for it; and the
+//! Ethernet addresses in them.
 
 use cluster_common::Verdict;
 use cluster_common::frame::{ipv6, nd};
 
+use super::face;
 use crate::Fate;
 use crate::checksum::Checksum;
-use crate::unsafe_maps::{count, own_ipv6, valid_lease, vip6};
-use crate::unsafe_packet::{Outgoing, Unreachable};
+use crate::unsafe_maps::{count, ipv6_face, own_ipv6, valid_lease, vip6};
+use crate::unsafe_packet::{Buffered, Unreachable};
 
 /// The unspecified address.
 const UNSPECIFIED: [u32; 4] = [0; 4];
@@ -26,7 +28,7 @@ enum Claim {
 /// Judges the ICMPv6 message behind the IPv6 header at `AT` by the VIP that it claims; `None` if it claims none.
 #[inline(always)]
 pub(super) fn message<const AT: usize>(
-    frame: &mut Outgoing<'_>,
+    frame: &mut Buffered<'_>,
     source: [u32; 4],
 ) -> Result<Option<Fate>, Unreachable> {
     let header = match frame.reach(AT + nd::OPTIONS) {
@@ -55,13 +57,20 @@ pub(super) fn message<const AT: usize>(
         count(other.group, Verdict::EgressIpv6Fenced);
         return Ok(Some(Fate::Drop));
     }
+    let mac = face::worn(frame, ipv6_face(entry.group));
+    face::put_on(frame, mac)?;
+    if let Some(mac) = mac
+        && claim == Claim::Advertisement
+    {
+        set_options::<AT>(frame, nd::OPTIONS, nd::TARGET_MAC, mac)?;
+    }
     count(entry.group, claim.passed());
     Ok(Some(Fate::Admit))
 }
 
 /// Whether the ICMPv6 message behind the IPv6 header at `AT` is a solicitation.
 #[inline(always)]
-pub(super) fn is_solicitation<const AT: usize>(frame: &mut Outgoing<'_>) -> Result<bool, Unreachable> {
+pub(super) fn is_solicitation<const AT: usize>(frame: &mut Buffered<'_>) -> Result<bool, Unreachable> {
     match frame.reach(AT + nd::OPTIONS) {
         Ok(header) => Ok(header.one(AT + nd::TYPE) == nd::SOLICITATION),
         Err(Unreachable::TooShort) => Ok(false),
@@ -72,7 +81,7 @@ pub(super) fn is_solicitation<const AT: usize>(frame: &mut Outgoing<'_>) -> Resu
 /// Makes the node's own address the source of a solicitation; whether it has one.
 #[inline(always)]
 pub(super) fn rename<const AT: usize>(
-    frame: &mut Outgoing<'_>,
+    frame: &mut Buffered<'_>,
     source: [u32; 4],
 ) -> Result<bool, Unreachable> {
     let Some(own) = own_ipv6() else { return Ok(false) };
@@ -83,10 +92,64 @@ pub(super) fn rename<const AT: usize>(
     Ok(true)
 }
 
+/// Where the ICMPv6 message behind the IPv6 header at `AT` names its source's Ethernet address, makes it this one.
+#[inline(always)]
+pub(super) fn name_source<const AT: usize>(
+    frame: &mut Buffered<'_>,
+    mac: [u16; 3],
+) -> Result<(), Unreachable> {
+    let kind = match frame.reach(AT + nd::FLAGS) {
+        Ok(header) => header.one(AT + nd::TYPE),
+        // It is too short to name anything.
+        Err(Unreachable::TooShort) => return Ok(()),
+        Err(Unreachable::NoMemory) => return Err(Unreachable::NoMemory),
+    };
+    match kind {
+        nd::SOLICITATION => set_options::<AT>(frame, nd::OPTIONS, nd::SOURCE_MAC, mac),
+        nd::ROUTER_SOLICITATION => {
+            set_options::<AT>(frame, nd::ROUTER_SOLICITATION_OPTIONS, nd::SOURCE_MAC, mac)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the Ethernet address in all options of this kind the given one, and the message's checksum right again. The
+/// options begin at `first`; more than [`nd::MAX_OPTION_UNITS`] of them no stack sends.
+#[inline(always)]
+fn set_options<const AT: usize>(
+    frame: &mut Buffered<'_>,
+    first: usize,
+    kind: u8,
+    mac: [u16; 3],
+) -> Result<(), Unreachable> {
+    let header = frame.reach(AT + nd::FLAGS)?;
+    let end = AT + ipv6::LENGTH + usize::from(u16::from_be(header.two(AT + ipv6::PAYLOAD_LENGTH)));
+    let before = header.two(AT + nd::CHECKSUM);
+    let mut checksum = Checksum::of_message_with(before);
+    let mut at = AT + first;
+    for _ in 0..nd::MAX_OPTION_UNITS {
+        if at + nd::OPTION_UNIT > end {
+            break;
+        }
+        let Some([head, a, b, c]) = frame.load::<[u16; 4]>(at) else { break };
+        let [found, units] = head.to_ne_bytes();
+        if units == 0 {
+            break;
+        }
+        if found == kind && units == 1 {
+            checksum.replace_mac([a, b, c], mac);
+            frame.store(at + 2, &mac)?;
+        }
+        at += usize::from(units) * nd::OPTION_UNIT;
+    }
+    let after = checksum.value();
+    if after != before { frame.store(AT + nd::CHECKSUM, &after) } else { Ok(()) }
+}
+
 /// Whether behind extension headers, the first of which begins at `at`, stands a message that claims a VIP. No stack
 /// needs to send such a one, so the lease does not matter.
 #[inline(always)]
-pub(super) fn is_hidden_claim(frame: &mut Outgoing<'_>, at: usize, first: u8, source: [u32; 4]) -> bool {
+pub(super) fn is_hidden_claim(frame: &mut Buffered<'_>, at: usize, first: u8, source: [u32; 4]) -> bool {
     let (mut at, mut kind) = (at, first);
     for _ in 0..MAX_EXTENSIONS {
         if kind == ipv6::ICMPV6 {

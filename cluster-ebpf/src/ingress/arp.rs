@@ -4,7 +4,7 @@ use cluster_common::Verdict;
 use cluster_common::frame::{ETHERNET_DESTINATION, ETHERNET_SOURCE, TYPE_IPV4, arp};
 
 use super::is_for_us;
-use crate::unsafe_maps::{count, count_served, is_kin, nic, note_claim, valid_lease, vip};
+use crate::unsafe_maps::{count, count_served, ipv4_face, is_kin, nic, note_claim, valid_lease, vip};
 use crate::unsafe_packet::Header;
 use crate::{Fate, Frame};
 
@@ -39,7 +39,8 @@ pub(super) fn packet<const AT: usize>(frame: Frame) -> Fate {
     }
     match (valid_lease(entry.group), nic()) {
         (Some(now), Some(nic)) => {
-            answer::<AT>(header, nic.mac, sender, target);
+            let mac = ipv4_face(entry.group).unwrap_or(nic.mac);
+            answer::<AT>(header, mac, sender, target);
             count_served(entry, Verdict::ArpAnswered, now, sender, target);
             Fate::Answer
         }

@@ -8,20 +8,49 @@ mod ipv6;
 mod nd;
 
 use aya_ebpf::programs::XdpContext;
+use cluster_common::Verdict;
 use cluster_common::frame::{
     ETHERNET_DESTINATION, ETHERNET_LENGTH, ETHERNET_TYPE, TYPE_ARP, TYPE_IPV4, TYPE_IPV6,
 };
 
-use crate::Fate;
-use crate::unsafe_maps::nic;
+use crate::unsafe_maps::{count, nic, standing, virtual_mac_owner};
 use crate::unsafe_packet::{Header, received};
+use crate::{Fate, Frame};
 
-/// Judges a received frame. VLAN-tagged frames, runts and everything unknown pass untouched.
+/// Judges a received frame. VLAN-tagged frames, runts and everything unknown pass untouched, unless they are for a virtual
+/// Ethernet address of ours: then they come in like frames to the network card's own, or not at all.
 #[inline(always)]
 #[must_use]
 pub fn ingress(context: &XdpContext) -> Fate {
     let frame = received(context);
     let Some(header) = frame.header(ETHERNET_LENGTH) else { return Fate::Pass };
+    let Some(group) = virtual_mac_owner(header.mac(ETHERNET_DESTINATION)) else {
+        return network(context, frame, header);
+    };
+    let holds = match (standing(group), nic()) {
+        // From here on it is a frame to this network card. Who gave the group up sends over what still comes from senders, or
+        // over switches, that have not heard of it.
+        (Some(standing), Some(nic)) if standing.holds || standing.gave_up() => {
+            header.set_mac(ETHERNET_DESTINATION, nic.mac);
+            standing.holds
+        }
+        (_, _) => {
+            count(group, Verdict::VirtualMacDark);
+            return Fate::Drop;
+        }
+    };
+    match network(context, frame, header) {
+        // It does so for the VIPs' sake alone.
+        Fate::Pass if !holds => {
+            count(group, Verdict::VirtualMacDark);
+            Fate::Drop
+        }
+        fate => fate,
+    }
+}
+
+#[inline(always)]
+fn network(context: &XdpContext, frame: Frame, header: Header) -> Fate {
     match u16::from_be(header.two(ETHERNET_TYPE)) {
         TYPE_IPV4 => ipv4::packet::<ETHERNET_LENGTH>(context, frame),
         TYPE_IPV6 => ipv6::packet::<ETHERNET_LENGTH>(context, frame),

@@ -7,7 +7,9 @@ use cluster_common::maps::Vip6Entry;
 
 use super::is_for_us;
 use crate::checksum::Checksum;
-use crate::unsafe_maps::{NicEntry, count, count_served6, is_kin, nic, note_claim, valid_lease, vip6};
+use crate::unsafe_maps::{
+    NicEntry, count, count_served6, ipv6_face, is_kin, nic, note_claim, valid_lease, vip6,
+};
 use crate::unsafe_packet::{Header, lengthen};
 use crate::{Fate, Frame};
 
@@ -66,7 +68,8 @@ pub(super) fn solicitation<const AT: usize>(
         && let Some(header) = with_room::<AT>(context, frame)
     {
         let target = header.sixteen(AT + nd::TARGET);
-        answer::<AT>(header, nic, &asker, target);
+        let mac = ipv6_face(entry.group).unwrap_or(nic.mac);
+        answer::<AT>(header, NicEntry { mac, ..nic }, &asker, target);
         count_served6(entry, Verdict::NsAnswered, now, asker.address, target);
         Fate::Answer
     } else {

@@ -383,7 +383,11 @@ impl Core {
     }
 
     fn vip_answered(&mut self, now: Time, index: usize, (address, mac): (IpAddr, Mac), out: &mut Effects) {
-        let owner = self.peers.iter().position(|peer| peer.mac == Some(mac));
+        let owner = match self.settings.groups[index].virtual_macs.contains(&mac) {
+            // Any other member may be the one that wears it; of several the best, to whom a holder would yield first.
+            true => (0..self.peers.len()).min_by_key(|&peer| self.peer_rank(index, peer)),
+            false => self.peers.iter().position(|peer| peer.mac == Some(mac)),
+        };
         // A member that was never heard may well be the one that answers; a majority does not depend on that.
         let unheard = |peer: &usize| {
             let member = self.peer_rank(index, *peer) != usize::MAX;

@@ -34,7 +34,10 @@ impl Core {
             return;
         }
         for index in 0..self.groups.len() {
-            if self.settings.groups[index].vips.contains(&address) {
+            let group = &self.settings.groups[index];
+            // Whoever wears the virtual Ethernet address is the holder, unless that is this node.
+            let holders = group.virtual_macs.contains(&mac) && !self.groups[index].holds(now);
+            if group.vips.contains(&address) && !holders {
                 self.rival(now, index, address, mac, out);
             }
         }

@@ -518,6 +518,7 @@ fn draw_groups(random: &mut Random, options: &Options) -> Vec<Group> {
                     interval: Duration::from_millis(random.between(10, 100)),
                 },
                 gateway: None,
+                virtual_macs: Vec::new(),
                 // Not drawn, so that what a seed draws stays what it was.
                 grace: Duration::from_millis([60, 0, 3000][group % 3]),
             }

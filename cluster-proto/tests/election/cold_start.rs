@@ -98,10 +98,45 @@ fn a_strangers_answer_is_a_rival_once_the_peer_is_known() {
     assert!(pair.holds(A));
 }
 
+/// Under a virtual Ethernet address nobody can tell who answers, but that somebody holds.
+#[test]
+fn a_holder_under_a_virtual_address_is_one_of_the_cluster() {
+    let mut pair = Pair::new();
+    for settings in &mut pair.settings {
+        settings.groups[0].virtual_macs = vec![VIRTUAL];
+    }
+    pair.settle();
+    pair.kill(B);
+    pair.cut = [[true; 2]; 2];
+    pair.start(B);
+    pair.run(2_000_000);
+    assert!(pair.holds(A) && !pair.holds(B));
+    assert!(pair.said(B).contains(&"event ProbeAnswered") && !pair.said(B).contains(&"add address"));
+    // Who does not hold sees the holder's claims; to the holder they are somebody else's.
+    pair.give(B, Input::Claimed { address: VIP, mac: VIRTUAL });
+    pair.give(A, Input::Claimed { address: VIP, mac: VIRTUAL });
+    let told = |pair: &Pair, node| pair.did(node).contains(&"event Rival 00:00:5e:00:01:07");
+    assert!(!told(&pair, B) && told(&pair, A), "{:?}", pair.log);
+}
+
 /// Both ask at the same moment whether somebody holds, both take, and neither has ever heard the other.
 #[test]
 fn two_that_never_heard_each_other_see_each_others_announcements() {
+    two_see_each_others_announcements(&[]);
+}
+
+#[test]
+fn so_they_do_under_a_virtual_address() {
+    two_see_each_others_announcements(&[VIRTUAL]);
+}
+
+const VIRTUAL: Mac = Mac([0, 0, 0x5e, 0, 1, 7]);
+
+fn two_see_each_others_announcements(virtual_macs: &[Mac]) {
     let mut pair = Pair::new();
+    for settings in &mut pair.settings {
+        settings.groups[0].virtual_macs = virtual_macs.to_vec();
+    }
     pair.cut = [[true; 2]; 2];
     pair.start(A);
     pair.start(B);

@@ -103,6 +103,7 @@ pub(crate) fn settings(me: usize) -> Settings {
             announce: AnnounceSchedule { count: 1, interval: Duration::from_millis(500) },
             grace: Duration::ZERO,
             gateway: None,
+            virtual_macs: Vec::new(),
         }],
         timing: Timing {
             heartbeat: Duration::from_millis(10),
@@ -205,6 +206,11 @@ impl Pair {
         assert!(snapshot.resumed.is_some(), "{:?}", self.log);
         self.kill(node);
         self.resumed[node] = snapshot.resumed;
+    }
+
+    /// The Ethernet address under which the VIP appears on a node.
+    fn face(&self, node: usize) -> Mac {
+        self.settings[node].groups[0].virtual_macs.first().copied().unwrap_or(mac(node))
     }
 
     /// Whether the map lets the node serve.
@@ -356,13 +362,13 @@ impl Pair {
                 self.schedule(200, node, Coming::AddressDone(!self.addresses_fail[node]));
             }
             Effect::Announce { .. } if !self.arp_cut[A] && !self.arp_cut[B] => {
-                self.schedule(100, other, Coming::Arp(VIP, mac(node)));
+                self.schedule(100, other, Coming::Arp(VIP, self.face(node)));
             }
             Effect::Probe { address } if !self.arp_cut[node] => {
                 if address == CLIENT || address == GATEWAY {
                     self.schedule(100, node, Coming::Arp(address, Mac([2, 0, 0, 0, 1, 1])));
                 } else if self.holds(other) && !self.arp_cut[other] {
-                    self.schedule(100, node, Coming::Arp(address, mac(other)));
+                    self.schedule(100, node, Coming::Arp(address, self.face(other)));
                 }
             }
             Effect::ReserveEpochs { below } => self.schedule(300, node, Coming::Reserved(below)),

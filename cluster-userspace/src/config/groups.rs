@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroU8;
 use std::time::Duration;
 
-use cluster_proto::{AnnounceSchedule, Failback, GroupId};
+use cluster_proto::{AnnounceSchedule, Failback, GroupId, VirtualMac};
 
 use super::MAX_GROUPS;
 use super::document::{Findings, Item, Section, list, nearest};
@@ -38,6 +39,8 @@ pub(super) struct Group {
     pub(super) grace: Duration,
     /// A router on the VIPs' network.
     pub(super) gateway: Option<IpAddr>,
+    /// Its virtual Ethernet addresses, if it has such.
+    pub(super) virtual_mac: Option<VirtualMac>,
 }
 
 pub(super) fn read(root: &Section<'_>, nodes: &Nodes, findings: &mut Findings) -> Option<Vec<Group>> {
@@ -77,9 +80,9 @@ fn read_group(
             "announce",
             "gateway",
             "grace",
+            "virtual_id",
         ],
         &[
-            ("virtual_id", "virtual MAC addresses are"),
             ("vlan", "VLANs are"),
             ("hash", "spreading flows over nodes is"),
             ("apart", "keeping groups apart is"),
@@ -99,7 +102,6 @@ fn read_group(
         .and_then(|item| read_vips(&item, name.as_ref().map(|(name, _)| *name), nodes, seen, findings));
     let fixed = [
         ("mode", ["active-passive"], &["active-active"][..]),
-        ("mac", ["interface"], &["virtual"]),
         ("address", ["active"], &["always"]),
         ("protocol", ["native"], &["vrrp3", "vrrp2", "carp"]),
     ];
@@ -108,6 +110,7 @@ fn read_group(
             item.choice(&built, not_yet, findings);
         }
     }
+    let virtual_mac = read_virtual_mac(section, seen, name.as_ref().map(|(name, _)| *name), findings);
     let prefer = read_rank(section, nodes, findings);
     let failback = read_failback(section, findings);
     let announce = read_announce(section, findings);
@@ -126,7 +129,37 @@ fn read_group(
         announce: announce?,
         grace: grace?,
         gateway: gateway?,
+        virtual_mac: virtual_mac?,
     })
+}
+
+/// The group's virtual Ethernet addresses, if it has such.
+fn read_virtual_mac(
+    section: &Section<'_>,
+    seen: &mut Seen,
+    group: Option<&str>,
+    findings: &mut Findings,
+) -> Option<Option<VirtualMac>> {
+    let is_virtual = match section.item("mac") {
+        Some(item) => item.choice(&["interface", "virtual"], &[], findings)? == "virtual",
+        None => false,
+    };
+    match (is_virtual, section.item("virtual_id")) {
+        (false, None) => Some(None),
+        (false, Some(item)) => {
+            item.refuse("is of use with `mac = \"virtual\"` only; add that, or remove it", findings);
+            None
+        }
+        (true, None) => {
+            let what = "a number from 1 to 255 that no other group and no VRRP router on that network has";
+            section.required("virtual_id", what, findings);
+            None
+        }
+        (true, Some(item)) => {
+            let id = item.integer(1, 255, findings).and_then(|id| NonZeroU8::new(id as u8))?;
+            seen.virtual_id(&item, id, group, findings).then_some(Some(VirtualMac(id)))
+        }
+    }
 }
 
 /// A router's address, in the network of one of the VIPs or link-local: it is asked for by ARP or NS.
@@ -377,6 +410,7 @@ fn read_announce(section: &Section<'_>, findings: &mut Findings) -> Option<Annou
 struct Seen {
     names: HashMap<GroupId, (String, usize)>,
     vips: HashMap<IpAddr, String>,
+    virtual_ids: HashMap<NonZeroU8, String>,
 }
 
 impl Seen {
@@ -403,6 +437,24 @@ impl Seen {
         }
         self.names.insert(id, (name.to_owned(), item.at));
         Some((name, id))
+    }
+
+    fn virtual_id(
+        &mut self,
+        item: &Item<'_>,
+        id: NonZeroU8,
+        group: Option<&str>,
+        findings: &mut Findings,
+    ) -> bool {
+        if let Some(other) = self.virtual_ids.get(&id) {
+            item.refuse(
+                format!("group \"{other}\" has {id} already; two groups cannot share an Ethernet address"),
+                findings,
+            );
+            return false;
+        }
+        self.virtual_ids.insert(id, group.unwrap_or("?").to_owned());
+        true
     }
 
     fn vip(&mut self, item: &Item<'_>, vip: IpAddr, group: Option<&str>, findings: &mut Findings) -> bool {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cluster_proto::{ClusterId, NodeId, Path, Peer, Quorum, Settings, Timing};
+use cluster_proto::{ClusterId, Mac, NodeId, Path, Peer, Quorum, Settings, Timing, VirtualMac};
 
 use super::hosts::{Host, HostKind, Service};
 use super::values::{format_duration, same_network};
@@ -71,6 +71,8 @@ pub struct LocalGroup {
     /// This node's priority, 200 for the best-ranked member and one less for each that follows; `None` for a node
     /// that is not a member. Only the order matters.
     pub priority: Option<u32>,
+    /// The Ethernet addresses under which its VIPs appear; `None` if under the interface's own.
+    pub virtual_mac: Option<VirtualMac>,
 }
 
 /// Something that is allowed but probably not meant. The daemon says it once, and `status` for as long as it is so.
@@ -276,6 +278,7 @@ impl Config {
             announce: group.announce,
             grace: group.grace,
             gateway: group.gateway,
+            virtual_macs: virtual_macs(group.virtual_mac, &group.vips),
         }
     }
 
@@ -286,8 +289,18 @@ impl Config {
             vips: group.vips.clone(),
             members: group.prefer.iter().map(|node| self.hosts[*node].name.clone()).collect(),
             priority: rank.map(|rank| 200_u32.saturating_sub(u32::try_from(rank).unwrap_or(u32::MAX))),
+            virtual_mac: group.virtual_mac,
         }
     }
+}
+
+/// The virtual Ethernet addresses that VIPs have, each once.
+fn virtual_macs(virtual_mac: Option<VirtualMac>, vips: &[Vip]) -> Vec<Mac> {
+    let mut macs: Vec<_> =
+        virtual_mac.into_iter().flat_map(|mac| vips.iter().map(move |vip| mac.of(vip.address))).collect();
+    macs.sort_by_key(|mac| mac.0);
+    macs.dedup();
+    macs
 }
 
 fn local_peer(me: &Host, other: &Host) -> LocalPeer {

@@ -74,6 +74,12 @@ pub struct GroupStatus {
     pub priority: Option<u32>,
     /// Its virtual addresses.
     pub vips: Vec<String>,
+    /// `interface` if they appear under the holder's own Ethernet address, or `virtual`.
+    #[serde(default)]
+    pub mac: String,
+    /// The virtual Ethernet addresses; none with `interface`.
+    #[serde(default)]
+    pub virtual_macs: Vec<String>,
     /// For how long the role has been what it is.
     pub since_ms: u64,
     /// Why it is.
@@ -320,6 +326,15 @@ impl Status {
     }
 }
 
+fn virtual_macs(group: &crate::config::LocalGroup) -> Vec<String> {
+    let macs =
+        group.virtual_mac.iter().flat_map(|mac| group.vips.iter().map(|vip| mac.of(vip.address).to_string()));
+    let mut macs: Vec<_> = macs.collect();
+    macs.sort();
+    macs.dedup();
+    macs
+}
+
 fn groups(observation: &Observation<'_>) -> Vec<GroupStatus> {
     let Observation { settings, local, snapshot, now, .. } = *observation;
     let name = |id: NodeId| local.node_name(id).map_or_else(|| format!("#{}", id.0), str::to_owned);
@@ -340,6 +355,8 @@ fn groups(observation: &Observation<'_>) -> Vec<GroupStatus> {
             members: group.members.clone(),
             priority: group.priority,
             vips: group.vips.iter().map(|vip| vip.address.to_string()).collect(),
+            mac: if group.virtual_mac.is_some() { "virtual" } else { "interface" }.to_owned(),
+            virtual_macs: virtual_macs(group),
             since_ms: whole_millis(now.since(view.since)),
             cause: cause_name(view.cause).to_owned(),
             by_hand: view.by_hand,

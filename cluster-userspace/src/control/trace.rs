@@ -90,6 +90,10 @@ fn meaning(verdict: Verdict) -> (&'static str, &'static str) {
         Verdict::EgressNaFenced => {
             ("dropped", "an answer, which only the XDP program gives, or no valid lease")
         }
+        Verdict::VirtualMacDark => ("dropped", "it is for the virtual MAC, which this node may not wear"),
+        Verdict::EgressVirtualMacFenced => {
+            ("dropped", "it has the virtual MAC as source, which this node may not wear")
+        }
         Verdict::NsRefused => ("dropped", "not a valid solicitation (RFC 4861 section 7.1.1)"),
         Verdict::Ipv4SentOver | Verdict::Ipv6SentOver => {
             ("sent over", "it is the other node's, while a hand-over is under way")

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use crate::config::{Config, HostKind};
 use crate::dataplane::{self, PIN_ROOT};
 use crate::network::addresses::Addresses;
+use crate::network::unicast_filter;
 
 /// What was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,7 +24,8 @@ pub enum Cleaned {
     Witness,
 }
 
-/// Removes VIPs, programs, filters, maps and pins of a node whose daemon is dead, in the network namespace it ran in.
+/// Removes VIPs, programs, filters, virtual Ethernet addresses, maps and pins of a node whose daemon is dead, in the network
+/// namespace it ran in.
 ///
 /// # Errors
 /// The daemon is alive, the process may not, or the kernel refuses.
@@ -48,6 +50,19 @@ pub async fn cleanup(config: &Config, node: &str, socket: Option<&Path>) -> anyh
     let removed =
         addresses.remove_all_ours(&vips).await.context("cannot take the VIPs off the interfaces")?;
     let programs = locked.is_some();
+    if let Some(service) = &local.service {
+        let ifindex = nix::net::if_::if_nametoindex(service.interface.as_str()).ok();
+        for (ifindex, mac) in ifindex.into_iter().flat_map(|ifindex| {
+            settings
+                .groups
+                .iter()
+                .flat_map(move |group| group.virtual_macs.iter().map(move |mac| (ifindex, *mac)))
+        }) {
+            unicast_filter::remove(ifindex, mac)
+                .await
+                .with_context(|| format!("cannot take {mac} out of the filter of {}", service.interface))?;
+        }
+    }
     if let Some(remains) = locked {
         remains.remove()?;
     }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use cluster_proto::Settings;
 use cluster_proto::wire::MAX_GROUPS;
+use cluster_proto::{Settings, VirtualMac};
 
 use super::node::Node;
 use super::reload::refused;
@@ -21,7 +21,11 @@ pub(super) fn group_vips(settings: &Settings, local: &Local) -> Vec<GroupVips> {
     let vip = |vip: &config::Vip| dataplane::Vip { address: vip.address, prefix: vip.prefix };
     let groups = settings.groups.iter().zip(&local.groups);
     groups
-        .map(|(group, named)| GroupVips { id: group.id, vips: named.vips.iter().map(vip).collect() })
+        .map(|(group, named)| GroupVips {
+            id: group.id,
+            vips: named.vips.iter().map(vip).collect(),
+            mac: named.virtual_mac,
+        })
         .collect()
 }
 
@@ -62,13 +66,19 @@ pub(super) fn changes(old: &Local, new: &Local) -> Vec<String> {
     let vips = |local: &Local| -> BTreeMap<String, Vec<config::Vip>> {
         local.groups.iter().map(|group| (group.name.clone(), group.vips.clone())).collect()
     };
+    let macs = |local: &Local| -> BTreeMap<String, Option<VirtualMac>> {
+        local.groups.iter().map(|group| (group.name.clone(), group.virtual_mac)).collect()
+    };
+    let (before, after) = (macs(old), macs(new));
+    let other_mac = after.iter().filter(|(name, mac)| before.get(*name).is_some_and(|before| before != *mac));
+    let other_mac: Vec<_> = other_mac.map(|(name, _)| format!("MAC of {name}")).collect();
     let (before, after) = (vips(old), vips(new));
     let added =
         after.keys().filter(|name| !before.contains_key(*name)).map(|name| format!("group {name} added"));
     let gone =
         before.keys().filter(|name| !after.contains_key(*name)).map(|name| format!("group {name} removed"));
     let other = after.iter().filter(|(name, vips)| before.get(*name).is_some_and(|before| before != *vips));
-    added.chain(gone).chain(other.map(|(name, _)| format!("VIPs of {name}"))).collect()
+    added.chain(gone).chain(other.map(|(name, _)| format!("VIPs of {name}"))).chain(other_mac).collect()
 }
 
 /// All groups and VIPs of two configurations, or why they are too many.
@@ -165,6 +175,8 @@ impl Node {
         let all = groups.to_vec();
         let set = self.on_plane(move |plane| plane.set_groups(all)).await;
         set.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        self.filter.want(groups);
+        self.fit_nic_filter().await;
         let known = self.known().await?;
         for (group, slot) in &known {
             self.set_vips(*slot, group.vips.iter().copied()).await?;
@@ -204,7 +216,7 @@ mod tests {
             address: std::net::Ipv4Addr::from_bits(0x0a4d_0000 + id).into(),
             prefix: 24,
         };
-        ids.map(|id| GroupVips { id: GroupId(id), vips: vec![vip(id)] }).collect()
+        ids.map(|id| GroupVips { id: GroupId(id), vips: vec![vip(id)], mac: None }).collect()
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | `installed.rs` | the program that is installed |
 //! | `handed_on.rs` | what one process hands to the next |
 //! | `groups.rs` | what other groups and VIPs take of a node: maps, addresses, watch |
+//! | `nic_filter.rs` | the virtual Ethernet addresses that the service interface's card takes in |
 //! | `connections.rs` | a group's connections that are left after a hand-over |
 //! | `answers.rs` | the control socket's requests |
 //! | `traces.rs` | frames that a client wants to see |
@@ -25,6 +26,7 @@ mod connections;
 mod groups;
 mod handed_on;
 mod installed;
+mod nic_filter;
 mod node;
 mod reload;
 mod restart;

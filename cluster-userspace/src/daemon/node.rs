@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::connections::Connections;
+use super::nic_filter::NicFilter;
 use super::start::find_service_paths;
 use super::watch::Watch;
 use super::{Asked, CHORES, Daemon, Signals, join};
@@ -39,6 +40,8 @@ pub(super) struct Node {
     pub(super) tables: Addresses,
     /// Rounds of chores done.
     pub(super) rounds: u32,
+    /// What the service interface's card was told to take in.
+    pub(super) filter: NicFilter,
     /// When the newest of the claims was made that were passed on.
     pub(super) claims_read: Time,
 }
@@ -178,7 +181,9 @@ impl Node {
             self.tell_unusable();
             self.tell_ndp();
             self.look_up_gateways().await;
+            self.filter.doubt();
         }
+        self.fit_nic_filter().await;
         self.tell_plane().await;
         let since = self.claims_read;
         let noted = self.on_plane(move |plane| plane.noted(since)).await;
@@ -215,7 +220,7 @@ impl Node {
     async fn stop(mut self) -> anyhow::Result<()> {
         let resigned = self.daemon.resign().await;
         let vips = self.on_plane(|plane| plane.vips()).await?;
-        let Self { daemon, addresses, plane, watch, tables, .. } = self;
+        let Self { daemon, addresses, plane, watch, tables, filter, .. } = self;
         drop(watch);
         tokio::task::spawn_blocking(move || {
             if resigned {
@@ -231,6 +236,7 @@ impl Node {
             "cannot take the VIPs off the interfaces; the programs stay in place as a closed door, and \
              `clusterd --cleanup` removes both",
         )?;
+        filter.remove().await;
         let remove = move || plane.lock().take().map_or(Ok(()), DataPlane::detach_and_unpin);
         tokio::task::spawn_blocking(remove)
             .await

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::groups::{group_vips, watched_vips};
 use super::handed_on::HandedOn;
 use super::installed::Installed;
+use super::nic_filter::NicFilter;
 use super::node::{Node, SharedPlane};
 use super::reload::Source;
 use super::watch::Watch;
@@ -139,6 +140,8 @@ pub(super) async fn start(
     daemon.xdp = watch.xdp_mode();
     daemon.slots = slots;
     let front = Front { control, calls, events: daemon.events.clone() };
+    let mut filter = NicFilter::default();
+    filter.want(&group_vips(&daemon.settings, &daemon.local));
     let node = Node {
         daemon,
         service,
@@ -151,6 +154,7 @@ pub(super) async fn start(
         unsettled: false,
         tables: addresses,
         rounds: 0,
+        filter,
         claims_read: clock::now(),
     };
     Ok((node, front))

@@ -338,6 +338,7 @@ impl Node {
         }
         self.daemon.xdp = self.watch.xdp_mode();
         self.watch.publish(&self.addresses.state);
+        self.fit_nic_filter().await;
     }
 
     fn attach_failed(&mut self, why: &str) {

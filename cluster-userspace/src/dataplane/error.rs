@@ -73,8 +73,8 @@ pub enum DataPlaneError {
         /// How many.
         count: usize,
     },
-    /// A group or a VIP was given twice.
-    #[error("group {:08x} is configured twice, or shares a VIP with another group", .group.0)]
+    /// A group, a VIP or a virtual Ethernet address was given twice.
+    #[error("group {:08x} is configured twice, or shares a VIP or a virtual id with another group", .group.0)]
     Duplicate {
         /// The group.
         group: GroupId,
@@ -163,15 +163,17 @@ pub enum DataPlaneError {
         /// The interface.
         interface: String,
     },
-    /// The egress program could not be attached or removed.
-    #[error("cannot {attempt} the egress fence on {interface}: {source}")]
-    Fence {
+    /// A program of the queueing layer could not be attached or removed.
+    #[error("cannot {attempt} {program} on {interface}: {source}")]
+    Classifier {
         /// What was attempted.
         attempt: &'static str,
+        /// Which program.
+        program: &'static str,
         /// The interface.
         interface: String,
         /// Why it failed.
-        source: FenceFailure,
+        source: Box<ClassifierFailure>,
     },
     /// A link could not be pinned or read from its pin.
     #[error("cannot {attempt} {path}: {source}")]
@@ -185,9 +187,9 @@ pub enum DataPlaneError {
     },
 }
 
-/// Why the egress program could not be attached or removed.
+/// Why a program of the queueing layer could not be attached or removed.
 #[derive(Debug, thiserror::Error)]
-pub enum FenceFailure {
+pub enum ClassifierFailure {
     /// By way of the program.
     #[error(transparent)]
     Program(#[from] ProgramError),

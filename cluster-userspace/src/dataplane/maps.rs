@@ -9,8 +9,9 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_obj::Object;
 use cluster_common::maps::{
-    ALL, COUNTERS, FILTER, FILTER_WORDS, GRACES, GroupCounters, JUDGED, KIN, KIN_KEY, LAYOUT_VERSION, LEASES,
-    MAX_GROUPS, NIC, OWN, Own, TENURES, TRACE, TRACING, VIPS, VIPS6, Vip6Entry, VipEntry,
+    ALL, COUNTERS, FACES, FILTER, FILTER_WORDS, Faces, GRACES, GroupCounters, JUDGED, KIN, KIN_KEY,
+    LAYOUT_VERSION, LEASES, MAX_GROUPS, NIC, Nic, OWN, Own, TENURES, TRACE, TRACING, VIPS, VIPS6,
+    VIRTUAL_MAC_OWNERS, VIRTUAL_MACS, Vip6Entry, VipEntry,
 };
 
 use cluster_proto::Mac;
@@ -25,6 +26,9 @@ use super::unsafe_shared_words::SharedWords;
 
 /// Words of one [`GroupCounters`].
 pub(super) const COUNTER_WORDS: usize = size_of::<GroupCounters>() / size_of::<u64>();
+
+/// Words of one [`Nic`].
+pub(super) const NIC_WORDS: usize = size_of::<Nic>() / size_of::<u64>();
 
 /// The counters' map with its values as words.
 pub(super) type CounterMap = PerCpuArray<MapData, [u64; COUNTER_WORDS]>;
@@ -44,6 +48,8 @@ pub(super) struct Maps {
     own: OwnMap,
     kin: KinMap,
     pub(super) trace: TraceMaps,
+    pub(super) faces: SharedWords,
+    pub(super) virtual_mac_owners: SharedWords,
     leases: MapData,
     tenures: MapData,
     graces: MapData,
@@ -176,24 +182,20 @@ fn pinned_keys<K: Pod, V: Pod>(
 
 impl Maps {
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, DataPlaneError> {
-        let filter = array_data(take(object, FILTER)?, FILTER)?;
-        let nic = array_data(take(object, NIC)?, NIC)?;
-        let tracing = array_data(take(object, TRACING)?, TRACING)?;
         Ok(Self {
             vips: VipMaps {
                 ipv4: take(object, VIPS)?.try_into().map_err(unusable(VIPS))?,
                 ipv6: take(object, VIPS6)?.try_into().map_err(unusable(VIPS6))?,
             },
             counters: take(object, COUNTERS)?.try_into().map_err(unusable(COUNTERS))?,
-            filter: SharedWords::map(filter.fd(), FILTER_WORDS as usize)
-                .map_err(|source| DataPlaneError::SharedMemory { map: FILTER, source })?,
-            nic: SharedWords::map(nic.fd(), 1)
-                .map_err(|source| DataPlaneError::SharedMemory { map: NIC, source })?,
+            filter: shared(object, FILTER, FILTER_WORDS as usize)?,
+            nic: shared(object, NIC, NIC_WORDS)?,
+            faces: shared(object, FACES, MAX_GROUPS as usize * size_of::<Faces>() / size_of::<u64>())?,
+            virtual_mac_owners: shared(object, VIRTUAL_MAC_OWNERS, VIRTUAL_MACS as usize)?,
             own: take(object, OWN)?.try_into().map_err(unusable(OWN))?,
             kin: take(object, KIN)?.try_into().map_err(unusable(KIN))?,
             trace: TraceMaps {
-                tracing: SharedWords::map(tracing.fd(), 2)
-                    .map_err(|source| DataPlaneError::SharedMemory { map: TRACING, source })?,
+                tracing: shared(object, TRACING, 2)?,
                 judged: take(object, JUDGED)?.try_into().map_err(unusable(JUDGED))?,
                 ring: take(object, TRACE)?.try_into().map_err(unusable(TRACE))?,
             },
@@ -306,6 +308,12 @@ fn is_version(name: &str) -> bool {
 
 fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, DataPlaneError> {
     object.take_map(name).ok_or_else(|| unusable(name)(MapError::InvalidName { name: name.to_owned() }))
+}
+
+/// The first words of an array, mapped into memory.
+fn shared(object: &mut Ebpf, name: &'static str, words: usize) -> Result<SharedWords, DataPlaneError> {
+    let data = array_data(take(object, name)?, name)?;
+    SharedWords::map(data.fd(), words).map_err(|source| DataPlaneError::SharedMemory { map: name, source })
 }
 
 fn array_data(map: Map, name: &'static str) -> Result<MapData, DataPlaneError> {

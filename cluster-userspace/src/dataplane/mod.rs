@@ -8,8 +8,8 @@
 //! (`network`), and every decision about who holds a group.
 
 mod capabilities;
+mod classifiers;
 mod error;
-mod fence;
 mod ingress;
 mod interfaces;
 mod lease_table;
@@ -23,9 +23,9 @@ mod trace;
 mod unsafe_shared_words;
 
 pub use capabilities::{MissingCapabilities, may_lock_memory, missing_capabilities};
+pub use classifiers::{Fenced, Hook};
 pub use cluster_common::Verdict;
 pub use error::DataPlaneError;
-pub use fence::{Fenced, Hook};
 pub use ingress::{Attached, Mode};
 pub use lease_table::{LeaseTable, Tenancy};
 pub use objects::{BENCH_OBJECT, DATAPLANE_OBJECT, LAB_OBJECT, TRAFFIC_OBJECT};

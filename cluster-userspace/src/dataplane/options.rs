@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cluster_proto::GroupId;
+use cluster_proto::{GroupId, VirtualMac};
 
 /// Where pins live unless told otherwise.
 pub const PIN_ROOT: &str = "/sys/fs/bpf/cluster";
@@ -34,6 +34,8 @@ pub struct GroupVips {
     pub id: GroupId,
     /// Its VIPs.
     pub vips: Vec<Vip>,
+    /// Under which Ethernet addresses they appear; `None` is the network card's.
+    pub mac: Option<VirtualMac>,
 }
 
 /// A VIP and its prefix.

@@ -13,14 +13,14 @@ use cluster_common::maps::{COUNTERS, GroupCounters, Nic, Own};
 use cluster_proto::{GroupId, Mac, Time};
 
 use super::capabilities::check_process;
+use super::classifiers::{Classifiers, Direction, Fenced};
 use super::error::DataPlaneError;
-use super::fence::{Fenced, Fences};
 use super::ingress::{self, Attached};
 use super::interfaces::{self, Interface};
 use super::lease_table::LeaseTable;
 pub use super::maps::MapsWere;
-use super::maps::{self, Former, Maps};
-use super::options::{GroupVips, Options};
+use super::maps::{self, Former, Maps, NIC_WORDS};
+use super::options::{EgressHook, GroupVips, Options};
 use super::pins::PinDirectory;
 use super::slots::{self, GroupSlot};
 use super::trace::Trace;
@@ -29,6 +29,7 @@ use super::trace::Trace;
 const INGRESS: &str = "cluster_ingress";
 const INGRESS_LINEAR: &str = "cluster_linear";
 const EGRESS: &str = "cluster_egress";
+const MEND: &str = "cluster_mend";
 /// The pin of the ingress program's link.
 const INGRESS_PIN: &str = "xdp";
 
@@ -44,7 +45,8 @@ pub struct DataPlane {
     former: Option<Former>,
     table: LeaseTable,
     slots: Vec<GroupSlot>,
-    fences: Fences,
+    fences: Classifiers,
+    mends: Classifiers,
     attached: Option<Attached>,
 }
 
@@ -118,7 +120,9 @@ impl DataPlane {
             // Before the new programs take the old ones' place, so that there is no packet in between that finds no lease.
             former.carry_over(&table);
         }
-        let fences = Fences::new(options.egress, &options.cluster, &options.node);
+        let classifiers =
+            |direction| Classifiers::new(direction, options.egress, &options.cluster, &options.node);
+        let (fences, mends) = (classifiers(Direction::Egress), classifiers(Direction::Ingress));
         let mut plane = Self {
             options,
             directory,
@@ -130,11 +134,12 @@ impl DataPlane {
             table,
             slots: Vec::new(),
             fences,
+            mends,
             attached: None,
         };
         plane.set_groups(plane.options.groups.clone())?;
-        let egress = egress_program(&mut plane.object)?;
-        plane.fences.adopt(egress, &plane.directory)?;
+        plane.fences.adopt(classifier(&mut plane.object, EGRESS)?, &plane.directory)?;
+        plane.mends.adopt(classifier(&mut plane.object, MEND)?, &plane.directory)?;
         Ok(plane)
     }
 
@@ -193,9 +198,14 @@ impl DataPlane {
             self.maps.reset_counters(*slot)?;
         }
         self.slots = assigned.slots;
+        let (faces, owners) = (self.maps.faces.words(), self.maps.virtual_mac_owners.words());
+        slots::write_virtual_macs(faces, owners, &groups, &self.slots);
         slots::write_vips(&mut self.maps.vips, self.maps.filter.words(), &groups, &self.slots)?;
         self.options.groups = groups;
-        Ok(())
+        match self.attached {
+            Some(attached) => self.mend(attached.ifindex),
+            None => Ok(()),
+        }
     }
 
     /// Puts the ingress program onto the service interface, or onto its successor of the same name if it was made anew,
@@ -216,7 +226,8 @@ impl DataPlane {
             return Err(DataPlaneError::NotEthernet { interface: name });
         }
         self.fence(&interface)?;
-        self.set_mac(interface.mac);
+        self.set_nic(Nic { mac: interface.mac.0, ifindex: interface.ifindex, ..self.nic() });
+        self.mend(interface.ifindex)?;
         let pin = self.directory.entry(INGRESS_PIN);
         let program = ingress_program(&mut self.object, self.ingress_program)?;
         let (mode, adopted) = ingress::attach(program, &interface, self.options.xdp, &pin)?;
@@ -299,7 +310,7 @@ impl DataPlane {
     /// # Errors
     /// If the kernel refuses.
     pub fn unfence_interface(&mut self, ifindex: u32) -> Result<(), DataPlaneError> {
-        self.fences.unfence(&self.directory, ifindex)
+        self.fences.take_off(&self.directory, ifindex)
     }
 
     /// The interfaces that the egress program is on.
@@ -386,23 +397,48 @@ impl DataPlane {
         for slot in &self.slots {
             self.table.clear(*slot);
         }
-        remove_everything(&mut self.fences, self.directory)
+        remove_everything(&mut self.mends, &mut self.fences, self.directory)
     }
 
     fn nic(&self) -> Nic {
-        let word = self.maps.nic.words().first();
-        bytemuck::cast(word.map_or(0, |word| word.load(Ordering::SeqCst)))
+        let mut words = [0; NIC_WORDS];
+        for (word, shared) in words.iter_mut().zip(self.maps.nic.words()) {
+            *word = shared.load(Ordering::SeqCst);
+        }
+        bytemuck::cast(words)
     }
 
     fn set_nic(&mut self, nic: Nic) {
-        if let [word] = self.maps.nic.words() {
-            word.store(bytemuck::cast(nic), Ordering::SeqCst);
+        let words: [u64; NIC_WORDS] = bytemuck::cast(nic);
+        for (shared, word) in self.maps.nic.words().iter().zip(words) {
+            shared.store(word, Ordering::SeqCst);
         }
     }
 
     fn fence(&mut self, interface: &Interface) -> Result<(), DataPlaneError> {
-        let program = egress_program(&mut self.object)?;
-        self.fences.fence(program, &self.directory, interface)
+        let program = classifier(&mut self.object, EGRESS)?;
+        self.fences.put_on(program, &self.directory, interface)
+    }
+
+    /// Has the program that mends what comes in to virtual Ethernet addresses on the service interface, if there are such
+    /// addresses, and nowhere else.
+    fn mend(&mut self, service: u32) -> Result<(), DataPlaneError> {
+        let is_wanted = self.options.groups.iter().any(|group| group.mac.is_some());
+        let there: Vec<u32> = self.mends.list().map(|mended| mended.ifindex).collect();
+        for ifindex in there.into_iter().filter(|ifindex| !is_wanted || *ifindex != service) {
+            self.mends.take_off(&self.directory, ifindex)?;
+        }
+        let interface = interfaces::by_index(service).map_err(|source| DataPlaneError::Netlink {
+            attempt: format!("ask for the network interface {service}"),
+            source,
+        })?;
+        match interface {
+            Some(interface) if is_wanted => {
+                let program = classifier(&mut self.object, MEND)?;
+                self.mends.put_on(program, &self.directory, &interface)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn per_group<T>(
@@ -431,7 +467,8 @@ impl DataPlane {
 #[derive(Debug)]
 pub struct Remains {
     directory: PinDirectory,
-    fences: Fences,
+    fences: Classifiers,
+    mends: Classifiers,
 }
 
 /// Locks what a daemon that died has left; `None` if there is nothing.
@@ -441,8 +478,12 @@ pub struct Remains {
 pub fn lock_remains(pin_root: &Path, cluster: &str, node: &str) -> Result<Option<Remains>, DataPlaneError> {
     check_process()?;
     let directory = PinDirectory::open_existing(pin_root, cluster, node)?;
-    let fences = Fences::new(super::options::EgressHook::Auto, cluster, node);
-    Ok(directory.map(|directory| Remains { directory, fences }))
+    let classifiers = |direction| Classifiers::new(direction, EgressHook::Auto, cluster, node);
+    Ok(directory.map(|directory| Remains {
+        directory,
+        fences: classifiers(Direction::Egress),
+        mends: classifiers(Direction::Ingress),
+    }))
 }
 
 impl Remains {
@@ -460,7 +501,7 @@ impl Remains {
     /// # Errors
     /// If the kernel refuses; what could be removed is.
     pub fn remove(mut self) -> Result<(), DataPlaneError> {
-        remove_everything(&mut self.fences, self.directory)
+        remove_everything(&mut self.mends, &mut self.fences, self.directory)
     }
 }
 
@@ -474,17 +515,25 @@ pub fn cleanup(pin_root: &Path, cluster: &str, node: &str) -> Result<bool, DataP
     Ok(true)
 }
 
-fn remove_everything(fences: &mut Fences, directory: PinDirectory) -> Result<(), DataPlaneError> {
+fn remove_everything(
+    mends: &mut Classifiers,
+    fences: &mut Classifiers,
+    directory: PinDirectory,
+) -> Result<(), DataPlaneError> {
     let detached = ingress::detach(&directory.entry(INGRESS_PIN));
-    let unfenced = fences.unfence_all(&directory);
+    // The queueing discipline was made for the fence, as a rule, so the fence is the last to leave it.
+    let unmended = mends.take_off_all(&directory);
+    let unfenced = fences.take_off_all(&directory);
     // The directory says where the filters are, so it stays until they are gone.
-    detached.and(unfenced)?;
+    detached.and(unmended).and(unfenced)?;
     directory.remove_all()
 }
 
 /// Loads the programs; gives the name of the ingress program that the kernel took.
 fn load_programs(object: &mut Ebpf) -> Result<&'static str, DataPlaneError> {
-    egress_program(object)?.load().map_err(refused(EGRESS))?;
+    for name in [EGRESS, MEND] {
+        classifier(object, name)?.load().map_err(refused(name))?;
+    }
     // Kernels before 5.18 do not know the flag for frames in several buffers.
     if ingress_program(object, INGRESS)?.load().is_ok() {
         return Ok(INGRESS);
@@ -499,10 +548,13 @@ fn ingress_program<'o>(object: &'o mut Ebpf, name: &'static str) -> Result<&'o m
     program.try_into().map_err(refused(name))
 }
 
-fn egress_program(object: &mut Ebpf) -> Result<&mut SchedClassifier, DataPlaneError> {
+fn classifier<'o>(
+    object: &'o mut Ebpf,
+    name: &'static str,
+) -> Result<&'o mut SchedClassifier, DataPlaneError> {
     let program =
-        object.program_mut(EGRESS).ok_or_else(|| refused(EGRESS)(ProgramError::UnexpectedProgramType))?;
-    program.try_into().map_err(refused(EGRESS))
+        object.program_mut(name).ok_or_else(|| refused(name)(ProgramError::UnexpectedProgramType))?;
+    program.try_into().map_err(refused(name))
 }
 
 fn refused(program: &'static str) -> impl FnOnce(ProgramError) -> DataPlaneError {

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aya::Pod;
 use aya::maps::{HashMap as BpfHashMap, MapData};
 use cluster_common::maps::{
-    MAX_GROUPS, MAX_VIPS, VIPS, VIPS6, Vip6Entry, VipEntry, filter_place, filter_place6,
+    Faces, MAX_GROUPS, MAX_VIPS, VIPS, VIPS6, Vip6Entry, VipEntry, filter_place, filter_place6,
+    virtual_mac_place,
 };
 
 use super::error::DataPlaneError;
@@ -48,9 +49,12 @@ pub(super) fn check(groups: &[GroupVips]) -> Result<(), DataPlaneError> {
     if count > MAX_VIPS as usize {
         return Err(DataPlaneError::TooManyVips { count });
     }
-    let (mut ids, mut addresses) = (HashSet::new(), HashSet::new());
+    let (mut ids, mut addresses, mut macs) = (HashSet::new(), HashSet::new(), HashSet::new());
     for group in groups {
-        if !ids.insert(group.id.0) || !group.vips.iter().all(|vip| addresses.insert(vip.address)) {
+        if !ids.insert(group.id.0)
+            || !group.vips.iter().all(|vip| addresses.insert(vip.address))
+            || !group.mac.is_none_or(|mac| macs.insert(mac))
+        {
             return Err(DataPlaneError::Duplicate { group: group.id });
         }
     }
@@ -136,6 +140,37 @@ pub(super) fn write_vips(
         word.store(bits, Ordering::SeqCst);
     }
     Ok(())
+}
+
+/// Makes the maps of virtual Ethernet addresses say what the groups say. A group has one for each family that it has VIPs
+/// of.
+pub(super) fn write_virtual_macs(
+    faces: &[AtomicU64],
+    owners: &[AtomicU64],
+    groups: &[GroupVips],
+    slots: &[GroupSlot],
+) {
+    let mut all = vec![Faces::default(); MAX_GROUPS as usize];
+    let mut owned = vec![0_u64; owners.len()];
+    for (group, slot) in groups.iter().zip(slots) {
+        let Some(virtual_mac) = group.mac else { continue };
+        let faces = &mut all[slot.index() as usize];
+        let [ipv4, ipv6] = [virtual_mac.ipv4().0, virtual_mac.ipv6().0];
+        for vip in &group.vips {
+            let (face, mac) = match vip.address {
+                IpAddr::V4(_) => (&mut faces.ipv4, ipv4),
+                IpAddr::V6(_) => (&mut faces.ipv6, ipv6),
+            };
+            face.mac = mac;
+            if let Some(place) = virtual_mac_place(bytemuck::cast(mac)) {
+                owned[place as usize] = u64::from(slot.index()) + 1;
+            }
+        }
+    }
+    let all: &[u64] = bytemuck::cast_slice(&all);
+    for (word, value) in faces.iter().zip(all).chain(owners.iter().zip(&owned)) {
+        word.store(*value, Ordering::SeqCst);
+    }
 }
 
 fn write_entries<K: Pod + Eq + Hash, V: Pod + PartialEq>(

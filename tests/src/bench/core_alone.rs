@@ -288,6 +288,7 @@ fn settings(node: usize, groups: usize) -> Settings {
         failback: Failback::Never,
         announce: AnnounceSchedule { count: 5, interval: Duration::from_millis(500) },
         gateway: None,
+        virtual_macs: Vec::new(),
         grace: Duration::ZERO,
     };
     Settings {

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cluster_common::Verdict;
-use cluster_tests::programs::Programs;
+use cluster_common::maps::Nic;
+use cluster_tests::programs::{NETWORK_CARD, Programs};
 use cluster_userspace::dataplane::DATAPLANE_OBJECT;
 
 pub(crate) const DROP: u32 = 1;
@@ -12,7 +13,7 @@ pub(crate) const TX: u32 = 3;
 pub(crate) const NEXT: u32 = u32::MAX;
 pub(crate) const SHOT: u32 = 2;
 
-pub(crate) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
+pub(crate) const MAC: [u8; 6] = NETWORK_CARD.mac;
 pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xcc];
 pub(crate) const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xdd];
 /// Of the cluster's other node.
@@ -21,6 +22,11 @@ pub(crate) const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0b];
 pub(crate) const VIP: [u8; 4] = [10, 77, 0, 100];
 pub(crate) const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100);
 pub(crate) const GROUP: u32 = 7;
+
+const VIRTUAL_ID: u8 = 0x33;
+/// The group's virtual Ethernet addresses, of each family.
+pub(crate) const VIRTUAL_MACS: [[u8; 6]; 2] =
+    [[0, 0, 0x5e, 0, 1, VIRTUAL_ID], [0, 0, 0x5e, 0, 2, VIRTUAL_ID]];
 
 /// Valid as long as the machine runs.
 pub(crate) const HELD: u64 = u64::MAX;
@@ -33,7 +39,8 @@ pub(crate) struct Row {
     what: &'static str,
     frame: Vec<u8>,
     lease: u64,
-    forwards: bool,
+    nic: Nic,
+    has_virtual_mac: bool,
     action: u32,
     /// The frame afterwards, where it is another.
     output: Option<Vec<u8>>,
@@ -48,7 +55,8 @@ pub(crate) fn row(what: &'static str, frame: Vec<u8>, lease: u64, action: u32) -
         what,
         frame,
         lease,
-        forwards: false,
+        nic: NETWORK_CARD,
+        has_virtual_mac: false,
         action,
         output: None,
         counted: None,
@@ -74,8 +82,13 @@ impl Row {
         Self { rival: Some((verdict, rival)), ..self }
     }
 
-    pub(crate) fn where_packets_are_forwarded(self) -> Self {
-        Self { forwards: true, ..self }
+    pub(crate) fn on(self, nic: Nic) -> Self {
+        Self { nic, ..self }
+    }
+
+    /// The VIPs appear under [`VIRTUAL_MACS`].
+    pub(crate) fn virtually(self) -> Self {
+        Self { has_virtual_mac: true, ..self }
     }
 }
 
@@ -108,8 +121,9 @@ fn loaded() -> Programs {
 
 impl Row {
     fn check(&self, programs: &mut Programs, program: &str) {
-        let Self { what, frame, lease, forwards, action, output, counted, served, rival } = self;
-        programs.set_nic(MAC, *forwards).expect("set the card's address");
+        let Self { what, frame, lease, nic, has_virtual_mac, action, output, counted, served, rival } = self;
+        programs.set_nic(*nic).expect("set the card's address");
+        programs.set_virtual_mac(GROUP, VIRTUAL_ID, *has_virtual_mac).expect("set the virtual addresses");
         programs.set_lease(GROUP, *lease).expect("set the lease");
         programs.reset_counters(GROUP).expect("forget the row before");
         let ran = programs.run(program, frame, 1).expect("the program runs");
