@@ -100,6 +100,9 @@ impl Core {
             return;
         }
         self.wish_for_failback(now, index);
+        if now < self.vacancy_not_before(index) {
+            return;
+        }
         let ready_at = self.vacant_at(index);
         if !self.needs_probe(index) {
             if now >= ready_at {
@@ -140,6 +143,16 @@ impl Core {
             Probe::Unasked => ready_at - lead,
             Probe::Asked(at, _) => ready_at.max(at + lead * 2 / 3),
             Probe::Answered(at, _) => at + self.probe_pause(),
+        }
+    }
+
+    /// No later than [`Self::vacancy_deadline`], and quickly found: without the place in the order of candidates.
+    pub(super) fn vacancy_not_before(&self, index: usize) -> Time {
+        let group = &self.groups[index];
+        let free = group.promise.map_or(group.vacant_since, |promise| promise.until);
+        match group.probe {
+            Probe::Unasked | Probe::Asked(..) => free.max(group.bound_until) - self.probe_lead(),
+            Probe::Answered(..) => Time::ZERO,
         }
     }
 
@@ -311,7 +324,19 @@ impl Core {
         if let Some(command) = wish.and_then(|wish| wish.command) {
             out.list.push(Effect::Reply(command, Ok(())));
         }
-        self.news = true;
+        self.tell_of_a_take(now);
+    }
+
+    /// The peers hear at once of a group that was taken, or for which this node is ready; of many, one after the other, only so
+    /// often. Their votes do not depend on it, and each heartbeat is one to every peer on every path.
+    fn tell_of_a_take(&mut self, now: Time) {
+        let next = self.takes_told + self.settings.timing.heartbeat / 8;
+        if now >= next {
+            self.takes_told = now;
+            self.news = true;
+        } else {
+            self.takes_told_at = self.takes_told_at.min(next);
+        }
     }
 
     pub(super) fn ask_for_address(&mut self, now: Time, index: usize, out: &mut Effects) {
@@ -341,7 +366,7 @@ impl Core {
             candidacy.address = Address::Ready;
             group.timeline.address = Some(now);
             if matches!(group.stage, Stage::Ready(_)) {
-                self.news = true;
+                self.tell_of_a_take(now);
                 self.receive_connections(now, index, out);
             }
             self.advance_candidacy(now, index, out);

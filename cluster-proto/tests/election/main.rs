@@ -20,3 +20,4 @@ mod reloads;
 mod replaced;
 mod restarts;
 mod silence;
+mod together;
