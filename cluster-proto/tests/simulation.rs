@@ -302,6 +302,27 @@ fn reloads() {
     assert!(sum.reloads > 500 && sum.tenures > 300, "{sum:?}");
 }
 
+/// All timings change by reload, and groups and nodes without a vote come and go, some in clusters of so many groups that
+/// heartbeats are split.
+#[test]
+fn timings() {
+    let mut sum = Report::default();
+    for seed in 0..number("CLUSTER_SIM_SEEDS").unwrap_or(150) {
+        let (nodes, witnesses, non_voters) =
+            [(3, 0, 0), (5, 0, 2), (2, 1, 0), (4, 0, 1), (2, 0, 0), (3, 2, 0)][(seed % 6) as usize];
+        let options = Options {
+            non_voters,
+            quorum: None,
+            ..Options::majority(seed, Profile::Timings, nodes, witnesses)
+        };
+        match simulation::run(&options) {
+            Ok(report) => sum.add(&report),
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+    assert!(sum.reloads > 500 && sum.tenures > 300, "{sum:?}");
+}
+
 /// The last words of an earlier run arrive after the first of a later one, and must not take its place for good.
 #[test]
 fn late_words_of_an_earlier_run() {

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::identity::Epoch;
-use crate::settings::Timing;
 use crate::wire::RESTART_LEASE;
 
 use super::clock::TrueTime;
@@ -38,7 +37,14 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    pub(super) fn new(nodes: usize, groups: usize, timing: &Timing, by_majority: bool) -> Self {
+    /// `heartbeat`: the shortest of any file; `lease`: the longest.
+    pub(super) fn new(
+        nodes: usize,
+        groups: usize,
+        heartbeat: Duration,
+        lease: Duration,
+        by_majority: bool,
+    ) -> Self {
         Self {
             nodes,
             heard: vec![None; nodes * nodes],
@@ -48,8 +54,8 @@ impl Checks {
             highest: vec![0; nodes * groups],
             used: vec![HashSet::new(); nodes],
             // U is never shorter than one and a quarter intervals, of a clock up to ten percent fast.
-            shortest_silence: u64::try_from(timing.heartbeat.as_nanos()).unwrap_or(0) * 11 / 10,
-            lease: timing.lease,
+            shortest_silence: u64::try_from(heartbeat.as_nanos()).unwrap_or(0) * 11 / 10,
+            lease,
             by_majority,
         }
     }

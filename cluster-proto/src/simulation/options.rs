@@ -159,11 +159,13 @@ pub enum Profile {
     Restarts,
     /// Daemons are replaced in place while other things go wrong, and some never come back.
     FailedRestarts,
+    /// Nodes read new files in which all timings are others, and in which groups and nodes without a vote come and go.
+    Timings,
 }
 
 impl Profile {
     /// All profiles.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Calm,
         Self::PassiveRestarts,
         Self::Loss,
@@ -179,7 +181,13 @@ impl Profile {
         Self::Reloads,
         Self::Restarts,
         Self::FailedRestarts,
+        Self::Timings,
     ];
+
+    /// Whether nodes read new files.
+    pub(super) fn reloads(self) -> bool {
+        matches!(self, Self::Reloads | Self::Timings)
+    }
 
     /// The profile of that name, as [`fmt::Display`] writes it.
     #[must_use]
@@ -206,6 +214,7 @@ impl fmt::Display for Profile {
             Self::Reloads => "reloads",
             Self::Restarts => "restarts",
             Self::FailedRestarts => "failed-restarts",
+            Self::Timings => "timings",
         })
     }
 }
