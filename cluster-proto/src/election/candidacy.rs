@@ -324,18 +324,19 @@ impl Core {
         if let Some(command) = wish.and_then(|wish| wish.command) {
             out.list.push(Effect::Reply(command, Ok(())));
         }
-        self.tell_of_a_take(now);
+        self.tell_soon(now);
     }
 
-    /// The peers hear at once of a group that was taken, or for which this node is ready; of many, one after the other, only so
-    /// often. Their votes do not depend on it, and each heartbeat is one to every peer on every path.
-    fn tell_of_a_take(&mut self, now: Time) {
-        let next = self.takes_told + self.settings.timing.heartbeat / 8;
+    /// For what comes once for each of many groups or peers: the peers hear at once of a group that was taken, or for which this
+    /// node is ready, and of a peer that is heard; of more of that, one after the other, only so often. Votes do not depend on
+    /// it, and each heartbeat is one to every peer on every path.
+    pub(super) fn tell_soon(&mut self, now: Time) {
+        let next = self.told_soon + self.settings.timing.heartbeat / 8;
         if now >= next {
-            self.takes_told = now;
+            self.told_soon = now;
             self.news = true;
         } else {
-            self.takes_told_at = self.takes_told_at.min(next);
+            self.told_together_at = self.told_together_at.min(next);
         }
     }
 
@@ -366,7 +367,7 @@ impl Core {
             candidacy.address = Address::Ready;
             group.timeline.address = Some(now);
             if matches!(group.stage, Stage::Ready(_)) {
-                self.tell_of_a_take(now);
+                self.tell_soon(now);
                 self.receive_connections(now, index, out);
             }
             self.advance_candidacy(now, index, out);

@@ -31,7 +31,7 @@ impl Core {
             }
             Belief::NewRun => {
                 self.peers[path.peer].begin_run(now, header.incarnation);
-                self.news = true;
+                self.tell_soon(now);
                 self.believed(now, path, &message, out);
             }
             Belief::Known => self.believed(now, path, &message, out),
@@ -213,12 +213,12 @@ impl Core {
 
     fn notice_peer(&mut self, now: Time, path: PathIndex, header: &Header, out: &mut Effects) {
         let id = self.settings.peers[path.peer].id;
-        let peer = &mut self.peers[path.peer];
-        if !peer.alive {
-            peer.alive = true;
-            self.news = true;
+        if !self.peers[path.peer].alive {
+            self.peers[path.peer].alive = true;
+            self.tell_soon(now);
             event(out, now, EventKind::PeerUp(id));
         }
+        let peer = &mut self.peers[path.peer];
         if !peer.paths[path.path].up {
             peer.paths[path.path].up = true;
             event(out, now, EventKind::PathUp(path));
@@ -609,10 +609,10 @@ impl Core {
     /// before the send.
     pub(super) fn send_heartbeats(&mut self, now: Time, out: &mut Effects) {
         self.news = false;
-        if now >= self.takes_told_at {
-            self.takes_told = now;
+        if now >= self.told_together_at {
+            self.told_soon = now;
         }
-        self.takes_told_at = Time::NEVER;
+        self.told_together_at = Time::NEVER;
         self.last_sent = now;
         if now >= self.next_heartbeat {
             let interval = self.beat();

@@ -104,10 +104,10 @@ pub struct Core {
     dropped: Dropped,
     /// Something changed that the peers should hear of before the next heartbeat is due.
     news: bool,
-    /// When the peers are told that this node has taken groups, or is ready for them: together, if they are many.
-    takes_told_at: Time,
-    /// When they were last told so at once.
-    takes_told: Time,
+    /// When the peers are told what came after [`Self::told_soon`]: together, if it is much.
+    told_together_at: Time,
+    /// When they were last told at once of what comes once for each group or peer.
+    told_soon: Time,
     /// Votes that were asked for too early and are given with this input; empty between inputs.
     answers: Vec<Answer>,
 }
@@ -174,8 +174,8 @@ impl Core {
             service_said: ServiceHealth::Unjudged,
             dropped: Dropped::default(),
             news: true,
-            takes_told_at: Time::NEVER,
-            takes_told: Time::ZERO,
+            told_together_at: Time::NEVER,
+            told_soon: Time::ZERO,
             answers: Vec::with_capacity(settings.groups.len()),
             settings,
         };
@@ -269,7 +269,7 @@ impl Core {
     pub fn deadline(&self) -> Time {
         let service = self.service.deadline().unwrap_or(Time::NEVER);
         let retreat = self.retreat.map_or(Time::NEVER, |retreat| retreat.deadline);
-        let others = self.next_heartbeat.min(self.takes_told_at).min(service).min(retreat);
+        let others = self.next_heartbeat.min(self.told_together_at).min(service).min(retreat);
         let others = others.min(self.gateway_deadline()).min(self.restart_deadline());
         let groups = 0..self.groups.len();
         let earliest =
@@ -321,7 +321,7 @@ impl Core {
             self.grace_timers(now, group, out);
         }
         self.retreat_timers(now, out);
-        if now >= self.next_heartbeat.min(self.takes_told_at) || now >= self.going_alone_at() {
+        if now >= self.next_heartbeat.min(self.told_together_at) || now >= self.going_alone_at() {
             self.news = true;
         }
         if let Some(below) = self.epochs.reservation(now) {

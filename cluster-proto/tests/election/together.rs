@@ -10,7 +10,6 @@ use cluster_proto::{
 
 use crate::pair::{self, at, mac};
 
-const NODES: usize = 3;
 const GROUPS: usize = 40;
 /// How long a datagram takes, in microseconds.
 const DELAY: u64 = 100;
@@ -26,14 +25,14 @@ enum Coming {
     Remembered,
 }
 
-/// Three voters on one path each, of which the first, while it is there, is preferred in all groups.
+/// Voters on one path each, of which the first, while it is there, is preferred in all groups.
 struct World {
     now: u64,
     cores: Vec<Option<Core>>,
     coming: Vec<(u64, u64, usize, Coming)>,
     scheduled: u64,
     /// When the last address of each node will have come.
-    addresses: [u64; NODES],
+    addresses: Vec<u64>,
     leases: Vec<Option<(usize, u64)>>,
     /// What was sent: when, by whom, to whom, which kind, how many votes were in it.
     sent: Vec<(u64, usize, usize, Kind, usize)>,
@@ -41,13 +40,14 @@ struct World {
 }
 
 impl World {
-    fn serving() -> Self {
+    /// So many that have just been started.
+    fn starting(nodes: usize) -> Self {
         let id = |node: usize| NodeId(node as u16 + 1);
         let core = |me: usize| {
             let mut settings = pair::settings(pair::A);
             settings.me = id(me);
             settings.quorum = Quorum::Majority;
-            settings.peers = (0..NODES)
+            settings.peers = (0..nodes)
                 .filter(|&other| other != me)
                 .map(|other| Peer { id: id(other), voter: true, paths: vec![Path { service: false }] })
                 .collect();
@@ -55,7 +55,7 @@ impl World {
             settings.groups = (0..GROUPS)
                 .map(|number| Group {
                     id: GroupId(number as u32 + 1),
-                    prefer: (0..NODES).map(id).collect(),
+                    prefer: (0..nodes).map(id).collect(),
                     ..template.clone()
                 })
                 .collect();
@@ -72,17 +72,23 @@ impl World {
         };
         let mut world = Self {
             now: 1_000_000_000,
-            cores: (0..NODES).map(core).collect(),
+            cores: (0..nodes).map(core).collect(),
             coming: Vec::new(),
             scheduled: 0,
-            addresses: [0; NODES],
+            addresses: vec![0; nodes],
             leases: vec![None; GROUPS],
             sent: Vec::new(),
             effects: Effects::default(),
         };
-        for node in 0..NODES {
+        for node in 0..nodes {
             world.give(node, Input::Tick);
         }
+        world
+    }
+
+    /// So many of which the first holds all groups.
+    fn serving(nodes: usize) -> Self {
+        let mut world = Self::starting(nodes);
         world.run(1_000_000);
         assert!(world.leases.iter().all(|lease| lease.is_some_and(|(node, _)| node == 0)));
         world
@@ -139,7 +145,7 @@ impl World {
                 let back = if node < to { node } else { node - 1 };
                 let message = Message::parse(&bytes).unwrap();
                 self.sent.push((self.now, node, to, message.header.kind, message.votes().count()));
-                let delay = if (node, to) == (0, NODES - 1) { DELAY + LATER } else { DELAY };
+                let delay = if (node, to) == (0, self.cores.len() - 1) { DELAY + LATER } else { DELAY };
                 let path = PathIndex { peer: back, path: 0 };
                 self.schedule(self.now + delay, to, Coming::Datagram(path, bytes));
             }
@@ -167,7 +173,7 @@ impl World {
 
 #[test]
 fn votes_and_takes_of_many_groups_are_told_together() {
-    let mut world = World::serving();
+    let mut world = World::serving(3);
     let lost = world.now;
     world.cores[0] = None;
     world.sent.clear();
@@ -207,4 +213,23 @@ fn votes_and_takes_of_many_groups_are_told_together() {
     assert!((2..=most).contains(&told), "{told} heartbeats in {window:?}, at most {most}");
     let news = world.sent.iter().filter(|(at, from, ..)| *from == 1 && *at > last).map(|(at, ..)| *at).min();
     assert!(news.is_some_and(|at| at <= last + 1250), "of the last one {news:?} after {last}");
+}
+
+/// Whoever starts hears of each peer for the first time, and tells it so; not each of them to all.
+#[test]
+fn a_start_of_many_nodes_is_no_storm() {
+    let nodes = 12;
+    let mut world = World::starting(nodes);
+    let start = world.now;
+    world.run(10_000);
+    assert!(world.sent.iter().any(|(.., kind, _)| *kind == Kind::Acknowledgement), "they believe each other");
+    for node in 0..nodes {
+        let to = (node + 1) % nodes;
+        let count = |(at, from, receiver, kind, _): &&(u64, usize, usize, Kind, usize)| {
+            (*from, *receiver, *kind) == (node, to, Kind::Heartbeat) && *at < start + 10_000
+        };
+        let heartbeats = world.sent.iter().filter(count).count();
+        // In two datagrams each while all claims are named: every eighth of an interval, and what is due in any case.
+        assert!(heartbeats <= 2 * (8 + 2), "{heartbeats} datagrams of heartbeats from {node} to {to}");
+    }
 }
