@@ -154,6 +154,19 @@ fn edges() {
     assert!(report.failovers > 0 && report.adopted > 0 && report.lapses > 0, "{report:?}");
 }
 
+/// Two hold only while both reach the gateway, and somebody serves once all is mended.
+#[test]
+fn gateway() {
+    let report = simulate(Profile::Gateway, 300);
+    assert!(report.alone > 0 && report.failovers > 0 && report.overlaps > 0, "{report:?}");
+}
+
+#[test]
+fn a_gateway_that_is_not_there_is_caught() {
+    let found = caught(Planted::GatewayForged, Profile::Gateway, None);
+    assert!(matches!(found, Some((Rule::OneHolder, _))), "{found:?}");
+}
+
 /// Whoever is replaced in place serves on, or votes on, and nothing moves, no lease has a gap.
 #[test]
 fn restarts() {

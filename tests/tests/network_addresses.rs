@@ -1,6 +1,6 @@
 //! VIPs on an interface, against a real kernel: what is put there, marked, taken away, and left alone.
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

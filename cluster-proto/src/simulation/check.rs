@@ -34,6 +34,8 @@ pub(super) struct Checks {
     lease: Duration,
     /// Two holders are never allowed.
     by_majority: bool,
+    /// Whoever holds alone must have been answered by the gateway; by so much later a late answer may count.
+    gateway: Option<Duration>,
 }
 
 impl Checks {
@@ -44,6 +46,7 @@ impl Checks {
         heartbeat: Duration,
         lease: Duration,
         by_majority: bool,
+        gateway: Option<Duration>,
     ) -> Self {
         Self {
             nodes,
@@ -57,6 +60,7 @@ impl Checks {
             shortest_silence: u64::try_from(heartbeat.as_nanos()).unwrap_or(0) * 11 / 10,
             lease,
             by_majority,
+            gateway,
         }
     }
 
@@ -161,6 +165,7 @@ impl Checks {
                 return Err((Rule::OneHolder, format!("{what}, and a majority decides")));
             }
             self.may_overlap(group, node, other, at)?;
+            self.both_reach_the_gateway(hosts, group, [node, other])?;
             let place = self.pair(group, node, other);
             self.overlaps[place] = Some(step);
             began += 1;
@@ -182,6 +187,27 @@ impl Checks {
                     format!(
                         "nodes {one} and {other} both hold group {group}, and node {by} had heard the other \
                          {silence:?}{stopped}"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// With a gateway, two may hold only as long as both have its answers: neither's lease lasts longer than L from the newest
+    /// question that was answered, or, since an answer does not say which it answers, from one that was asked while that answer
+    /// was under way.
+    fn both_reach_the_gateway(&self, hosts: &[Host], group: usize, both: [usize; 2]) -> Result<(), Broken> {
+        let Some(late) = self.gateway else { return Ok(()) };
+        for node in both {
+            let Host { map, gateway_answered, .. } = &hosts[node];
+            let until = map[group].until;
+            if gateway_answered.is_none_or(|asked| until > asked + self.lease + late) {
+                return Err((
+                    Rule::OneHolder,
+                    format!(
+                        "nodes {both:?} both hold group {group}, and node {node}, until {until:?}, was answered by the \
+                         gateway on a question of {gateway_answered:?}"
                     ),
                 ));
             }

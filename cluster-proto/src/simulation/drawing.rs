@@ -85,6 +85,7 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
             };
         }
         Profile::Calm | Profile::Loss => [1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+        Profile::Gateway => [3, 3, 2, 4, 4, 6, 2, 3, 3, 3, 2, 1, 1, 0, 0],
         Profile::Cuts => [2, 5, 3, 4, 3, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0],
         Profile::Partitions => return draw_partition(random, options),
         Profile::Pauses => [0, 2, 1, 2, 0, 0, 1, 12, 0, 0, 0, 0, 0, 0, 1],

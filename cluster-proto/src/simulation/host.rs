@@ -32,6 +32,8 @@ pub(super) struct Host {
     pub(super) file: usize,
     /// The one its daemon has been told to read.
     pub(super) next_file: usize,
+    /// When, by its clock, it asked the newest question that the gateway answered.
+    pub(super) gateway_answered: Option<Time>,
     pub(super) link: Link,
     pub(super) daemon: Option<Daemon>,
     /// How many daemons have run.
@@ -185,6 +187,7 @@ impl Host {
             memory: None,
             file: 0,
             next_file: 0,
+            gateway_answered: None,
             link: if witness { Link::Gone } else { Link::Up { mac: mac_of(node) } },
             daemon: None,
             runs: 0,

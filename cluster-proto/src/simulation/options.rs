@@ -161,11 +161,13 @@ pub enum Profile {
     FailedRestarts,
     /// Nodes read new files in which all timings are others, and in which groups and nodes without a vote come and go.
     Timings,
+    /// Two nodes whose groups have a gateway, which each of them reaches or does not, while the other is lost or cut off.
+    Gateway,
 }
 
 impl Profile {
     /// All profiles.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Calm,
         Self::PassiveRestarts,
         Self::Loss,
@@ -182,6 +184,7 @@ impl Profile {
         Self::Restarts,
         Self::FailedRestarts,
         Self::Timings,
+        Self::Gateway,
     ];
 
     /// Whether nodes read new files.
@@ -215,6 +218,7 @@ impl fmt::Display for Profile {
             Self::Restarts => "restarts",
             Self::FailedRestarts => "failed-restarts",
             Self::Timings => "timings",
+            Self::Gateway => "gateway",
         })
     }
 }
@@ -250,6 +254,8 @@ pub enum Planted {
     MemoryLies,
     /// Messages tell the usual lease while the one in the map is longer.
     LongLeaseUntold,
+    /// The gateway's answers arrive although it cannot be reached.
+    GatewayForged,
 }
 
 /// One of the rules that are checked after every step.

@@ -258,6 +258,12 @@ pub(super) fn address_of_group(group: usize) -> IpAddr {
 pub(super) const CLIENTS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 77, 0, 50)), IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x51))];
 
+/// The router on the service link, in [`Profile::Gateway`].
+pub(super) const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 254));
+
+/// The Ethernet address of the router.
+pub(super) const GATEWAY_MAC: Mac = Mac([2, 0, 0, 0, 2, 254]);
+
 /// The Ethernet address of one of them.
 pub(super) fn mac_of_client(client: usize) -> Mac {
     Mac([2, 0, 0, 0, 1, u8::try_from(50 + client).unwrap_or(u8::MAX)])
@@ -372,6 +378,14 @@ impl Plan {
     pub(super) fn shortest_heartbeat(&self) -> Duration {
         let beats = self.files.iter().map(|file| file.timing.heartbeat);
         beats.min().unwrap_or(self.timing.heartbeat)
+    }
+
+    /// If groups have a gateway: how long its answers take at the most, until they are read.
+    pub(super) fn late_gateway(&self) -> Option<Duration> {
+        let Quality { delay, jitter, .. } = self.quality;
+        let DriverPlan { longest_stall, wakes_late, .. } = self.driver;
+        let longest = 2 * (delay + jitter) + longest_stall + wakes_late + MILLISECOND;
+        self.groups.iter().any(|group| group.gateway.is_some()).then(|| Duration::from_nanos(longest))
     }
 
     /// Whether the network and the hosts do well but for the troubles.
@@ -525,7 +539,8 @@ fn draw_timing(random: &mut Random, profile: Profile) -> Timing {
         };
     }
     let restarts = matches!(profile, Profile::Restarts | Profile::FailedRestarts);
-    let slow_only = restarts || matches!(profile, Profile::Hosts | Profile::Mixed | Profile::Timings);
+    let slow_only =
+        restarts || matches!(profile, Profile::Hosts | Profile::Mixed | Profile::Timings | Profile::Gateway);
     let choices: &[u64] =
         if slow_only { &[10_000, 10_000, 20_000] } else { &[10_000, 10_000, 10_000, 1_000, 5_000, 20_000] };
     let beat = random.one_of(choices);
@@ -602,7 +617,7 @@ fn draw_groups(random: &mut Random, options: &Options) -> Vec<Group> {
                     count: u32::try_from(random.between(1, 5)).unwrap_or(1),
                     interval: Duration::from_millis(random.between(10, 100)),
                 },
-                gateway: None,
+                gateway: (options.profile == Profile::Gateway).then_some(GATEWAY),
                 // Not drawn, so that what a seed draws stays what it was.
                 grace: Duration::from_millis([60, 0, 3000][group % 3]),
             }
@@ -649,6 +664,7 @@ fn draw_quality(random: &mut Random, profile: Profile, beat: u64, dead: u64) -> 
         | Profile::Mixed
         | Profile::Reloads
         | Profile::Timings
+        | Profile::Gateway
         | Profile::FailedRestarts => {
             if random.per_million(400_000) {
                 disturbed(random)

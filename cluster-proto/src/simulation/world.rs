@@ -14,7 +14,7 @@ use super::clock::{BootClock, MICROSECOND, MILLISECOND, TrueTime};
 use super::host::{Daemon, Host, MapEntry, Note, Phase, Socket, peer_of_node};
 use super::network::{Fate, Network};
 use super::options::{Options, Planted, Profile, Report};
-use super::plan::{CLIENTS, Plan, mac_of, mac_of_client};
+use super::plan::{CLIENTS, GATEWAY, GATEWAY_MAC, Plan, mac_of, mac_of_client};
 use super::random::Random;
 use super::words::describe;
 
@@ -176,6 +176,7 @@ impl<'a> World<'a> {
                 plan.shortest_heartbeat(),
                 plan.timing.lease,
                 plan.by_majority(),
+                plan.late_gateway(),
             ),
             report: Report::default(),
             effects: Effects::default(),
@@ -447,6 +448,10 @@ impl<'a> World<'a> {
 
     /// A daemon asks on the service link who has an address.
     pub(super) fn ask(&mut self, by: usize, address: IpAddr) {
+        if address == GATEWAY {
+            self.ask_gateway(by);
+            return;
+        }
         let client = CLIENTS.iter().position(|&client| client == address);
         if let Some(client) = client.filter(|_| self.network.reaches_clients(by)) {
             let round_trip = 2 * self.network.delay() + self.random.between(0, 100 * MICROSECOND);
@@ -458,6 +463,18 @@ impl<'a> World<'a> {
                 self.schedule(self.now + delay, Happening::Asked { by, node, address });
             }
         }
+    }
+
+    fn ask_gateway(&mut self, by: usize) {
+        let reached = self.network.reaches_clients(by);
+        if reached {
+            self.hosts[by].gateway_answered = Some(self.shown(by));
+        } else if self.options.planted != Some(Planted::GatewayForged) {
+            return;
+        }
+        let round_trip = 2 * self.network.delay() + self.random.between(0, 100 * MICROSECOND);
+        let (node, address, mac) = (by, GATEWAY, GATEWAY_MAC);
+        self.schedule(self.now + round_trip, Happening::Answered { node, address, mac });
     }
 
     /// The XDP program of `node` is asked, whether or not a daemon runs there.
