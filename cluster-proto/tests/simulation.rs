@@ -154,6 +154,19 @@ fn edges() {
     assert!(report.failovers > 0 && report.adopted > 0 && report.lapses > 0, "{report:?}");
 }
 
+/// Two hold only while both reach the gateway, and somebody serves once all is mended.
+#[test]
+fn gateway() {
+    let report = simulate(Profile::Gateway, 300);
+    assert!(report.alone > 0 && report.failovers > 0 && report.overlaps > 0, "{report:?}");
+}
+
+#[test]
+fn a_gateway_that_is_not_there_is_caught() {
+    let found = caught(Planted::GatewayForged, Profile::Gateway, None);
+    assert!(matches!(found, Some((Rule::OneHolder, _))), "{found:?}");
+}
+
 /// Whoever is replaced in place serves on, or votes on, and nothing moves, no lease has a gap.
 #[test]
 fn restarts() {
@@ -295,6 +308,27 @@ fn reloads() {
     for seed in 0..number("CLUSTER_SIM_SEEDS").unwrap_or(150) {
         let (nodes, witnesses) = [(3, 0), (4, 0), (5, 0), (2, 1), (3, 2), (7, 0)][(seed % 6) as usize];
         match simulation::run(&Options::majority(seed, Profile::Reloads, nodes, witnesses)) {
+            Ok(report) => sum.add(&report),
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+    assert!(sum.reloads > 500 && sum.tenures > 300, "{sum:?}");
+}
+
+/// All timings change by reload, and groups and nodes without a vote come and go, some in clusters of so many groups that
+/// heartbeats are split.
+#[test]
+fn timings() {
+    let mut sum = Report::default();
+    for seed in 0..number("CLUSTER_SIM_SEEDS").unwrap_or(150) {
+        let (nodes, witnesses, non_voters) =
+            [(3, 0, 0), (5, 0, 2), (2, 1, 0), (4, 0, 1), (2, 0, 0), (3, 2, 0)][(seed % 6) as usize];
+        let options = Options {
+            non_voters,
+            quorum: None,
+            ..Options::majority(seed, Profile::Timings, nodes, witnesses)
+        };
+        match simulation::run(&options) {
             Ok(report) => sum.add(&report),
             Err(violation) => panic!("{violation}"),
         }

@@ -245,6 +245,63 @@ fn a_record_of_an_older_kernel_counts_for_ipv6_too() {
     });
 }
 
+#[test]
+fn many_vips_are_added_and_removed_together() {
+    Fixture::run("many", async |f, addresses| {
+        f.ns.ip("addr add 10.77.0.254/16 dev eth0").unwrap();
+        let ipv4 = |number: usize| address(&format!("10.77.{}.{}", 1 + number / 200, 1 + number % 200));
+        let ipv6 = |number: usize| address(&format!("fd77::{number:x}"));
+        let mut vips: Vec<(IpAddr, u8)> = (0..256).map(|number| (ipv4(number), 16)).collect();
+        vips.extend((1..=100).map(|number| (ipv6(number), 64)));
+        // One is somebody else's, one is there already, and one has the prefix of an earlier file.
+        f.ns.ip("addr add 10.77.1.8/16 dev eth0").unwrap();
+        addresses.add(f.ifindex, ipv4(9), 16).await.unwrap();
+        addresses.add(f.ifindex, ipv6(5), 48).await.unwrap();
+
+        let outcomes = addresses.add_all(f.ifindex, &vips).await;
+        assert_eq!(outcomes.len(), vips.len());
+        for ((ip, _), outcome) in vips.iter().zip(&outcomes) {
+            match outcome {
+                Err(AddressError::Foreign { ip: found, .. }) => assert_eq!((*found, *ip), (ipv4(7), ipv4(7))),
+                Ok(Added::AlreadyOurs) => assert_eq!(*ip, ipv4(9)),
+                Ok(Added::Added) => assert!(![ipv4(7), ipv4(9)].contains(ip)),
+                Err(error) => panic!("{ip}: {error}"),
+            }
+        }
+        let route = f.ns.ip("-6 route get fd77::64").unwrap();
+        assert!(route.starts_with("local"), "packets to the last are for this host: {route}");
+        let on_eth0 = f.on_eth0(&addresses).await;
+        assert_eq!(on_eth0.len(), 256 + 100 + 1, "and the host's own");
+        assert!(on_eth0.iter().filter(|found| found.ip.is_ipv6()).all(|found| found.prefix == 64));
+
+        let all: Vec<IpAddr> = vips.iter().map(|(ip, _)| *ip).collect();
+        assert_eq!(addresses.remove_all_ours(&all).await.unwrap(), 255 + 100);
+        let left: Vec<IpAddr> = f.on_eth0(&addresses).await.iter().map(|found| found.ip).collect();
+        assert_eq!(left, [address("10.77.0.254"), ipv4(7)]);
+    });
+}
+
+#[test]
+fn vips_that_leave_together_take_no_other_address_along() {
+    Fixture::run("along", async |f, addresses| {
+        // The first VIP is the primary address of its subnet, the administrator's a secondary one, as are the other VIPs.
+        let vips: Vec<(IpAddr, u8)> =
+            (1..=40).map(|number| (address(&format!("10.77.0.{number}")), 24)).collect();
+        assert!(addresses.add_all(f.ifindex, &vips[..20]).await.iter().all(Result::is_ok));
+        f.ns.ip("addr add 10.77.0.200/24 dev eth0").unwrap();
+        assert!(addresses.add_all(f.ifindex, &vips[20..]).await.iter().all(Result::is_ok));
+        let leaving: Vec<IpAddr> = vips[..30].iter().map(|(ip, _)| *ip).collect();
+        assert_eq!(addresses.remove_all_ours(&leaving).await.unwrap(), 30);
+        let mut left: Vec<IpAddr> = f.on_eth0(&addresses).await.iter().map(|found| found.ip).collect();
+        left.sort();
+        let mut stay: Vec<IpAddr> = vips[30..].iter().map(|(ip, _)| *ip).collect();
+        stay.push(address("10.77.0.200"));
+        assert_eq!(left, stay);
+        let setting = f.ns.run(|| fs::read_to_string("/proc/sys/net/ipv4/conf/eth0/promote_secondaries"));
+        assert_eq!(setting.unwrap().trim(), "0", "as it was");
+    });
+}
+
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }

@@ -98,6 +98,9 @@ impl Core {
             return;
         }
         self.wish_for_failback(now, index);
+        if now < self.vacancy_not_before(index) {
+            return;
+        }
         let ready_at = self.vacant_at(index);
         if !self.needs_probe(index) {
             if now >= ready_at {
@@ -138,6 +141,16 @@ impl Core {
             Probe::Unasked => ready_at - lead,
             Probe::Asked(at, _) => ready_at.max(at + lead * 2 / 3),
             Probe::Answered(at, _) => at + self.probe_pause(),
+        }
+    }
+
+    /// No later than [`Self::vacancy_deadline`], and quickly found: without the place in the order of candidates.
+    pub(super) fn vacancy_not_before(&self, index: usize) -> Time {
+        let group = &self.groups[index];
+        let free = group.promise.map_or(group.vacant_since, |promise| promise.until);
+        match group.probe {
+            Probe::Unasked | Probe::Asked(..) => free.max(group.bound_until) - self.probe_lead(),
+            Probe::Answered(..) => Time::ZERO,
         }
     }
 
@@ -309,7 +322,20 @@ impl Core {
         if let Some(command) = wish.and_then(|wish| wish.command) {
             out.list.push(Effect::Reply(command, Ok(())));
         }
-        self.news = true;
+        self.tell_soon(now);
+    }
+
+    /// For what comes once for each of many groups or peers: the peers hear at once of a group that was taken, or for which this
+    /// node is ready, and of a peer that is heard; of more of that, one after the other, only so often. Votes do not depend on
+    /// it, and each heartbeat is one to every peer on every path.
+    pub(super) fn tell_soon(&mut self, now: Time) {
+        let next = self.told_soon + self.settings.timing.heartbeat / 8;
+        if now >= next {
+            self.told_soon = now;
+            self.news = true;
+        } else {
+            self.told_together_at = self.told_together_at.min(next);
+        }
     }
 
     pub(super) fn ask_for_address(&mut self, now: Time, index: usize, out: &mut Effects) {
@@ -339,7 +365,7 @@ impl Core {
             candidacy.address = Address::Ready;
             group.timeline.address = Some(now);
             if matches!(group.stage, Stage::Ready(_)) {
-                self.news = true;
+                self.tell_soon(now);
                 self.receive_connections(now, index, out);
             }
             self.advance_candidacy(now, index, out);

@@ -31,7 +31,7 @@ impl Core {
             }
             Belief::NewRun => {
                 self.peers[path.peer].begin_run(now, header.incarnation);
-                self.news = true;
+                self.tell_soon(now);
                 self.believed(now, path, &message, out);
             }
             Belief::Known => self.believed(now, path, &message, out),
@@ -218,12 +218,12 @@ impl Core {
 
     fn notice_peer(&mut self, now: Time, path: PathIndex, header: &Header, out: &mut Effects) {
         let id = self.settings.peers[path.peer].id;
-        let peer = &mut self.peers[path.peer];
-        if !peer.alive {
-            peer.alive = true;
-            self.news = true;
+        if !self.peers[path.peer].alive {
+            self.peers[path.peer].alive = true;
+            self.tell_soon(now);
             event(out, now, EventKind::PeerUp(id));
         }
+        let peer = &mut self.peers[path.peer];
         if !peer.paths[path.path].up {
             peer.paths[path.path].up = true;
             event(out, now, EventKind::PathUp(path));
@@ -433,10 +433,34 @@ impl Core {
             if matches!(self.groups[index].stage, Stage::Ready(_)) {
                 self.leave(now, index, Stage::Passive, Cause::Election, out);
             }
-            let header = self.header(now, path, Kind::Acknowledgement, sent);
-            let votes = [Vote { group: self.settings.groups[index].id, epoch }];
-            self.send_parts(path, &header, Content { votes: &votes, ..Content::default() }, out);
+            self.answers.push(Answer { path, sent, index });
         }
+    }
+
+    /// Sends the votes that were asked for too early, those of one candidate together: the word for all groups of a holder
+    /// that died is free at the same time. Said is what is promised now, after all that this input has brought.
+    pub(super) fn send_answers(&mut self, now: Time, out: &mut Effects) {
+        if self.answers.is_empty() {
+            return;
+        }
+        let mut answers = std::mem::take(&mut self.answers);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        answers.sort_unstable_by_key(|answer| (answer.path, answer.sent, answer.index));
+        for same in answers.chunk_by(|one, other| (one.path, one.sent) == (other.path, other.sent)) {
+            let Some(&Answer { path, sent, .. }) = same.first() else { continue };
+            scratch.clear();
+            let votes = same.iter().filter_map(|answer| self.vote(now, path.peer, sent, answer.index));
+            scratch.votes.extend(votes);
+            if scratch.votes.is_empty() {
+                continue;
+            }
+            let header = self.header(now, path, Kind::Acknowledgement, sent);
+            let content = Content { votes: &scratch.votes, ..Content::default() };
+            self.send_parts(path, &header, content, out);
+        }
+        answers.clear();
+        self.scratch = scratch;
+        self.answers = answers;
     }
 
     /// When the word is free for the vote that was asked for too early.
@@ -590,6 +614,10 @@ impl Core {
     /// before the send.
     pub(super) fn send_heartbeats(&mut self, now: Time, out: &mut Effects) {
         self.news = false;
+        if now >= self.told_together_at {
+            self.told_soon = now;
+        }
+        self.told_together_at = Time::NEVER;
         self.last_sent = now;
         if now >= self.next_heartbeat {
             let interval = self.beat();
@@ -735,6 +763,14 @@ impl Core {
             membership: self.membership.on_the_wire(),
         }
     }
+}
+
+/// A vote for the candidate that asked on this path, by its heartbeat that was sent then by its own clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    path: PathIndex,
+    sent: u64,
+    index: usize,
 }
 
 /// Room for one message's content, used again and again.

@@ -56,7 +56,7 @@ use epochs::EpochCounter;
 use gateway::Gateway;
 use group::{Announcing, Fault, GroupState, Probe, Ranks, Stage, Tenure};
 use membership::Membership;
-use messages::Scratch;
+use messages::{Answer, Scratch};
 use peer::PeerState;
 use restart::Restart;
 use service::ServiceJudge;
@@ -106,6 +106,12 @@ pub struct Core {
     dropped: Dropped,
     /// Something changed that the peers should hear of before the next heartbeat is due.
     news: bool,
+    /// When the peers are told what came after [`Self::told_soon`]: together, if it is much.
+    told_together_at: Time,
+    /// When they were last told at once of what comes once for each group or peer.
+    told_soon: Time,
+    /// Votes that were asked for too early and are given with this input; empty between inputs.
+    answers: Vec<Answer>,
 }
 
 impl Core {
@@ -170,6 +176,9 @@ impl Core {
             service_said: ServiceHealth::Unjudged,
             dropped: Dropped::default(),
             news: true,
+            told_together_at: Time::NEVER,
+            told_soon: Time::ZERO,
+            answers: Vec::with_capacity(settings.groups.len()),
             settings,
         };
         core.resume(&start.resumed);
@@ -179,6 +188,7 @@ impl Core {
     /// Works off one input. `now` never goes back from one call to the next.
     pub fn handle(&mut self, now: Time, input: Input<'_>, out: &mut Effects) {
         self.latest = now;
+        let concerns_all = self.concerns_all_groups(&input);
         match input {
             Input::Datagram { path, bytes } => self.datagram(now, path, bytes, out),
             Input::Tick => self.tick(now, out),
@@ -216,7 +226,12 @@ impl Core {
             }
             Input::Command(id, command) => self.command(now, id, command, out),
         }
-        self.advance(now, out);
+        self.send_answers(now, out);
+        if concerns_all {
+            self.advance(now, out);
+        } else {
+            self.tell_alone(now, out);
+        }
         if self.news {
             self.send_heartbeats(now, out);
             // A candidate whose peers are silent, and a holder alone, rest on the heartbeat just sent.
@@ -228,23 +243,53 @@ impl Core {
         self.check_invariants(now);
     }
 
+    /// Whether the input can change what any group may rest on. What cannot, and comes once for each of many groups, is worked
+    /// off without a look at all the others.
+    fn concerns_all_groups(&self, input: &Input<'_>) -> bool {
+        match input {
+            Input::AddressReady(_)
+            | Input::AddressFailed(_)
+            | Input::NoConnections(_)
+            | Input::Served(_)
+            | Input::Claimed { .. } => false,
+            // Unless it may be the answer of a gateway, on which leases rest.
+            Input::ProbeAnswer { .. } => !self.gateways.is_empty(),
+            Input::Datagram { .. }
+            | Input::Tick
+            | Input::Overslept(_)
+            | Input::SocketOverflow
+            | Input::Link(_)
+            | Input::EpochsReserved(_)
+            | Input::ReservationFailed
+            | Input::Remembered
+            | Input::NotRemembered
+            | Input::Reconfigure(..)
+            | Input::Command(..) => true,
+        }
+    }
+
     /// When [`Input::Tick`] is due at the latest; never before the latest input, so that what is due at once does not
     /// look like oversleeping.
     #[must_use]
     pub fn deadline(&self) -> Time {
-        let groups = (0..self.groups.len()).map(|group| self.group_deadline(group));
         let service = self.service.deadline().unwrap_or(Time::NEVER);
         let retreat = self.retreat.map_or(Time::NEVER, |retreat| retreat.deadline);
-        let others = self.next_heartbeat.min(service).min(retreat).min(self.gateway_deadline());
-        let others = others.min(self.restart_deadline());
-        groups.fold(others, Time::min).max(self.latest)
+        let others = self.next_heartbeat.min(self.told_together_at).min(service).min(retreat);
+        let others = others.min(self.gateway_deadline()).min(self.restart_deadline());
+        let groups = 0..self.groups.len();
+        let earliest =
+            groups.fold(others, |earliest, group| earliest.min(self.group_deadline(group, earliest)));
+        earliest.max(self.latest)
     }
 
-    fn group_deadline(&self, index: usize) -> Time {
+    /// When a group has something to do, if that is before `earliest`.
+    fn group_deadline(&self, index: usize, earliest: Time) -> Time {
         let group = &self.groups[index];
         let announcing = group.announcing.map_or(Time::NEVER, |announcing| announcing.next);
         let stage = match group.stage {
             Stage::Init => self.started + self.settings.timing.startup_wait,
+            // Of many groups hardly one has a turn before the next heartbeat.
+            Stage::Passive if self.vacancy_not_before(index) >= earliest => Time::NEVER,
             Stage::Passive => self.vacancy_deadline(index),
             Stage::Standing(_) => self.next_silence(),
             Stage::Ready(_) => group.promise.map_or(Time::NEVER, |promise| promise.until),
@@ -282,7 +327,7 @@ impl Core {
             self.look_for_rivals(now, group, out);
         }
         self.retreat_timers(now, out);
-        if now >= self.next_heartbeat || now >= self.going_alone_at() {
+        if now >= self.next_heartbeat.min(self.told_together_at) || now >= self.going_alone_at() {
             self.news = true;
         }
         if let Some(below) = self.epochs.reservation(now) {
@@ -296,12 +341,16 @@ impl Core {
             self.renew(now, group, out);
             self.advance_candidacy(now, group, out);
         }
+        self.tell_alone(now, out);
+        self.advance_restart(now, out);
+    }
+
+    fn tell_alone(&mut self, now: Time, out: &mut Effects) {
         let alone = self.alone(now) && self.groups.iter().any(|group| group.holds(now));
         if alone != self.alone {
             self.alone = alone;
             event(out, now, if alone { EventKind::Alone } else { EventKind::NotAlone });
         }
-        self.advance_restart(now, out);
     }
 
     fn overslept(&mut self, now: Time, late: Duration, out: &mut Effects) {

@@ -112,12 +112,15 @@ impl Core {
     /// What a tenure, or a candidacy, that an operator has forced may rest on: as long as too few voters are in hearing
     /// that have a vote to give, on nobody's. Those that have just started have none yet.
     pub(super) fn forced_basis(&self, forced: bool, basis: Basis) -> Basis {
+        if !forced {
+            return basis;
+        }
         let missing = if self.needs_majority() {
             !self.are_majorities(|peer| peer.is_mutual() && peer.voting)
         } else {
             self.voters().all(|peer| !peer.alive)
         };
-        if forced && missing { Basis::Alone(self.last_sent) } else { basis }
+        if missing { Basis::Alone(self.last_sent) } else { basis }
     }
 
     /// The oldest of what the voters concerned have acknowledged.

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::identity::Epoch;
-use crate::settings::Timing;
 use crate::wire::RESTART_LEASE;
 
 use super::clock::TrueTime;
@@ -35,10 +34,20 @@ pub(super) struct Checks {
     lease: Duration,
     /// Two holders are never allowed.
     by_majority: bool,
+    /// Whoever holds alone must have been answered by the gateway; by so much later a late answer may count.
+    gateway: Option<Duration>,
 }
 
 impl Checks {
-    pub(super) fn new(nodes: usize, groups: usize, timing: &Timing, by_majority: bool) -> Self {
+    /// `heartbeat`: the shortest of any file; `lease`: the longest.
+    pub(super) fn new(
+        nodes: usize,
+        groups: usize,
+        heartbeat: Duration,
+        lease: Duration,
+        by_majority: bool,
+        gateway: Option<Duration>,
+    ) -> Self {
         Self {
             nodes,
             heard: vec![None; nodes * nodes],
@@ -48,9 +57,10 @@ impl Checks {
             highest: vec![0; nodes * groups],
             used: vec![HashSet::new(); nodes],
             // U is never shorter than one and a quarter intervals, of a clock up to ten percent fast.
-            shortest_silence: u64::try_from(timing.heartbeat.as_nanos()).unwrap_or(0) * 11 / 10,
-            lease: timing.lease,
+            shortest_silence: u64::try_from(heartbeat.as_nanos()).unwrap_or(0) * 11 / 10,
+            lease,
             by_majority,
+            gateway,
         }
     }
 
@@ -155,6 +165,7 @@ impl Checks {
                 return Err((Rule::OneHolder, format!("{what}, and a majority decides")));
             }
             self.may_overlap(group, node, other, at)?;
+            self.both_reach_the_gateway(hosts, group, [node, other])?;
             let place = self.pair(group, node, other);
             self.overlaps[place] = Some(step);
             began += 1;
@@ -176,6 +187,27 @@ impl Checks {
                     format!(
                         "nodes {one} and {other} both hold group {group}, and node {by} had heard the other \
                          {silence:?}{stopped}"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// With a gateway, two may hold only as long as both have its answers: neither's lease lasts longer than L from the newest
+    /// question that was answered, or, since an answer does not say which it answers, from one that was asked while that answer
+    /// was under way.
+    fn both_reach_the_gateway(&self, hosts: &[Host], group: usize, both: [usize; 2]) -> Result<(), Broken> {
+        let Some(late) = self.gateway else { return Ok(()) };
+        for node in both {
+            let Host { map, gateway_answered, .. } = &hosts[node];
+            let until = map[group].until;
+            if gateway_answered.is_none_or(|asked| until > asked + self.lease + late) {
+                return Err((
+                    Rule::OneHolder,
+                    format!(
+                        "nodes {both:?} both hold group {group}, and node {node}, until {until:?}, was answered by the \
+                         gateway on a question of {gateway_answered:?}"
                     ),
                 ));
             }

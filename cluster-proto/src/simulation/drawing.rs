@@ -23,7 +23,7 @@ pub(super) fn draw_troubles(
         Profile::Partitions => random.between(1, 5),
         _ => random.between(1, 10),
     };
-    let count = if options.profile == Profile::Reloads { count + 3 } else { count };
+    let count = if options.profile.reloads() { count + 3 } else { count };
     let mut troubles: Vec<Trouble> = (0..count)
         .map(|_| {
             let what = draw_what(random, options, paths, dead, beat);
@@ -55,7 +55,7 @@ pub(super) fn draw_troubles(
     if options.hosts() > 2 && matches!(options.profile, Profile::Crashes | Profile::Edges | Profile::Mixed) {
         troubles.extend(draw_torn_between(random, options, (from, until), dead, beat).into_iter().flatten());
     }
-    if options.profile == Profile::Reloads {
+    if options.profile.reloads() {
         troubles.extend(draw_reloads(random, options, (from, until)));
     }
     troubles.sort_by_key(|trouble| trouble.at);
@@ -85,6 +85,7 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
             };
         }
         Profile::Calm | Profile::Loss => [1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+        Profile::Gateway => [3, 3, 2, 4, 4, 6, 2, 3, 3, 3, 2, 1, 1, 0, 0],
         Profile::Cuts => [2, 5, 3, 4, 3, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0],
         Profile::Partitions => return draw_partition(random, options),
         Profile::Pauses => [0, 2, 1, 2, 0, 0, 1, 12, 0, 0, 0, 0, 0, 0, 1],
@@ -93,7 +94,7 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
         Profile::Commands => [0, 2, 1, 2, 1, 0, 0, 1, 1, 0, 0, 0, 0, 16, 0],
         Profile::Mixed => [2, 3, 2, 3, 2, 1, 2, 4, 3, 2, 3, 1, 1, 5, 1],
         Profile::FailedRestarts => [1, 2, 2, 3, 1, 1, 2, 3, 6, 2, 1, 0, 1, 3, 1],
-        Profile::Reloads => [2, 3, 2, 3, 1, 1, 2, 4, 5, 3, 1, 0, 1, 2, 1],
+        Profile::Reloads | Profile::Timings => [2, 3, 2, 3, 1, 1, 2, 4, 5, 3, 1, 0, 1, 2, 1],
     };
     let hosts = options.hosts() as u64;
     if hosts > 2
@@ -108,7 +109,7 @@ fn draw_what(random: &mut Random, options: &Options, paths: &[bool], dead: u64, 
     let path = random.between(0, paths.len() as u64 - 1) as usize;
     // Who forgets in the middle of a change who voted before is not safe, nor who forgets what was promised for a restart,
     // and the documentation says so.
-    let remembers = matches!(options.profile, Profile::Reloads | Profile::FailedRestarts);
+    let remembers = options.profile.reloads() || options.profile == Profile::FailedRestarts;
     let disk_lost = random.per_million(250_000) && !remembers;
     match random.weighted(&weights) {
         0 => What::PathCut { from: node, to: other, path },

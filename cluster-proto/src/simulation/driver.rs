@@ -62,7 +62,7 @@ impl World<'_> {
     fn next_input(&mut self, node: usize) -> Option<Option<Given>> {
         let now = self.shown(node);
         let paths = self.network.paths();
-        let dead_after = self.plan.timing.dead_after;
+        let dead_after = self.plan.files[self.hosts[node].file].timing.dead_after;
         let daemon = self.hosts[node].daemon.as_mut()?;
         match daemon.phase {
             Phase::Starting => {
@@ -145,6 +145,12 @@ impl World<'_> {
         };
         let now = self.shown(node);
         let step = self.step;
+        let plan = self.plan;
+        let file = &plan.files[self.hosts[node].file];
+        if let Given::Note(Note::Reconfigure(next, _)) = &given {
+            // One may wait behind another: what the core goes over to is what it was given last.
+            self.hosts[node].next_file = *next;
+        }
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
         let Some(daemon) = self.hosts[node].daemon.as_mut() else { return Ok(()) };
@@ -157,8 +163,14 @@ impl World<'_> {
             }
             Given::Overflow => daemon.core.handle(now, Input::SocketOverflow, &mut effects),
             Given::Datagram(path, bytes) => {
+                // What is left on the path of a peer that is none any more is read by nobody.
+                let Some(peer) = file.peer_of_host(node, node_of_peer(node, path.peer)) else {
+                    self.effects = effects;
+                    return Ok(());
+                };
                 let before = daemon.snapshot.dropped;
-                daemon.core.handle(now, Input::Datagram { path: *path, bytes }, &mut effects);
+                let at = PathIndex { peer, ..*path };
+                daemon.core.handle(now, Input::Datagram { path: at, bytes }, &mut effects);
                 daemon.core.show(now, &mut daemon.snapshot);
                 if is_forged(bytes) {
                     // What nobody sent is nothing heard.
@@ -174,7 +186,12 @@ impl World<'_> {
                     kind = Processed::Seen(seen, *address);
                 }
             }
-            Given::Note(note) => daemon.core.handle(now, input_of(note), &mut effects),
+            Given::Note(note) => {
+                // What is about a group that the file does not have, nobody asks for any more.
+                if let Some(note) = note.by(file) {
+                    daemon.core.handle(now, input_of(&note), &mut effects);
+                }
+            }
             Given::Tick => {
                 daemon.core.handle(now, Input::Tick, &mut effects);
                 let due_at_once = daemon.core.deadline() <= now && !daemon.has_read;
@@ -274,10 +291,12 @@ impl World<'_> {
         match effect {
             Effect::Send { .. } => {}
             Effect::Lease { group, epoch, until } => {
+                let group = self.planned(node, group);
                 tell!(self, "node {node}: LEASE group {} {epoch} until {until:?}", group.0);
                 self.write_lease(node, group.0, MapEntry { epoch: Some(epoch), until })?;
             }
             Effect::Dark { group } => {
+                let group = self.planned(node, group);
                 tell!(self, "node {node}: DARK group {}", group.0);
                 if self.options.planted != Some(Planted::DarkIgnored) {
                     let entry = MapEntry { until: crate::Time::ZERO, ..self.hosts[node].map[group.0] };
@@ -285,16 +304,19 @@ impl World<'_> {
                 }
                 self.moved("a dark moment", node, group.0)?;
             }
-            Effect::AddAddress { group } => self.address_job(node, group.0, true),
+            Effect::AddAddress { group } => self.address_job(node, self.planned(node, group).0, true),
             Effect::RemoveAddress { group } | Effect::LetGo { group } => {
-                self.address_job(node, group.0, false);
+                self.address_job(node, self.planned(node, group).0, false);
             }
             Effect::Grace { group, side, until, .. } => {
+                let group = self.planned(node, group);
                 tell!(self, "node {node}: grace of group {}, {side:?} side, until {until:?}", group.0);
                 self.begin_grace(node, group, side);
             }
-            Effect::EndGrace { group } => tell!(self, "node {node}: end of the grace of group {}", group.0),
-            Effect::Announce { group } => self.announce(node, group.0),
+            Effect::EndGrace { group } => {
+                tell!(self, "node {node}: end of the grace of group {}", self.planned(node, group).0);
+            }
+            Effect::Announce { group } => self.announce(node, self.planned(node, group).0),
             Effect::Probe { address } => {
                 tell!(self, "node {node}: probes {address}");
                 self.ask(node, address);
@@ -395,9 +417,16 @@ impl World<'_> {
         }
     }
 
+    /// Which group of the plan a daemon means by its file's.
+    fn planned(&self, node: usize, group: GroupIndex) -> GroupIndex {
+        GroupIndex(self.plan.files[self.hosts[node].file].groups[group.0])
+    }
+
     fn count_event(&mut self, node: usize, kind: EventKind) {
         match kind {
-            EventKind::Transition { group, from: Role::Active, .. } => self.checks.tenure_ends(node, group.0),
+            EventKind::Transition { group, from: Role::Active, .. } => {
+                self.checks.tenure_ends(node, self.planned(node, group).0);
+            }
             EventKind::Lapse { .. } => self.report.lapses += 1,
             EventKind::Regained { .. } => self.report.regained += 1,
             EventKind::DualHolder { .. } => self.report.dual_holders += 1,
@@ -431,9 +460,11 @@ impl World<'_> {
             return Ok(());
         }
         let host = &self.hosts[node];
+        let file = &self.plan.files[host.file];
         for group in 0..self.plan.groups.len() {
-            let holds =
-                host.daemon.as_ref().is_some_and(|daemon| daemon.core.holds(now, crate::GroupIndex(group)));
+            let place = file.place_of_group(group).map(GroupIndex);
+            let core = host.daemon.as_ref().map(|daemon| &daemon.core);
+            let holds = place.zip(core).is_some_and(|(place, core)| core.holds(now, place));
             if holds != host.serves(group, self.now) {
                 let what =
                     format!("node {node}, group {group}: the core holds: {holds}, the map says otherwise");

@@ -11,7 +11,7 @@ use crate::settings::Settings;
 use crate::time::Time;
 
 use super::clock::{BootClock, TrueTime};
-use super::plan::mac_of;
+use super::plan::{File, mac_of};
 
 /// One host.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(super) struct Host {
     pub(super) file: usize,
     /// The one its daemon has been told to read.
     pub(super) next_file: usize,
+    /// When, by its clock, it asked the newest question that the gateway answered.
+    pub(super) gateway_answered: Option<Time>,
     pub(super) link: Link,
     pub(super) daemon: Option<Daemon>,
     /// How many daemons have run.
@@ -105,6 +107,7 @@ pub(super) struct Socket {
 #[derive(Clone, Debug)]
 pub(super) enum Note {
     Link(Link),
+    /// The plan's group of this index; the daemon knows by which place its file has it.
     AddressReady(GroupIndex),
     AddressFailed(GroupIndex),
     NoConnections(GroupIndex),
@@ -112,9 +115,29 @@ pub(super) enum Note {
     ReservationFailed,
     Remembered,
     NotRemembered,
-    Reconfigure(Box<Settings>),
+    /// To the plan's file of that number.
+    Reconfigure(usize, Box<Settings>),
     Served(Vec<IpAddr>),
     Command(CommandId, Command),
+}
+
+impl Note {
+    /// In terms of a file; `None` if it is about a group that the file does not have.
+    pub(super) fn by(&self, file: &File) -> Option<Self> {
+        let place = |group: GroupIndex| file.place_of_group(group.0).map(GroupIndex);
+        Some(match self {
+            Self::AddressReady(group) => Self::AddressReady(place(*group)?),
+            Self::AddressFailed(group) => Self::AddressFailed(place(*group)?),
+            Self::NoConnections(group) => Self::NoConnections(place(*group)?),
+            Self::Command(id, Command::Promote { group, force }) => {
+                Self::Command(*id, Command::Promote { group: place(*group)?, force: *force })
+            }
+            Self::Command(id, Command::Demote { group, force }) => {
+                Self::Command(*id, Command::Demote { group: place(*group)?, force: *force })
+            }
+            other => other.clone(),
+        })
+    }
 }
 
 /// An effect with what it needs.
@@ -164,6 +187,7 @@ impl Host {
             memory: None,
             file: 0,
             next_file: 0,
+            gateway_answered: None,
             link: if witness { Link::Gone } else { Link::Up { mac: mac_of(node) } },
             daemon: None,
             runs: 0,

@@ -159,11 +159,15 @@ pub enum Profile {
     Restarts,
     /// Daemons are replaced in place while other things go wrong, and some never come back.
     FailedRestarts,
+    /// Nodes read new files in which all timings are others, and in which groups and nodes without a vote come and go.
+    Timings,
+    /// Two nodes whose groups have a gateway, which each of them reaches or does not, while the other is lost or cut off.
+    Gateway,
 }
 
 impl Profile {
     /// All profiles.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Calm,
         Self::PassiveRestarts,
         Self::Loss,
@@ -179,7 +183,14 @@ impl Profile {
         Self::Reloads,
         Self::Restarts,
         Self::FailedRestarts,
+        Self::Timings,
+        Self::Gateway,
     ];
+
+    /// Whether nodes read new files.
+    pub(super) fn reloads(self) -> bool {
+        matches!(self, Self::Reloads | Self::Timings)
+    }
 
     /// The profile of that name, as [`fmt::Display`] writes it.
     #[must_use]
@@ -206,6 +217,8 @@ impl fmt::Display for Profile {
             Self::Reloads => "reloads",
             Self::Restarts => "restarts",
             Self::FailedRestarts => "failed-restarts",
+            Self::Timings => "timings",
+            Self::Gateway => "gateway",
         })
     }
 }
@@ -241,6 +254,8 @@ pub enum Planted {
     MemoryLies,
     /// Messages tell the usual lease while the one in the map is longer.
     LongLeaseUntold,
+    /// The gateway's answers arrive although it cannot be reached.
+    GatewayForged,
 }
 
 /// One of the rules that are checked after every step.

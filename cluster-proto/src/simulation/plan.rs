@@ -68,8 +68,35 @@ pub(super) struct Quality {
 pub(super) struct File {
     /// By host.
     pub(super) votes: Vec<bool>,
+    /// By host: whether it is in the file.
+    pub(super) hosts: Vec<bool>,
+    /// The plan's groups that are in it, in its order.
+    pub(super) groups: Vec<usize>,
     /// No longer than the plan's.
     pub(super) timing: Timing,
+}
+
+impl File {
+    /// Where the file has one of the plan's groups, if it has it.
+    pub(super) fn place_of_group(&self, group: usize) -> Option<usize> {
+        self.groups.iter().position(|&there| there == group)
+    }
+
+    /// The peers of a host by this file, in its order.
+    fn peers(&self, me: usize) -> impl Iterator<Item = usize> {
+        let hosts = self.hosts.iter().enumerate();
+        hosts.filter(move |&(host, there)| *there && host != me).map(|(host, _)| host)
+    }
+
+    /// The host that is this peer of another.
+    pub(super) fn host_of_peer(&self, me: usize, peer: usize) -> Option<usize> {
+        self.peers(me).nth(peer)
+    }
+
+    /// Which peer of another a host is, if it is one.
+    pub(super) fn peer_of_host(&self, me: usize, host: usize) -> Option<usize> {
+        self.peers(me).position(|peer| peer == host)
+    }
 }
 
 /// How well the hosts run.
@@ -231,6 +258,12 @@ pub(super) fn address_of_group(group: usize) -> IpAddr {
 pub(super) const CLIENTS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 77, 0, 50)), IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x51))];
 
+/// The router on the service link, in [`Profile::Gateway`].
+pub(super) const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 254));
+
+/// The Ethernet address of the router.
+pub(super) const GATEWAY_MAC: Mac = Mac([2, 0, 0, 0, 2, 254]);
+
 /// The Ethernet address of one of them.
 pub(super) fn mac_of_client(client: usize) -> Mac {
     Mac([2, 0, 0, 0, 1, u8::try_from(50 + client).unwrap_or(u8::MAX)])
@@ -266,9 +299,13 @@ impl Plan {
         // Witnesses are reached on the private path alone.
         let paths = if options.witnesses > 0 && paths == [true] { vec![false, true] } else { paths };
         let quorum = draw_quorum(options);
-        let files = draw_files(options, timing);
+        let files = draw_files(options, timing, groups.len());
         let quality = draw_quality(&mut random, profile, beat, dead);
-        let driver = draw_driver(&mut random, profile, dead);
+        let mut driver = draw_driver(&mut random, profile, dead);
+        if profile == Profile::Timings {
+            // One after the other, the addresses of all groups still come in time.
+            driver.address = (driver.address * 3 / groups.len().max(3) as u64).max(1);
+        }
         let startup = nanos(timing.startup_wait);
         let warm_at = startup + 4 * dead + 20 * beat + driver.address * 4 + random.between(0, 10 * beat);
         let warm_at = if options.is_pair() { warm_at } else { warm_at + 30 * beat + 2 * dead };
@@ -337,6 +374,20 @@ impl Plan {
         self.paths.iter().filter(|&&service| !(private_only && service)).count()
     }
 
+    /// H of the file that has the shortest.
+    pub(super) fn shortest_heartbeat(&self) -> Duration {
+        let beats = self.files.iter().map(|file| file.timing.heartbeat);
+        beats.min().unwrap_or(self.timing.heartbeat)
+    }
+
+    /// If groups have a gateway: how long its answers take at the most, until they are read.
+    pub(super) fn late_gateway(&self) -> Option<Duration> {
+        let Quality { delay, jitter, .. } = self.quality;
+        let DriverPlan { longest_stall, wakes_late, .. } = self.driver;
+        let longest = 2 * (delay + jitter) + longest_stall + wakes_late + MILLISECOND;
+        self.groups.iter().any(|group| group.gateway.is_some()).then(|| Duration::from_nanos(longest))
+    }
+
     /// Whether the network and the hosts do well but for the troubles.
     pub(super) fn is_undisturbed(&self) -> bool {
         let Quality { doubled, late, turns_bad, loss_good, .. } = self.quality;
@@ -358,14 +409,15 @@ impl Plan {
 
     /// The settings of one node with that file.
     pub(super) fn settings(&self, me: usize, file: usize) -> Settings {
-        let File { votes, timing } = &self.files[file];
-        let others = (0..self.hosts.len()).filter(|&node| node != me);
+        let file = &self.files[file];
+        let File { votes, timing, .. } = file;
         Settings {
             cluster: ClusterId::from_name("simulated"),
             me: node_id(me),
             voter: votes[me],
             quorum: self.quorum,
-            peers: others
+            peers: file
+                .peers(me)
                 .map(|node| Peer {
                     id: node_id(node),
                     voter: votes[node],
@@ -375,23 +427,32 @@ impl Plan {
                         .collect(),
                 })
                 .collect(),
-            groups: self.groups.clone(),
+            groups: file.groups.iter().map(|&group| self.groups[group].clone()).collect(),
             timing: *timing,
             keys: vec![Key([7; 32])],
         }
     }
 }
 
-/// Files whose voters can follow one another: those that are new are no majority. All hosts stay in the file.
-fn draw_files(options: &Options, timing: Timing) -> Vec<File> {
+/// Files whose voters can follow one another: those that are new are no majority. All hosts stay in them but those without a
+/// vote in some of [`Profile::Timings`].
+fn draw_files(options: &Options, timing: Timing, groups: usize) -> Vec<File> {
     let votes: Vec<bool> = (0..options.hosts()).map(|host| options.votes(host)).collect();
-    let mut files = vec![File { votes, timing }];
-    if options.profile != Profile::Reloads {
-        return files;
+    let file = |votes, timing| File {
+        votes,
+        hosts: vec![true; options.hosts()],
+        groups: (0..groups).collect(),
+        timing,
+    };
+    let mut files = vec![file(votes, timing)];
+    match options.profile {
+        Profile::Reloads => {}
+        Profile::Timings => return draw_other_timings(options, &files[0]),
+        _ => return files,
     }
     // Its own chances, so that a seed's other troubles do not depend on it.
     let mut random = Random::new(options.seed ^ 0xf11e5);
-    files[0] = File { votes: some_voters(&mut random, options), timing: shorter(&mut random, timing) };
+    files[0] = file(some_voters(&mut random, options), shorter(&mut random, timing));
     while files.len() < 3 {
         let next = some_voters(&mut random, options);
         let before = &files[files.len() - 1].votes;
@@ -399,10 +460,46 @@ fn draw_files(options: &Options, timing: Timing) -> Vec<File> {
         // The way back is through all other files: whoever has voted by one of them alone cannot forget it.
         let known = files.iter().any(|file| file.votes == next) && options.hosts() > 2;
         if new <= next.iter().filter(|&&votes| votes).count() / 2 && !known {
-            files.push(File { votes: next, timing: shorter(&mut random, timing) });
+            files.push(file(next, shorter(&mut random, timing)));
         }
     }
     files
+}
+
+/// Files of the same voters in which the rest changes. The last one has all groups and hosts, and timings that suit the
+/// network.
+fn draw_other_timings(options: &Options, whole: &File) -> Vec<File> {
+    // Its own chances, as above.
+    let mut random = Random::new(options.seed ^ 0x71_135);
+    let last = 3;
+    (0..=last)
+        .map(|number| {
+            let percents: &[u32] = if number < last { &[100, 70, 50, 25] } else { &[100, 70] };
+            let percent = random.one_of(percents);
+            let mut groups = whole.groups.clone();
+            let first = random.between(0, groups.len() as u64 - 1) as usize;
+            groups.rotate_left(first);
+            let mut hosts = whole.hosts.clone();
+            if number < last {
+                let first = groups[0];
+                groups.retain(|&group| group == first || random.per_million(700_000));
+            }
+            if (1..last).contains(&number) {
+                for (host, there) in hosts.iter_mut().enumerate() {
+                    *there = whole.votes[host] || random.per_million(500_000);
+                }
+            }
+            File { groups, hosts, timing: scaled(whole.timing, percent), votes: whole.votes.clone() }
+        })
+        .collect()
+}
+
+/// All of it so much shorter, as far as the rules allow.
+fn scaled(timing: Timing, percent: u32) -> Timing {
+    let heartbeat = (timing.heartbeat * percent / 100).max(Duration::from_millis(1));
+    let lease = (timing.lease * percent / 100).max(heartbeat * 3);
+    let dead_after = (timing.dead_after * percent / 100).max(lease * 11 / 10 + Duration::from_nanos(1));
+    Timing { heartbeat, lease, dead_after, ..timing }
 }
 
 fn some_voters(random: &mut Random, options: &Options) -> Vec<bool> {
@@ -442,7 +539,8 @@ fn draw_timing(random: &mut Random, profile: Profile) -> Timing {
         };
     }
     let restarts = matches!(profile, Profile::Restarts | Profile::FailedRestarts);
-    let slow_only = restarts || matches!(profile, Profile::Hosts | Profile::Mixed);
+    let slow_only =
+        restarts || matches!(profile, Profile::Hosts | Profile::Mixed | Profile::Timings | Profile::Gateway);
     let choices: &[u64] =
         if slow_only { &[10_000, 10_000, 20_000] } else { &[10_000, 10_000, 10_000, 1_000, 5_000, 20_000] };
     let beat = random.one_of(choices);
@@ -492,6 +590,8 @@ fn draw_groups(random: &mut Random, options: &Options) -> Vec<Group> {
     let count = match (options.groups, options.profile) {
         (Some(count), _) => count.clamp(1, MAX_GROUPS),
         (None, Profile::HolderLost) => 1,
+        // So many need two datagrams where all are named.
+        (None, Profile::Timings) => random.one_of(&[1, 2, 3, 3, 60]),
         (None, _) => random.one_of(&[1, 1, 1, 2, 3]),
     };
     let failback_allowed = !matches!(
@@ -517,7 +617,7 @@ fn draw_groups(random: &mut Random, options: &Options) -> Vec<Group> {
                     count: u32::try_from(random.between(1, 5)).unwrap_or(1),
                     interval: Duration::from_millis(random.between(10, 100)),
                 },
-                gateway: None,
+                gateway: (options.profile == Profile::Gateway).then_some(GATEWAY),
                 virtual_macs: Vec::new(),
                 // Not drawn, so that what a seed draws stays what it was.
                 grace: Duration::from_millis([60, 0, 3000][group % 3]),
@@ -564,6 +664,8 @@ fn draw_quality(random: &mut Random, profile: Profile, beat: u64, dead: u64) -> 
         | Profile::Partitions
         | Profile::Mixed
         | Profile::Reloads
+        | Profile::Timings
+        | Profile::Gateway
         | Profile::FailedRestarts => {
             if random.per_million(400_000) {
                 disturbed(random)

@@ -163,7 +163,7 @@ impl World<'_> {
 
     /// Nothing has changed for so long that somebody must serve whom a majority can hear.
     pub(super) fn quiet(&mut self, change: u64) -> Result<(), Broken> {
-        if matches!(self.options.profile, Profile::Reloads | Profile::FailedRestarts) {
+        if self.options.profile.reloads() || self.options.profile == Profile::FailedRestarts {
             // Who is enough changes from moment to moment; the end shows whether somebody serves.
             return Ok(());
         }

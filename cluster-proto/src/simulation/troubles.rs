@@ -286,8 +286,13 @@ impl World<'_> {
     pub(super) fn reload(&mut self, node: usize, back: bool) {
         let host = &mut self.hosts[node];
         let naive = self.options.planted == Some(super::options::Planted::NaiveReload);
-        let file = if back { host.file.checked_sub(1) } else { Some(host.file + 1) };
-        let Some(file) = file.filter(|&file| file < self.plan.files.len()) else { return };
+        let has_it = |&file: &usize| self.plan.files[file].hosts[node];
+        let file = if back {
+            (0..host.file).rev().find(has_it)
+        } else {
+            (host.file + 1..self.plan.files.len()).find(has_it)
+        };
+        let Some(file) = file else { return };
         let settings = self.plan.settings(node, file);
         let run = host.runs;
         if !self.plan.turns_round {
@@ -296,7 +301,12 @@ impl World<'_> {
             let has = VoterSet::of(&self.plan.settings(node, host.file));
             let settled = memory.is_none_or(|memory| memory.former.is_none() && memory.current == has);
             let change = memory.and_then(|memory| memory.former);
-            let may = if back { change == Some((VoterSet::of(&settings), Phase::Open)) } else { settled };
+            let same_voters = VoterSet::of(&settings) == has;
+            let may = if back && !same_voters {
+                change == Some((VoterSet::of(&settings), Phase::Open))
+            } else {
+                settled
+            };
             if !may {
                 return;
             }
@@ -307,8 +317,7 @@ impl World<'_> {
             self.kill_daemon(node);
             self.start_daemon(node);
         } else if host.daemon.is_some() {
-            host.next_file = file;
-            self.note(node, run, Note::Reconfigure(Box::new(settings)));
+            self.note(node, run, Note::Reconfigure(file, Box::new(settings)));
         } else if host.memory.is_none_or(|memory| memory.admits(&settings).is_ok()) {
             // Without a disk the file is as good as any.
             host.file = file;
@@ -382,7 +391,7 @@ impl World<'_> {
             }
             self.command(node, Command::Undrain);
         }
-        if self.options.profile == Profile::Reloads {
+        if self.options.profile.reloads() {
             let beat = u64::try_from(self.plan.timing.heartbeat.as_nanos()).unwrap_or(0);
             for turn in 1..8 {
                 for node in 0..self.hosts.len() {

@@ -11,10 +11,10 @@ use crate::{Core, Time};
 
 use super::check::{Broken, Checks};
 use super::clock::{BootClock, MICROSECOND, MILLISECOND, TrueTime};
-use super::host::{Daemon, Host, MapEntry, Note, Phase, Socket, node_of_peer, peer_of_node};
+use super::host::{Daemon, Host, MapEntry, Note, Phase, Socket, peer_of_node};
 use super::network::{Fate, Network};
 use super::options::{Options, Planted, Profile, Report};
-use super::plan::{CLIENTS, Plan, mac_of, mac_of_client};
+use super::plan::{CLIENTS, GATEWAY, GATEWAY_MAC, Plan, mac_of, mac_of_client};
 use super::random::Random;
 use super::words::describe;
 
@@ -170,7 +170,14 @@ impl<'a> World<'a> {
             scheduled: 0,
             hosts: hosts.collect(),
             network: Network::new(nodes, &plan.paths, plan.quality),
-            checks: Checks::new(nodes, groups, &plan.timing, plan.by_majority()),
+            checks: Checks::new(
+                nodes,
+                groups,
+                plan.shortest_heartbeat(),
+                plan.timing.lease,
+                plan.by_majority(),
+                plan.late_gateway(),
+            ),
             report: Report::default(),
             effects: Effects::default(),
             recorded: VecDeque::new(),
@@ -272,6 +279,7 @@ impl<'a> World<'a> {
 
     pub(super) fn start_daemon(&mut self, node: usize) {
         let groups = self.plan.groups.len();
+        let plan = self.plan;
         let host = &mut self.hosts[node];
         if !host.powered || host.daemon.is_some() {
             return;
@@ -281,12 +289,13 @@ impl<'a> World<'a> {
         let mut adopted = Vec::new();
         for group in 0..groups {
             let entry = host.map[group];
-            match entry.epoch {
-                Some(epoch) if now < entry.until && link_up => {
-                    adopted.push((GroupIndex(group), epoch, entry.until));
+            let place = plan.files[host.file].place_of_group(group);
+            match (entry.epoch, place) {
+                (Some(epoch), Some(place)) if now < entry.until && link_up => {
+                    adopted.push((GroupIndex(place), epoch, entry.until));
                     self.report.adopted += 1;
                 }
-                Some(_) | None => {
+                (Some(_) | None, _) => {
                     host.write(group, MapEntry::EMPTY);
                     host.addresses[group] = false;
                     self.checks.tenure_ends(node, group);
@@ -393,7 +402,8 @@ impl<'a> World<'a> {
 
     /// A daemon sends a heartbeat or an acknowledgement.
     pub(super) fn send(&mut self, from: usize, path: PathIndex, bytes: Rc<[u8]>) {
-        let to = node_of_peer(from, path.peer);
+        let file = &self.plan.files[self.hosts[from].file];
+        let Some(to) = file.host_of_peer(from, path.peer) else { return };
         self.report.sent += 1;
         let at_receiver = PathIndex { peer: peer_of_node(to, from), path: path.path };
         if self.recorded.len() == RECORDED {
@@ -438,6 +448,10 @@ impl<'a> World<'a> {
 
     /// A daemon asks on the service link who has an address.
     pub(super) fn ask(&mut self, by: usize, address: IpAddr) {
+        if address == GATEWAY {
+            self.ask_gateway(by);
+            return;
+        }
         let client = CLIENTS.iter().position(|&client| client == address);
         if let Some(client) = client.filter(|_| self.network.reaches_clients(by)) {
             let round_trip = 2 * self.network.delay() + self.random.between(0, 100 * MICROSECOND);
@@ -449,6 +463,18 @@ impl<'a> World<'a> {
                 self.schedule(self.now + delay, Happening::Asked { by, node, address });
             }
         }
+    }
+
+    fn ask_gateway(&mut self, by: usize) {
+        let reached = self.network.reaches_clients(by);
+        if reached {
+            self.hosts[by].gateway_answered = Some(self.shown(by));
+        } else if self.options.planted != Some(Planted::GatewayForged) {
+            return;
+        }
+        let round_trip = 2 * self.network.delay() + self.random.between(0, 100 * MICROSECOND);
+        let (node, address, mac) = (by, GATEWAY, GATEWAY_MAC);
+        self.schedule(self.now + round_trip, Happening::Answered { node, address, mac });
     }
 
     /// The XDP program of `node` is asked, whether or not a daemon runs there.
@@ -574,7 +600,7 @@ pub(super) fn input_of(note: &Note) -> Input<'_> {
         Note::ReservationFailed => Input::ReservationFailed,
         Note::Remembered => Input::Remembered,
         Note::NotRemembered => Input::NotRemembered,
-        Note::Reconfigure(settings) => Input::Reconfigure(CommandId(0), settings.clone()),
+        Note::Reconfigure(_, settings) => Input::Reconfigure(CommandId(0), settings.clone()),
         Note::Served(addresses) => Input::Served(addresses),
         Note::Command(id, command) => Input::Command(*id, *command),
     }

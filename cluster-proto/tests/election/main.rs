@@ -21,3 +21,4 @@ mod replaced;
 mod restarts;
 mod rivals;
 mod silence;
+mod together;

@@ -22,6 +22,8 @@ use crate::network::addresses::{Added, Addresses};
 
 /// Jobs waiting at the same time; a group has one or two.
 const CAPACITY: usize = 1024;
+/// Groups whose VIPs are put on or taken off together, so that answers come soon even where there are many.
+const TOGETHER: usize = 32;
 
 /// What the heartbeat thread wants done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -252,6 +254,14 @@ pub fn spawn(
     Ok((address_thread, ThreadJobs { jobs: job_in, left, done: done_out, wake: wake_worker }))
 }
 
+/// Jobs of one kind, for several groups.
+#[derive(PartialEq, Eq, Debug)]
+enum Jobs {
+    Add(Vec<GroupSlot>),
+    Remove(Vec<GroupSlot>),
+    LetGo(Vec<GroupSlot>),
+}
+
 struct Worker {
     jobs: Consumer<AddressJob>,
     done: Producer<(GroupSlot, bool)>,
@@ -273,13 +283,13 @@ impl Worker {
                 },
                 order = self.orders.recv() => Some(order.unwrap_or(AddressOrder::Stop)),
             };
-            while let Ok(job) = self.jobs.pop() {
+            while let Some(job) = self.next_jobs() {
                 self.work(job, addresses).await;
             }
             match order {
                 None => {}
                 Some(AddressOrder::Leave(group)) if self.state.is_wanted(group) => {}
-                Some(AddressOrder::Leave(group)) => self.take_off(group, addresses).await,
+                Some(AddressOrder::Leave(group)) => self.take_off(&[group], addresses).await,
                 Some(AddressOrder::Restore(group)) => self.restore(group, addresses).await,
                 Some(AddressOrder::SetVips(group, vips, done)) => {
                     // Nobody waits any more only if the daemon ends.
@@ -290,37 +300,71 @@ impl Worker {
         }
     }
 
-    async fn work(&mut self, job: AddressJob, addresses: &Addresses) {
-        match job {
-            AddressJob::Add(group) => {
-                self.state.set_wanted(group, true);
-                let outcome = self.add(group, addresses).await;
-                let ready = outcome.is_ok();
-                if let Err(why) = outcome {
-                    self.state.set_wanted(group, false);
-                    self.report(AddressReport::Failed(group, why));
+    /// The next jobs that are alike, each for another group, in their order.
+    fn next_jobs(&mut self) -> Option<Jobs> {
+        let first = self.jobs.pop().ok()?;
+        let mut groups = vec![first.slot()];
+        let alike = |job: &AddressJob, groups: &[GroupSlot]| {
+            std::mem::discriminant(job) == std::mem::discriminant(&first) && !groups.contains(&job.slot())
+        };
+        while groups.len() < TOGETHER
+            && self.jobs.peek().is_ok_and(|next| alike(next, &groups))
+            && let Ok(next) = self.jobs.pop()
+        {
+            groups.push(next.slot());
+        }
+        Some(match first {
+            AddressJob::Add(_) => Jobs::Add(groups),
+            AddressJob::Remove(_) => Jobs::Remove(groups),
+            AddressJob::LetGo(_) => Jobs::LetGo(groups),
+        })
+    }
+
+    async fn work(&mut self, jobs: Jobs, addresses: &Addresses) {
+        match jobs {
+            Jobs::Add(groups) => {
+                for &group in &groups {
+                    self.state.set_wanted(group, true);
                 }
-                // It has room for as many answers as there is room for jobs.
-                let _ = self.done.push((group, ready));
+                let outcomes = self.add(&groups, addresses).await;
+                for (group, outcome) in groups.into_iter().zip(outcomes) {
+                    let ready = outcome.is_ok();
+                    if let Err(why) = outcome {
+                        self.state.set_wanted(group, false);
+                        self.report(AddressReport::Failed(group, why));
+                    }
+                    // It has room for as many answers as there is room for jobs.
+                    let _ = self.done.push((group, ready));
+                }
                 let _ = self.wake_heartbeats.write(1);
             }
-            AddressJob::Remove(group) => {
-                self.state.set_wanted(group, false);
-                self.take_off(group, addresses).await;
+            Jobs::Remove(groups) => {
+                for &group in &groups {
+                    self.state.set_wanted(group, false);
+                }
+                self.take_off(&groups, addresses).await;
             }
-            AddressJob::LetGo(group) => {
-                self.state.set_wanted(group, false);
-                if self.reports.try_send(AddressReport::Leaving(group)).is_err() {
-                    // Nobody resets them; without their address they end by themselves.
-                    self.take_off(group, addresses).await;
+            Jobs::LetGo(groups) => {
+                for group in groups {
+                    self.state.set_wanted(group, false);
+                    if self.reports.try_send(AddressReport::Leaving(group)).is_err() {
+                        // Nobody resets them; without their address they end by themselves.
+                        self.take_off(&[group], addresses).await;
+                    }
                 }
             }
         }
     }
 
-    async fn take_off(&self, group: GroupSlot, addresses: &Addresses) {
-        if let Err(why) = self.remove(group, addresses).await {
-            self.report(AddressReport::NotRemoved(group, why));
+    async fn take_off(&self, groups: &[GroupSlot], addresses: &Addresses) {
+        if self.remove(groups, addresses).await.is_ok() {
+            return;
+        }
+        // Which of them it is is found out one by one.
+        for &group in groups {
+            if let Err(why) = self.remove(&[group], addresses).await {
+                self.report(AddressReport::NotRemoved(group, why));
+            }
         }
     }
 
@@ -341,47 +385,56 @@ impl Worker {
         Ok(())
     }
 
-    async fn add(&self, group: GroupSlot, addresses: &Addresses) -> Result<usize, String> {
-        if self.state.is_foreign(group) {
-            return Err("a VIP of the group is configured by somebody else".to_owned());
-        }
+    /// Puts the VIPs of these groups onto the interface, of each all or none; how many of each were not there.
+    async fn add(&self, groups: &[GroupSlot], addresses: &Addresses) -> Vec<Result<usize, String>> {
         let ifindex = self.state.ifindex.load(Ordering::SeqCst);
-        if ifindex == 0 {
-            return Err("the service interface is gone".to_owned());
+        let mut outcomes: Vec<Result<usize, String>> = Vec::with_capacity(groups.len());
+        let (mut vips, mut places) = (Vec::new(), Vec::new());
+        for (place, &group) in groups.iter().enumerate() {
+            outcomes.push(if self.state.is_foreign(group) {
+                Err("a VIP of the group is configured by somebody else".to_owned())
+            } else if ifindex == 0 {
+                Err("the service interface is gone".to_owned())
+            } else {
+                vips.extend(self.vips_of(group).iter().map(|vip| (vip.address, vip.prefix)));
+                places.resize(vips.len(), place);
+                Ok(0)
+            });
         }
-        let mut added = 0;
-        for vip in self.vips_of(group) {
-            match addresses.add(ifindex, vip.address, vip.prefix).await {
-                Ok(Added::Added) => added += 1,
-                Ok(Added::AlreadyOurs) => {}
-                Err(error) => {
-                    // All or none: what was added before is taken off again.
-                    let _ = self.remove(group, addresses).await;
-                    return Err(error.to_string());
+        let mut incomplete = BTreeSet::new();
+        for (place, outcome) in places.into_iter().zip(addresses.add_all(ifindex, &vips).await) {
+            match (&mut outcomes[place], outcome) {
+                (Ok(added), Ok(Added::Added)) => *added += 1,
+                (Ok(_), Ok(Added::AlreadyOurs)) | (Err(_), Ok(_) | Err(_)) => {}
+                (Ok(_), Err(error)) => {
+                    incomplete.insert(groups[place]);
+                    outcomes[place] = Err(error.to_string());
                 }
             }
         }
-        Ok(added)
+        for group in incomplete {
+            // All or none: what was added is taken off again.
+            let _ = self.remove(&[group], addresses).await;
+        }
+        outcomes
     }
 
-    async fn remove(&self, group: GroupSlot, addresses: &Addresses) -> Result<(), String> {
-        let mut outcome = Ok(());
-        for vip in self.vips_of(group) {
-            if let Err(error) = addresses.remove(vip.address).await {
-                outcome = Err(error.to_string());
-            }
-        }
-        outcome
+    async fn remove(&self, groups: &[GroupSlot], addresses: &Addresses) -> Result<(), String> {
+        let vips = groups.iter().flat_map(|&group| self.vips_of(group));
+        let vips: Vec<_> = vips.map(|vip| vip.address).collect();
+        addresses.remove_all_ours(&vips).await.map(drop).map_err(|error| error.to_string())
     }
 
     async fn restore(&self, group: GroupSlot, addresses: &Addresses) {
         if !self.state.is_wanted(group) {
             return;
         }
-        match self.add(group, addresses).await {
-            Ok(0) => {}
-            Ok(_) => self.report(AddressReport::Restored(group)),
-            Err(why) => self.report(AddressReport::NotRestored(group, why)),
+        for outcome in self.add(&[group], addresses).await {
+            match outcome {
+                Ok(0) => {}
+                Ok(_) => self.report(AddressReport::Restored(group)),
+                Err(why) => self.report(AddressReport::NotRestored(group, why)),
+            }
         }
     }
 

@@ -3,13 +3,14 @@
 //! For the runtime's threads, never the real-time one: the kernel carries a change out within the system call, under
 //! a lock (rtnl) that others may hold for long.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
@@ -28,6 +29,9 @@ use crate::config::same_network;
 /// How long, and how often, an IPv6 address that was added is waited for: a second in all.
 const LOOKS: u32 = 5000;
 const LOOK_PAUSE: Duration = Duration::from_micros(200);
+/// Requests whose answers are waited for at the same time; the answers to these, of less than 2 KiB each with what the kernel
+/// counts besides, fit the smallest default receive buffer (208 KiB).
+const IN_FLIGHT: usize = 32;
 
 /// A connection to the kernel's address tables.
 ///
@@ -133,43 +137,86 @@ impl Addresses {
         Arc::clone(&self.record)
     }
 
-    /// Puts a VIP onto an interface, marked as ours, in one exchange with the kernel.
+    /// Puts a VIP onto an interface; see [`Self::add_all`].
     ///
-    /// It is an ordinary address, as administrators expect. An IPv4 address becomes a secondary one in a subnet in which
+    /// # Errors
+    /// See [`AddressError`]; of [`AddressError::Foreign`] nothing was changed.
+    pub async fn add(&self, ifindex: u32, ip: IpAddr, prefix: u8) -> Result<Added, AddressError> {
+        let key = (ifindex, ip, prefix);
+        // There is one outcome for each.
+        self.add_all(ifindex, &[(ip, prefix)]).await.pop().unwrap_or_else(|| Err(is_there(key)))
+    }
+
+    /// Puts VIPs, each with the length of its prefix, onto an interface, marked as ours, in one exchange with the kernel each,
+    /// many of them at the same time. What became of each, in their order.
+    ///
+    /// They are ordinary addresses, as administrators expect. An IPv4 address becomes a secondary one in a subnet in which
     /// the interface has an address already: then the kernel makes no route for it and never picks it as a source by
     /// itself. For an IPv6 address a preferred lifetime of 0 says the latter (RFC 4862 §5.5.4, *deprecated*), and it is
     /// used at once, without duplicate address detection, which the probe before a takeover stands for. In a subnet of
     /// its own a VIP brings the route back to the clients: that is why it is not added `noprefixroute`.
     /// Of the same VIP elsewhere in the namespace, and of an IPv4 one with another prefix length, the kernel takes no
     /// notice; [`Self::foreign`] does.
-    ///
-    /// # Errors
-    /// See [`AddressError`]; of [`AddressError::Foreign`] nothing was changed.
-    pub async fn add(&self, ifindex: u32, ip: IpAddr, prefix: u8) -> Result<Added, AddressError> {
-        let key = (ifindex, ip, prefix);
-        for _ in 0..2 {
-            if self.add_new(key).await? {
-                if let IpAddr::V6(ip) = ip {
-                    self.await_local(ip).await.map_err(|error| AddressError::of(error, adding(key)))?;
-                }
-                return Ok(Added::Added);
-            }
-            let found = self.list().await?.into_iter().find(|found| match ip {
-                IpAddr::V4(_) => found.key() == key,
-                // An interface has it once, whatever the prefix.
-                IpAddr::V6(_) => (found.ifindex, found.ip) == (ifindex, ip),
-            });
-            match found {
-                Some(found) if found.ours && found.prefix == prefix => return Ok(Added::AlreadyOurs),
-                // Of a daemon before this one, whose file had another prefix.
-                Some(found) if found.ours => drop(self.remove_one(found).await?),
-                Some(found) => return Err(AddressError::Foreign { ifindex, ip, prefix: found.prefix }),
-                // Removed since; the caller, or the watch over addresses, asks again.
-                None => break,
-            }
+    pub async fn add_all(&self, ifindex: u32, vips: &[(IpAddr, u8)]) -> Vec<Result<Added, AddressError>> {
+        let keys: Vec<AddressKey> = vips.iter().map(|&(ip, prefix)| (ifindex, ip, prefix)).collect();
+        let mut left = keys.iter();
+        let mut added = Vec::with_capacity(keys.len());
+        // Whether the kernel keeps marks may take a list to find out, and a socket can have one list under way.
+        while self.kernel_marks.get().is_none()
+            && let Some(&key) = left.next()
+        {
+            added.push(self.add_new(key).await);
         }
-        let source = io::Error::from_raw_os_error(libc::EEXIST);
-        Err(AddressError::Refused { attempt: adding(key), source })
+        let others = stream::iter(left).map(|&key| self.add_new(key)).buffered(IN_FLIGHT);
+        added.extend(others.collect::<Vec<_>>().await);
+
+        let mut outcomes = Vec::with_capacity(keys.len());
+        let mut listed = None;
+        let mut not_local = Vec::new();
+        for (&key, added) in keys.iter().zip(added) {
+            let outcome = match added {
+                Ok(true) => Ok(Added::Added),
+                Ok(false) => self.add_where_one_is(key, &mut listed).await,
+                Err(error) => Err(error),
+            };
+            if let (Ok(Added::Added), IpAddr::V6(ip)) = (&outcome, key.1) {
+                not_local.push((outcomes.len(), ip));
+            }
+            outcomes.push(outcome);
+        }
+        for (place, error) in self.await_local(not_local).await {
+            outcomes[place] = Err(AddressError::of(error, adding(keys[place])));
+        }
+        outcomes
+    }
+
+    /// Adds an address where the kernel says that it has one already. `listed`: what there is, once that was asked for.
+    async fn add_where_one_is(
+        &self,
+        key: AddressKey,
+        listed: &mut Option<Vec<(InterfaceAddress, Rank)>>,
+    ) -> Result<Added, AddressError> {
+        let (ifindex, ip, prefix) = key;
+        let listed = match listed {
+            Some(listed) => listed,
+            None => listed.insert(self.list_with_rank().await?),
+        };
+        let found = listed.iter().map(|(found, _)| *found).find(|found| match ip {
+            IpAddr::V4(_) => found.key() == key,
+            // An interface has it once, whatever the prefix.
+            IpAddr::V6(_) => (found.ifindex, found.ip) == (ifindex, ip),
+        });
+        match found {
+            Some(found) if found.ours && found.prefix == prefix => Ok(Added::AlreadyOurs),
+            Some(found) if found.ours => {
+                // Of a daemon before this one, whose file had another prefix.
+                self.remove_listed(listed, &[found]).await?;
+                if self.add_new(key).await? { Ok(Added::Added) } else { Err(is_there(key)) }
+            }
+            Some(found) => Err(AddressError::Foreign { ifindex, ip, prefix: found.prefix }),
+            // Removed since; the caller, or the watch over addresses, asks again.
+            None => Err(is_there(key)),
+        }
     }
 
     /// Adds an address that is not there; whether it was not. The kernel may not use an IPv6 address yet.
@@ -214,19 +261,35 @@ impl Addresses {
         }
     }
 
-    /// Waits until packets to an IPv6 address that was added are for this host. The kernel makes the route that says so from
-    /// a work queue, a moment after it has said that the address is there (`addrconf_dad_start`, net/ipv6/addrconf.c). The
-    /// pauses block the thread, which has nothing more urgent to do, and leave the processor to that queue.
+    /// Waits until packets to IPv6 addresses that were added are for this host; returns those for which that was in vain, each
+    /// by its place. The kernel makes the route that says so from a work queue, a moment after it has said that the address is
+    /// there (`addrconf_dad_start`, net/ipv6/addrconf.c). The pauses block the thread, which has nothing more urgent to do, and
+    /// leave the processor to that queue.
     #[expect(clippy::disallowed_methods, reason = "the kernel tells nobody when the condition is met")]
-    async fn await_local(&self, ip: Ipv6Addr) -> Result<(), rtnetlink::Error> {
+    async fn await_local(&self, mut waiting: Vec<(usize, Ipv6Addr)>) -> Vec<(usize, rtnetlink::Error)> {
+        let mut failed = Vec::new();
         for _ in 0..LOOKS {
-            if self.is_local(ip).await? {
-                return Ok(());
+            let looks = stream::iter(&waiting).map(|&(_, ip)| self.is_local(ip)).buffered(IN_FLIGHT);
+            let looks: Vec<_> = looks.collect().await;
+            let mut still = Vec::new();
+            for (address, is_local) in waiting.into_iter().zip(looks) {
+                match is_local {
+                    Ok(true) => {}
+                    Ok(false) => still.push(address),
+                    Err(error) => failed.push((address.0, error)),
+                }
+            }
+            waiting = still;
+            if waiting.is_empty() {
+                return failed;
             }
             std::thread::sleep(LOOK_PAUSE);
         }
-        let why = format!("the kernel does not take packets to {ip} although it has the address");
-        Err(rtnetlink::Error::NamespaceError(why))
+        failed.extend(waiting.into_iter().map(|(place, ip)| {
+            let why = format!("the kernel does not take packets to {ip} although it has the address");
+            (place, rtnetlink::Error::NamespaceError(why))
+        }));
+        failed
     }
 
     /// Whether packets to the address are for this host.
@@ -255,15 +318,56 @@ impl Addresses {
     /// Takes all these VIPs off every interface on which they are marked as ours; how many there were.
     ///
     /// # Errors
-    /// See [`AddressError`]; the VIPs after the one that failed are not tried.
+    /// See [`AddressError`]; the first, once all were tried.
     pub async fn remove_all_ours(&self, vips: &[IpAddr]) -> Result<usize, AddressError> {
+        let listed = self.list_with_rank().await?;
+        let ours = |address: &InterfaceAddress| address.ours && vips.contains(&address.ip);
+        let leaving: Vec<_> = listed.iter().map(|(address, _)| *address).filter(ours).collect();
+        self.remove_listed(&listed, &leaving).await
+    }
+
+    /// Takes these of the addresses listed off, many at the same time; how many were still there.
+    async fn remove_listed(
+        &self,
+        listed: &[(InterfaceAddress, Rank)],
+        leaving: &[InterfaceAddress],
+    ) -> Result<usize, AddressError> {
+        // Set until all are gone.
+        let mut promoted: BTreeMap<u32, Option<PromotedSecondaries>> = BTreeMap::new();
+        let (mut secondaries, mut primaries) = (Vec::new(), Vec::new());
+        let mut first_error = None;
+        for (address, rank) in listed.iter().filter(|(address, _)| leaving.contains(address)) {
+            if *rank == Rank::Secondary {
+                secondaries.push(*address);
+                continue;
+            }
+            if would_take_others_along(listed, leaving, *address) && !promoted.contains_key(&address.ifindex)
+            {
+                match PromotedSecondaries::set(address.ifindex) {
+                    Ok(guard) => drop(promoted.insert(address.ifindex, guard)),
+                    Err(source) => {
+                        let subnet = format!("the subnet of {} when it is removed", address.ip);
+                        let attempt = format!("keep the other addresses in {subnet}");
+                        first_error.get_or_insert(AddressError::Refused { attempt, source });
+                        continue;
+                    }
+                }
+            }
+            primaries.push(*address);
+        }
+        // A subnet's primary address last: while there are secondary ones, its removal has the kernel go through all of them.
+        let in_order = secondaries.into_iter().chain(primaries);
+        let removals = stream::iter(in_order).map(|address| self.remove_one(address)).buffered(IN_FLIGHT);
+        let outcomes: Vec<_> = removals.collect().await;
+        drop(promoted);
         let mut removed = 0;
-        for address in self.list().await? {
-            if address.ours && vips.contains(&address.ip) {
-                removed += usize::from(self.remove_one(address).await?);
+        for outcome in outcomes {
+            match outcome {
+                Ok(was_there) => removed += usize::from(was_there),
+                Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
-        Ok(removed)
+        first_error.map_or(Ok(removed), Err)
     }
 
     /// All addresses of the namespace, of both families.
@@ -287,9 +391,7 @@ impl Addresses {
 
     /// Whether it was there.
     async fn remove_one(&self, address: InterfaceAddress) -> Result<bool, AddressError> {
-        let lone = self.kept_secondaries(address).await?;
         let outcome = self.delete(address.key()).await;
-        drop(lone);
         if self.record.remove(address.key()) {
             self.record.save().map_err(AddressError::Record)?;
         }
@@ -306,37 +408,6 @@ impl Addresses {
                 format!("remove {}/{} from interface {}", address.ip, address.prefix, address.ifindex),
             )),
         }
-    }
-
-    /// If the kernel would delete other addresses together with this one, has it not do so until the guard is dropped.
-    ///
-    /// An IPv4 VIP that came first in its subnet is that subnet's primary address, and the kernel deletes all secondary
-    /// ones with their primary, be they other VIPs or the administrator's, unless `promote_secondaries` is set.
-    async fn kept_secondaries(
-        &self,
-        leaving: InterfaceAddress,
-    ) -> Result<Option<PromotedSecondaries>, AddressError> {
-        if leaving.ip.is_ipv6() {
-            return Ok(None);
-        }
-        let addresses = self.list_with_rank().await?;
-        let same_subnet = |other: &InterfaceAddress| {
-            (other.ifindex, other.prefix) == (leaving.ifindex, leaving.prefix)
-                && same_network(other.ip, leaving.ip, leaving.prefix)
-        };
-        let mut in_subnet = addresses.iter().filter(|(other, _)| same_subnet(other));
-        if in_subnet.clone().any(|(other, rank)| other.key() == leaving.key() && *rank == Rank::Primary)
-            && in_subnet.any(|(_, rank)| *rank == Rank::Secondary)
-        {
-            return PromotedSecondaries::set(leaving.ifindex).map_err(|source| AddressError::Refused {
-                attempt: format!(
-                    "keep the other addresses in the subnet of {} when it is removed",
-                    leaving.ip
-                ),
-                source,
-            });
-        }
-        Ok(None)
     }
 
     async fn list_with_rank(&self) -> Result<Vec<(InterfaceAddress, Rank)>, AddressError> {
@@ -428,6 +499,28 @@ impl AddressError {
             source => Self::Connection { attempt, source },
         }
     }
+}
+
+/// Whether the kernel would delete addresses that are to stay together with this one: an IPv4 VIP that came first in its subnet
+/// is that subnet's primary address, and the kernel deletes all secondary ones with their primary, be they other VIPs or the
+/// administrator's, unless `promote_secondaries` is set.
+fn would_take_others_along(
+    listed: &[(InterfaceAddress, Rank)],
+    leaving: &[InterfaceAddress],
+    primary: InterfaceAddress,
+) -> bool {
+    primary.ip.is_ipv4()
+        && listed.iter().any(|(other, rank)| {
+            *rank == Rank::Secondary
+                && (other.ifindex, other.prefix) == (primary.ifindex, primary.prefix)
+                && same_network(other.ip, primary.ip, primary.prefix)
+                && !leaving.contains(other)
+        })
+}
+
+fn is_there(key: AddressKey) -> AddressError {
+    let source = io::Error::from_raw_os_error(libc::EEXIST);
+    AddressError::Refused { attempt: adding(key), source }
 }
 
 /// What is attempted, for people.

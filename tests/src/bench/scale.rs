@@ -140,26 +140,40 @@ fn election(cluster: &Cluster<'_>, holder: &str, groups: usize) -> anyhow::Resul
     let lab = cluster.lab();
     let others = lab.nodes().iter().map(|node| node.name.as_str()).filter(|name| *name != holder);
     let mut others: Vec<(&str, u64)> =
-        others.map(|node| Ok((node, events(cluster, node, 0)?.1))).collect::<anyhow::Result<_>>()?;
+        others.map(|node| Ok((node, events(cluster, node, 0)?.newest))).collect::<anyhow::Result<_>>()?;
     let mut served: BTreeMap<String, Duration> = BTreeMap::new();
     let cut = Moment::now();
     lab.cut_all(holder)?;
     // Events are asked for and not roles, which would keep the heartbeat threads from what is measured.
-    await_some("all groups to be served elsewhere", PATIENCE, || {
+    let missed = await_some("all groups to be served elsewhere", PATIENCE, || {
+        let mut missed = 0;
         for (node, seen) in &mut others {
-            let (taken, newest) = events(cluster, node, *seen)?;
+            let Happened { taken, newest, forgotten } = events(cluster, node, *seen)?;
             *seen = newest;
+            missed += forgotten;
             served.extend(taken.into_iter().map(|(group, at)| (group, at.since(cut))));
         }
-        ensure!(served.len() == groups, "{} of {groups} are", served.len());
-        Ok(Some(()))
+        // What was forgotten before it was read does not come any more.
+        ensure!(missed > 0 || served.len() == groups, "{} of {groups} are", served.len());
+        Ok(Some(missed))
     })?;
+    ensure!(missed == 0, "{missed} events were forgotten by the daemons before they were read: not measured");
     let times = || served.values().copied();
     times().min().zip(times().max()).context("there are no groups")
 }
 
-/// The groups that `node` became active in after the event with this number, and the number of its newest event.
-fn events(cluster: &Cluster<'_>, node: &str, since: u64) -> anyhow::Result<(Vec<(String, Moment)>, u64)> {
+/// What a node's events say.
+struct Happened {
+    /// The groups that it became active in, and when.
+    taken: Vec<(String, Moment)>,
+    /// The number of its newest event.
+    newest: u64,
+    /// How many it no longer has.
+    forgotten: u64,
+}
+
+/// What happened on `node` after the event with this number.
+fn events(cluster: &Cluster<'_>, node: &str, since: u64) -> anyhow::Result<Happened> {
     let answer = cluster.control(node).request(&json!({ "cmd": "events", "since": since }))?;
     let events = answer.get("events").and_then(Value::as_array).context("an answer without events")?;
     let taken = |event: &Value| {
@@ -168,5 +182,12 @@ fn events(cluster: &Cluster<'_>, node: &str, since: u64) -> anyhow::Result<(Vec<
         taken.then_some((group, Moment(event.get("boot_ns")?.as_u64()?)))
     };
     let newest = events.iter().filter_map(|event| event.get("seq")?.as_u64()).max();
-    Ok((events.iter().filter_map(taken).collect(), newest.unwrap_or(since)))
+    Ok(Happened {
+        taken: events.iter().filter_map(taken).collect(),
+        newest: newest.unwrap_or(since),
+        forgotten: answer
+            .get("missed")
+            .and_then(Value::as_u64)
+            .context("an answer without what is missed")?,
+    })
 }
