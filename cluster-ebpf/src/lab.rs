@@ -20,6 +20,24 @@ fn pass(_context: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
+/// The same as a program that knows frames in several buffers.
+#[xdp(frags)]
+fn pass_frags(_context: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// For the end of a chain: what comes here is seen not to arrive.
+#[xdp]
+fn swallow(_context: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
+}
+
+/// The same as a program that knows frames in several buffers.
+#[xdp(frags)]
+fn swallow_frags(_context: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
+}
+
 #[xdp]
 fn loss_in(_context: XdpContext) -> u32 {
     if is_lost(0) { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }

@@ -53,7 +53,7 @@ impl Drop for Directory {
 }
 
 fn serves(interface: &str, xdp: XdpMode) -> Option<Service> {
-    Some(Service { interface: interface.to_owned(), xdp })
+    Some(Service { interface: interface.to_owned(), xdp, chain: None })
 }
 
 /// Line 1 is `[cluster]`; the tests count from here.
@@ -274,7 +274,10 @@ fn each_error_alone_is_found_where_it_is() {
         ("name = \"b\"", "name = \"b\"\nid = \"1\"", 12, "node[1].id", "a whole number, not a string"),
         ("name = \"b\"", "name = \"b\"\nport = 0", 12, "node[1].port", "from 1 to 65535"),
         ("name = \"b\"", "name = \"b\"\nport = 4780.0", 12, "node[1].port", "a whole number, not a float"),
-        ("name = \"b\"", "name = \"b\"\nxdp = \"fast\"", 12, "node[1].xdp", "use \"auto\", \"native\" or \"generic\""),
+        ("name = \"b\"", "name = \"b\"\nxdp = \"chain\"", 12, "node[1].xdp", "needs the key `chain`"),
+        ("name = \"b\"", "name = \"b\"\nchain = \"/sys/fs/bpf/mine\"", 12, "node[1].chain", "only goes with `xdp = \"chain\"`"),
+        ("name = \"b\"", "name = \"b\"\nxdp = \"chain\"\nchain = \"mine\"", 13, "node[1].chain", "absolute path"),
+        ("name = \"b\"", "name = \"b\"\nxdp = \"fast\"", 12, "node[1].xdp", "use \"auto\", \"native\", \"generic\" or \"chain\""),
         ("name = \"b\"", "name = \"b\"\nadress = \"x\"", 12, "node[1].adress", "unknown key"),
         ("name = \"b\"", "name = \"b\"\naddreses = \"x\"", 12, "node[1].addreses", "did you mean `addresses`?"),
         ("interface = \"eth1\"\n", "", 10, "node[1].interface", "missing"),
@@ -384,7 +387,6 @@ fn what_is_documented_but_not_built_is_said_to_be_so() {
         (in_node("weight = 1"), "node[1].weight"),
         (in_node("spare = false"), "node[1].spare"),
         (in_node("max_groups = 4"), "node[1].max_groups"),
-        (in_node("xdp = \"chain\""), "node[1].xdp"),
         (in_group("mode = \"active-active\""), "group[0].mode"),
         (in_group("mac = \"virtual\""), "group[0].mac"),
         (in_group("virtual_id = 7"), "group[0].virtual_id"),
@@ -1077,4 +1079,13 @@ fn a_node_or_witness_may_have_a_processor_of_its_own() {
         let keys: Vec<_> = errors.iter().map(|error| error.1.as_str()).collect();
         assert_eq!(keys, ["node[1].cpu", "witness[0].cpu"], "{errors:#?}");
     }
+}
+
+#[test]
+fn a_chained_program_is_named_by_its_pin() {
+    let directory = Directory::new();
+    let text = GOOD.replace("name = \"b\"", "name = \"b\"\nxdp = \"chain\"\nchain = \"/sys/fs/bpf/mine\"");
+    let (_, local) = directory.parse(&text).expect("it is right").settings("b").expect("b is there");
+    let service = local.service.expect("b serves");
+    assert_eq!((service.xdp, service.chain), (XdpMode::Auto, Some("/sys/fs/bpf/mine".into())));
 }

@@ -19,7 +19,7 @@ use cluster_userspace::dataplane::{
 use cluster_userspace::network::arp;
 
 use dataplane_support::{
-    CLIENT, CLIENT_MAC, CLIENT6, EPOCH, GROUP, NODE_MAC, PATIENCE, Place, VIP, VIP6, ask, ask_in_vain,
+    CLIENT, CLIENT_MAC, CLIENT6, EPOCH, GROUP, NODE, NODE_MAC, PATIENCE, Place, VIP, VIP6, ask, ask_in_vain,
     await_count, client_knows_of_vip6, count, group, have_client_ask_for_vip6, names_below,
 };
 
@@ -336,17 +336,139 @@ fn somebody_elses_program_is_named_and_left_alone() {
             let id = program.info().expect("it is loaded").id();
             let mut plane = place.open(Options { xdp: preference, ..place.options() });
             let refused = place.node.run(|| plane.attach()).expect_err("the place is taken").to_string();
-            for part in
-                ["eth0", &format!("id {id}"), "\"pass\"", name, &format!("ip link set dev eth0 {flag} off")]
-            {
+            let tag = format!("tag {:016x}", program.info().expect("it is loaded").tag());
+            let holder = format!("held by process {}", std::process::id());
+            for part in [
+                "eth0",
+                &format!("id {id}"),
+                "\"pass\"",
+                name,
+                &tag,
+                &holder,
+                "xdp = \"chain\"",
+                "use another interface",
+            ] {
                 assert!(refused.contains(part), "{part:?} is not in {refused:?}");
             }
+            let by_link =
+                refused.contains("attached by BPF link") && refused.contains("bpftool link detach id");
+            assert!(by_link || refused.contains(&format!("ip link set dev eth0 {flag} off")), "{refused:?}");
             assert_eq!(plane.attached(), None);
             place.node.run(|| plane.detach_and_unpin()).expect("remove");
             let shown = place.node.ip("-d link show eth0").expect("show");
             assert!(shown.contains(&format!("prog/xdp id {id}")), "{shown}");
         }
     }
+}
+
+#[test]
+fn where_somebody_elses_program_is_pinned_is_said() {
+    let Some(place) = Place::new() else { return };
+    let pin = pinned(&place, "pass", "theirs");
+    let mut object = EbpfLoader::new().btf(None).load(LAB_OBJECT).expect("load the lab's programs");
+    let theirs: &mut Xdp = object.program_mut("pass").expect("it is there").try_into().expect("it is XDP");
+    theirs.load().expect("the kernel takes it");
+    std::fs::remove_file(&pin).expect("remove the pin");
+    theirs.pin(&pin).expect("pin it");
+    place.node.run(|| theirs.attach("eth0", XdpMode::Skb)).expect("attach it");
+    let mut plane = place.open(place.options());
+    let refused = place.node.run(|| plane.attach()).expect_err("the place is taken").to_string();
+    std::fs::remove_file(&pin).expect("remove the pin");
+    assert!(refused.contains(&format!("pinned at {}", pin.display())), "{refused}");
+}
+
+/// The user's program gets what ours lets pass and nothing else, of whichever kind it is, also after the daemon is gone.
+#[test]
+fn a_chained_program_gets_what_passes() {
+    for (swallow, pass, ours) in
+        [("swallow", "pass", "chained_linear"), ("swallow_frags", "pass_frags", "cluster_chained")]
+    {
+        for preference in [XdpPreference::Native, XdpPreference::Generic] {
+            let Some(place) = Place::new() else { return };
+            let _pass = let_answers_through(&place);
+            let pin = pinned(&place, swallow, "theirs");
+            let options = Options { chain: Some(pin.clone()), xdp: preference, ..place.options() };
+            let mut plane = place.open(options.clone());
+            assert_eq!(plane.ingress_program(), ours);
+            assert_eq!(plane.chained().map(|next| next.name.as_str()), Some(swallow));
+            place.node.run(|| plane.attach()).expect("attach");
+            plane.lease_table().expect("map the leases").set(plane.slots()[0], EPOCH, Time::NEVER);
+            let socket = place.client_socket();
+            assert_eq!(ask(&socket).sender_mac, NODE_MAC, "answers are not the chained program's matter");
+            assert!(!reaches(&place), "what passes is its matter");
+            drop(plane);
+            assert!(!reaches(&place), "also without a daemon");
+            assert_eq!(ask(&socket).sender_mac, NODE_MAC);
+
+            // A daemon that comes back takes the pin as it is then, and a reload takes up another.
+            let mut plane = place.open(options);
+            assert!(place.node.run(|| plane.attach()).expect("attach").adopted);
+            assert!(!reaches(&place));
+            replace_pin(&place, pass, &pin);
+            let next = plane.read_chain_again().expect("it is as good").cloned().expect("it is chained");
+            assert_eq!(next.name, pass);
+            assert!(reaches(&place));
+            std::fs::remove_file(&pin).expect("remove the pin");
+            let refused = plane.read_chain_again().expect_err("nothing is there").to_string();
+            assert!(refused.contains("theirs"), "{refused}");
+            assert!(reaches(&place), "the one before stays");
+            drop(plane);
+
+            let mut plane = place.open(Options { xdp: preference, ..place.options() });
+            assert!(place.node.run(|| plane.attach()).expect("attach").adopted);
+            assert_eq!(plane.chained(), None);
+            assert!(!names_below(&place.root).iter().any(|name| name.contains("chain")));
+            assert!(reaches(&place));
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_chained_keeps_the_daemon_from_starting() {
+    let Some(place) = Place::new() else { return };
+    let nothing = place.root.with_file_name(format!("{}-nothing", std::process::id()));
+    let map = place.root.with_file_name(format!("{}-map", std::process::id()));
+    // The kernel's numbers for this kind of map and for XDP programs are the same.
+    aya::maps::PerCpuArray::<_, u64>::create(1, 0).expect("make a map").pin(&map).expect("pin it");
+    let refusal = |chain: &std::path::Path| {
+        let options = Options { chain: Some(chain.to_owned()), ..place.options() };
+        place.node.run(|| DataPlane::open(options)).expect_err("it cannot be chained").to_string()
+    };
+    for (path, why) in [(&nothing, "No such file"), (&map, "a map is pinned there")] {
+        let refused = refusal(path);
+        assert!(refused.contains(why) && refused.contains(&path.display().to_string()), "{refused}");
+        assert!(!place.root.exists(), "nothing is changed");
+    }
+    std::fs::remove_file(map).expect("remove the pin");
+    assert!(!place.node.ip("link show eth0").expect("show").contains("xdp"));
+}
+
+/// Pins one of the lab's programs beside the place's own pins, for the time of the test.
+fn pinned(place: &Place, program: &str, name: &str) -> std::path::PathBuf {
+    let file_name = place.root.file_name().expect("it has one").to_str().expect("it is text");
+    let pin = place.root.with_file_name(format!("{file_name}-{name}"));
+    replace_pin(place, program, &pin);
+    pin
+}
+
+fn replace_pin(_place: &Place, program: &str, pin: &std::path::Path) {
+    let mut object = EbpfLoader::new().btf(None).load(LAB_OBJECT).expect("load the lab's programs");
+    let program: &mut Xdp = object.program_mut(program).expect("it is there").try_into().expect("it is XDP");
+    program.load().expect("the kernel takes it");
+    if pin.exists() {
+        std::fs::remove_file(pin).expect("remove the pin");
+    }
+    program.pin(pin).expect("pin it");
+}
+
+/// Whether a datagram of the client's comes to the node.
+fn reaches(place: &Place) -> bool {
+    let there = place.node.run(|| UdpSocket::bind((NODE, 0))).expect("listen");
+    there.set_read_timeout(Some(std::time::Duration::from_millis(300))).expect("set a limit");
+    place.client.ip(&format!("neigh replace {NODE} lladdr {NODE_MAC} dev eth0")).expect("tell the client");
+    let here = place.client.run(|| UdpSocket::bind((CLIENT, 0))).expect("open a socket");
+    here.send_to(b"hello", there.local_addr().expect("it is bound")).expect("send");
+    there.recv_from(&mut [0; 16]).is_ok()
 }
 
 #[test]
@@ -454,6 +576,7 @@ fn a_process_that_may_not_or_has_another_clock_is_told_so() {
             node: "node".to_owned(),
             interface: "eth0".to_owned(),
             xdp: XdpPreference::Auto,
+            chain: None,
             egress: EgressHook::Auto,
             groups: Vec::new(),
         };

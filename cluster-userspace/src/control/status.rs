@@ -23,6 +23,9 @@ pub struct Status {
     pub uptime_ms: u64,
     /// How the XDP program is attached: `native` or `generic`; `none` while the interface is gone, and on a witness.
     pub xdp: String,
+    /// The name of the user's XDP program that gets what ours lets pass; null without one.
+    #[serde(default)]
+    pub chain: Option<String>,
     /// Whether this node takes nothing because an operator said so.
     pub drained: bool,
     /// The interface where clients reach the VIPs; empty on a witness.
@@ -262,6 +265,8 @@ pub struct Observation<'a> {
     pub started: Time,
     /// How the XDP program is attached.
     pub xdp: &'a str,
+    /// The name of the program that is chained to it.
+    pub chain: Option<&'a str>,
     /// All that should be looked into, the configuration's warnings included.
     pub warnings: &'a [String],
 }
@@ -270,7 +275,7 @@ impl Status {
     /// The answer from what the daemon knows.
     #[must_use]
     pub fn of(observation: &Observation<'_>) -> Self {
-        let Observation { settings, local, snapshot, now, run, started, xdp, warnings } = *observation;
+        let Observation { settings, local, snapshot, now, run, started, xdp, chain, warnings } = *observation;
         let voters = settings.peers.iter().filter(|peer| peer.voter).count() + usize::from(settings.voter);
         let peers_and_views = settings.peers.iter().zip(&snapshot.peers);
         let heard = peers_and_views.filter(|(peer, view)| peer.voter && view.alive).count();
@@ -281,6 +286,7 @@ impl Status {
             run: format!("{:016x}", run.0),
             uptime_ms: whole_millis(now.since(started)),
             xdp: xdp.to_owned(),
+            chain: chain.map(str::to_owned),
             drained: snapshot.drained,
             interface: local.service.as_ref().map_or_else(String::new, |service| service.interface.clone()),
             cpu: local.cpu,

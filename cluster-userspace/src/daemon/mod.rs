@@ -184,6 +184,8 @@ struct Daemon {
     slots: Vec<GroupSlot>,
     /// How the XDP program is attached, for people.
     xdp: &'static str,
+    /// The name of the program that is chained to it.
+    chain: Option<String>,
     inbox: Inbox,
     memory: MemoryFile,
     written: mpsc::Sender<Written>,
@@ -267,6 +269,7 @@ impl Prepared {
             plane: None,
             slots: Vec::new(),
             xdp: "none",
+            chain: None,
             inbox: Inbox { wake, calls, counts, written, checked },
             memory,
             written: written_in,

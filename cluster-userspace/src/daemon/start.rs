@@ -134,6 +134,17 @@ pub(super) async fn start(
             return Err(undone(plane, error));
         }
     };
+    daemon.chain = plane.chained().map(|next| next.name.clone());
+    if let Some(next) = plane.chained() {
+        tracing::info!(
+            program = plane.ingress_program(),
+            next = next.name,
+            id = next.id,
+            pin = %next.path.display(),
+            "what the XDP program lets pass goes on to the chained one"
+        );
+    }
+    daemon.lacks(plane.absent_features());
     let plane = SharedPlane::new(plane);
     daemon.plane = Some(plane.clone());
     daemon.xdp = watch.xdp_mode();
@@ -223,6 +234,7 @@ fn plane_options(settings: &Settings, local: &Local, service: &Service) -> datap
             XdpMode::Native => XdpPreference::Native,
             XdpMode::Generic => XdpPreference::Generic,
         },
+        chain: service.chain.clone(),
         egress: dataplane::EgressHook::Auto,
         groups: group_vips(settings, local),
     }

@@ -8,8 +8,10 @@
 //! (`network`), and every decision about who holds a group.
 
 mod capabilities;
+mod chain;
 mod error;
 mod fence;
+mod holders;
 mod ingress;
 mod interfaces;
 mod lease_table;
@@ -22,6 +24,7 @@ mod slots;
 mod unsafe_shared_words;
 
 pub use capabilities::{MissingCapabilities, may_lock_memory, missing_capabilities};
+pub use chain::ChainedProgram;
 pub use cluster_common::Verdict;
 pub use error::DataPlaneError;
 pub use fence::{Fenced, Hook};

@@ -21,6 +21,8 @@ pub struct Options {
     pub interface: String,
     /// How the ingress program is to be attached.
     pub xdp: XdpPreference,
+    /// Where the user's XDP program is pinned that gets what ours lets pass.
+    pub chain: Option<PathBuf>,
     /// How the egress program is to be attached.
     pub egress: EgressHook,
     /// The groups and their VIPs.

@@ -13,14 +13,15 @@ use cluster_common::maps::{COUNTERS, GroupCounters, Nic, Own};
 use cluster_proto::{GroupId, Mac, Time};
 
 use super::capabilities::check_process;
+use super::chain::{self, Chain, ChainedProgram, Opened, VARIANTS};
 use super::error::DataPlaneError;
-use super::fence::{Fenced, Fences};
+use super::fence::{Fenced, Fences, Hook};
 use super::ingress::{self, Attached};
 use super::interfaces::{self, Interface};
 use super::lease_table::LeaseTable;
 pub use super::maps::MapsWere;
 use super::maps::{self, Former, Maps};
-use super::options::{GroupVips, Options};
+use super::options::{EgressHook, GroupVips, Options};
 use super::pins::PinDirectory;
 use super::slots::{self, GroupSlot};
 
@@ -38,6 +39,8 @@ pub struct DataPlane {
     directory: PinDirectory,
     object: Ebpf,
     ingress_program: &'static str,
+    chain: Option<Chain>,
+    frags_refused: Option<String>,
     maps: Maps,
     maps_were: MapsWere,
     former: Option<Former>,
@@ -106,10 +109,12 @@ impl DataPlane {
     pub fn open(options: Options) -> Result<Self, DataPlaneError> {
         check_process()?;
         slots::check(&options.groups)?;
+        // What is wrong with it is told before anything is changed.
+        let next = options.chain.as_deref().map(Opened::at).transpose()?;
         let directory = PinDirectory::open(&options.pin_root, &options.cluster, &options.node)?;
         let (mut object, maps_were, former) = maps::load(&directory)?;
         // The programs name the maps by their descriptors, so these must be open until the programs are loaded.
-        let ingress_program = load_programs(&mut object)?;
+        let Loaded { ingress_program, chain, frags_refused } = load_programs(&mut object, next.as_ref())?;
         let mut maps = Maps::take(&mut object)?;
         maps.forget_kin()?;
         let table = maps.lease_table()?;
@@ -123,6 +128,8 @@ impl DataPlane {
             directory,
             object,
             ingress_program,
+            chain,
+            frags_refused,
             maps,
             maps_were,
             former,
@@ -217,8 +224,12 @@ impl DataPlane {
         self.fence(&interface)?;
         self.set_mac(interface.mac);
         let pin = self.directory.entry(INGRESS_PIN);
+        if let Some(chain) = &self.chain {
+            chain.pin(&self.directory)?;
+        }
         let program = ingress_program(&mut self.object, self.ingress_program)?;
         let (mode, adopted) = ingress::attach(program, &interface, self.options.xdp, &pin)?;
+        chain::settle(self.chain.as_mut(), &self.directory)?;
         let attached = Attached { ifindex: interface.ifindex, mac: interface.mac, mode, adopted };
         self.attached = Some(attached);
         Ok(attached)
@@ -228,6 +239,44 @@ impl DataPlane {
     #[must_use]
     pub fn attached(&self) -> Option<Attached> {
         self.attached
+    }
+
+    /// The name of the ingress program that was chosen.
+    #[must_use]
+    pub fn ingress_program(&self) -> &'static str {
+        self.ingress_program
+    }
+
+    /// The user's program that gets what ours lets pass.
+    #[must_use]
+    pub fn chained(&self) -> Option<&ChainedProgram> {
+        self.chain.as_ref().map(Chain::next)
+    }
+
+    /// Takes up what is pinned at the path of the user's program now; `None` if nothing is chained.
+    ///
+    /// # Errors
+    /// If there is no program, or none that the kernel takes; then the one before stays.
+    pub fn read_chain_again(&mut self) -> Result<Option<&ChainedProgram>, DataPlaneError> {
+        self.chain.as_mut().map(Chain::read_again).transpose()
+    }
+
+    /// What the kernel lacks of what the data plane can use, as found by trying, in a sentence each.
+    #[must_use]
+    pub fn absent_features(&self) -> Vec<String> {
+        let frags = self.frags_refused.as_ref().map(|why| {
+            format!(
+                "the XDP program does not take frames in several buffers ({why}), so native XDP may refuse jumbo frames"
+            )
+        });
+        let clsact = self.options.egress == EgressHook::Auto
+            && self.fences.list().any(|fenced| fenced.hook == Hook::Clsact);
+        let clsact = clsact.then(|| {
+            "the kernel has no TCX (Linux 6.6), so the egress fence is a clsact filter, which a filter of somebody else's \
+             that runs earlier can bypass"
+                .to_owned()
+        });
+        frags.into_iter().chain(clsact).collect()
     }
 
     /// Answers with this Ethernet address from now on, because the interface has changed its own.
@@ -471,15 +520,53 @@ fn remove_everything(fences: &mut Fences, directory: PinDirectory) -> Result<(),
     directory.remove_all()
 }
 
-/// Loads the programs; gives the name of the ingress program that the kernel took.
-fn load_programs(object: &mut Ebpf) -> Result<&'static str, DataPlaneError> {
+struct Loaded {
+    ingress_program: &'static str,
+    chain: Option<Chain>,
+    /// Why there are no frames in several buffers, if there are none.
+    frags_refused: Option<String>,
+}
+
+/// Loads the programs; of the ingress programs the first that the kernel takes.
+fn load_programs(object: &mut Ebpf, next: Option<&Opened>) -> Result<Loaded, DataPlaneError> {
     egress_program(object)?.load().map_err(refused(EGRESS))?;
-    // Kernels before 5.18 do not know the flag for frames in several buffers.
-    if ingress_program(object, INGRESS)?.load().is_ok() {
-        return Ok(INGRESS);
+    if let Some(next) = next {
+        return load_chained(object, next);
     }
+    // Kernels before 5.18 do not know the flag for frames in several buffers.
+    let frags_refused = match ingress_program(object, INGRESS)?.load() {
+        Ok(()) => return Ok(Loaded { ingress_program: INGRESS, chain: None, frags_refused: None }),
+        Err(error) => {
+            Some(format!("the kernel refuses one that does, as those before 5.18 do: {}", brief(&error)))
+        }
+    };
     ingress_program(object, INGRESS_LINEAR)?.load().map_err(refused(INGRESS_LINEAR))?;
-    Ok(INGRESS_LINEAR)
+    Ok(Loaded { ingress_program: INGRESS_LINEAR, chain: None, frags_refused })
+}
+
+fn load_chained(object: &mut Ebpf, next: &Opened) -> Result<Loaded, DataPlaneError> {
+    let mut reasons = Vec::new();
+    for variant in VARIANTS {
+        let loaded = ingress_program(object, variant.program)?.load().map_err(|error| brief(&error));
+        match loaded.and_then(|()| Chain::make(object, variant, next)) {
+            Ok(chain) => {
+                let frags_refused = (!reasons.is_empty()).then(|| {
+                    format!("the kernel or the program chained to it has none: {}", reasons.join("; "))
+                });
+                return Ok(Loaded { ingress_program: variant.program, chain: Some(chain), frags_refused });
+            }
+            Err(reason) => reasons.push(format!("{}: {reason}", variant.program)),
+        }
+    }
+    Err(DataPlaneError::Chain { path: next.named.path.clone(), reason: reasons.join("; ") })
+}
+
+/// The error without the verifier's log.
+fn brief(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, .. } => io_error.to_string(),
+        other => ingress::with_causes(other),
+    }
 }
 
 fn ingress_program<'o>(object: &'o mut Ebpf, name: &'static str) -> Result<&'o mut Xdp, DataPlaneError> {

@@ -69,6 +69,7 @@ impl Place {
             node: "node.example".to_owned(),
             interface: "eth0".to_owned(),
             xdp: XdpPreference::Auto,
+            chain: None,
             egress: EgressHook::Auto,
             groups: vec![group(GROUP, &[VIP.into(), VIP6.into()])],
         }
