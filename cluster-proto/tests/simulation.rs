@@ -363,6 +363,15 @@ fn the_only_voter_of_two_takes_the_group() {
     }
 }
 
+/// Three of five asked for a restart at the same moment, and all of them went.
+#[test]
+fn no_more_are_replaced_at_once_than_a_holder_can_miss() {
+    let options = Options { quorum: None, ..Options::majority(20_003_420, Profile::Restarts, 4, 1) };
+    if let Err(violation) = simulation::run(&options) {
+        panic!("{violation}");
+    }
+}
+
 /// Voters that change without regard to those before elect two.
 #[test]
 fn a_naive_change_of_voters_is_caught() {

@@ -12,8 +12,8 @@ use crate::interface::{CommandId, Effect, Effects, Refusal, Resumed, ResumedGrou
 use crate::time::Time;
 use crate::wire::{RESTART_LEASE, RESTART_PROMISE};
 
-use super::Core;
 use super::group::{GroupState, Stage, Tenure};
+use super::{Core, PeerState};
 
 /// How long the preparation may take: writes to the voters' disks, and hand-overs that are under way. No longer than clients
 /// wait.
@@ -120,6 +120,7 @@ impl Core {
             Step::Waiting => Step::Asking { since: now },
             Step::Asking { .. }
                 if self.yields_to_a_restart()
+                    || self.another_may_be_away(now)
                     || self.is_needed_by_a_holder(now)
                     || !self.stands_still(now) =>
             {
@@ -243,6 +244,14 @@ impl Core {
                 if self.lease < RESTART_LEASE { peer.lease >= RESTART_LEASE } else { !peer.keeps_long };
             peer.alive && peer.restarts && (settings.id < self.settings.me || further)
         })
+    }
+
+    /// Whether a peer's last word was that it is being restarted, and it may have gone since: it asked at the same time, had what
+    /// it needs before it heard of this node, and its vote is missing until it is back.
+    fn another_may_be_away(&self, now: Time) -> bool {
+        let silent = self.going_alone_after();
+        let away = |peer: &PeerState| peer.silence(now) >= silent && peer.silence(now) < RESTART_PROMISE;
+        self.peers.iter().any(|peer| peer.restarts && away(peer))
     }
 
     /// Whether those voters are sure to remember the longer promises without whom there is no lease, and if `all`, all that
