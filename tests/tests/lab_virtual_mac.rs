@@ -1,8 +1,6 @@
 //! VIPs under a virtual Ethernet address: what a client knows stays right over every kind of takeover, and only the holder
 //! wears it.
 
-use std::time::Duration;
-
 use cluster_tests::lab::clock::{Window, await_true};
 use cluster_tests::lab::probe::Announcements;
 use cluster_tests::lab::probe::capture::{Capture, Watched};
@@ -105,11 +103,12 @@ fn clients_know_it_for_good(family: Family) {
         let first = first.expect("the new holder wears it");
         let late = worn_by(&old, Window::since(first));
         assert!(late.is_empty(), "{fault}: {} frames of the old holder, the first {:?}", late.len(), late[0]);
-        println!("{fault}: outage {:?}, the machine stood still for {:?}", trial.outage.length, trial.stall);
+        // Whether a planned move loses a request is judged where each has a second to be answered: lab_switchover.
+        println!(
+            "{fault}: outage {:?}, {} requests not answered yet, the machine stood still for {:?}",
+            trial.outage.length, trial.outage.lost, trial.stall
+        );
         match fault {
-            "promote" | "demote" if trial.stall < Duration::from_millis(10) => {
-                assert_eq!(trial.outage.lost, 0, "{fault}: {:?}", trial.outage);
-            }
             "cut" => lab.mend_all().expect("mended links"),
             "kill" => scene.cluster.start(&old).expect("a restarted daemon"),
             _ => {}
