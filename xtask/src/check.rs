@@ -28,6 +28,8 @@ pub(crate) fn check() -> Result<()> {
 
     // The files alone: what is to change in them, `cargo fmt` does by itself.
     check("format", &mut cargo(&["fmt", "--all", "--check", "--", "-l"]))?;
+    let of_targets = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check", "--", "-l"];
+    check("format of the fuzz targets", &mut cargo(&of_targets))?;
     // The build script of cluster-userspace compiles the BPF programs on the way.
     let mut lints = cargo_with_bpf(&bpf, &["clippy", "--all-targets"]);
     check("lints", lints.args(locked()).args(["--", "--deny", "warnings"]))?;

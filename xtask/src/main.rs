@@ -7,6 +7,7 @@
 mod build;
 mod check;
 mod command;
+mod fuzz;
 mod lab;
 mod leftovers;
 mod packages;
@@ -62,6 +63,8 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
         arguments: Vec<OsString>,
     },
+    /// Run libFuzzer against whatever reads bytes from outside.
+    Fuzz(fuzz::Arguments),
     /// Run the election core through random networks in the simulator.
     #[command(after_help = SIM_HELP)]
     Sim {
@@ -104,6 +107,7 @@ fn perform(verb: Verb) -> Result<()> {
         Verb::Test { arguments } => test::test(&arguments),
         Verb::Run { arguments } => lab::run(&arguments),
         Verb::Bench { subject, arguments } => lab::bench(subject, &arguments),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Sim { arguments } => lab::simulate(&arguments),
     }
 }
