@@ -3,7 +3,7 @@
 use crate::Verdict;
 
 /// The version of the layouts; maps are pinned in a directory named for it, so that no program meets another's maps.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Groups a node can have.
 pub const MAX_GROUPS: u32 = 256;
@@ -35,7 +35,7 @@ pub const TENURES: &str = "tenures";
 pub const GRACES: &str = "graces";
 /// Array of one [`Nic`], memory-mapped by user space.
 pub const NIC: &str = "nic";
-/// Array of one [`Own`].
+/// Array by group slot of [`Own`].
 pub const OWN: &str = "own";
 /// Hash map of the Ethernet addresses that the cluster's nodes have on the service link, padded to [`KIN_KEY`] bytes, to
 /// a 1: who may say that a VIP is his.
@@ -102,6 +102,14 @@ pub const fn filter_place6(address: [u32; 4]) -> (u32, u64) {
     (hash >> 6, 1 << (hash & 63))
 }
 
+/// The VLAN of a frame with these tags, as one number: the outer VLAN identifier (12 bits, IEEE 802.1Q) above the inner one
+/// (IEEE 802.1ad). 0 stands for no tag, and for one that gives a priority alone.
+#[inline(always)]
+#[must_use]
+pub const fn vlan_tags(outer: u16, inner: u16) -> u32 {
+    ((outer & 0x0fff) as u32) << 16 | (inner & 0x0fff) as u32
+}
+
 /// How many virtual Ethernet addresses there are: one for each family and number (RFC 9568 section 7.3).
 pub const VIRTUAL_MACS: u32 = 512;
 
@@ -130,6 +138,8 @@ pub struct VipEntry {
     pub group: u32,
     /// The mask of its prefix, which tells who is on the link.
     pub mask: [u8; 4],
+    /// On which VLAN it is: [`vlan_tags`].
+    pub tags: u32,
 }
 
 /// Whose an IPv6 VIP is.
@@ -141,6 +151,8 @@ pub struct Vip6Entry {
     pub group: u32,
     /// The mask of its prefix, which tells who is on the link.
     pub mask: [u8; 16],
+    /// On which VLAN it is: [`vlan_tags`].
+    pub tags: u32,
 }
 
 /// Who a slot belongs to and the epoch of its lease, for the daemon that adopts the maps after this one died. Written
@@ -202,7 +214,7 @@ impl Nic {
     pub const FORWARDS: u8 = 1;
 }
 
-/// The node's own addresses on the service link, in whose name it asks for neighbours where it may not do so in a VIP's.
+/// The node's own addresses on the link of a group's VIPs, in whose name it asks for neighbours where it may not do so in a VIP's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 #[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
@@ -340,8 +352,8 @@ pub struct Served6 {
 
 const _: () = {
     assert!(size_of::<Lease>() == 8 && align_of::<Lease>() == 8);
-    assert!(size_of::<VipEntry>() == 8 && align_of::<VipEntry>() == 4);
-    assert!(size_of::<Vip6Entry>() == 20 && align_of::<Vip6Entry>() == 4);
+    assert!(size_of::<VipEntry>() == 12 && align_of::<VipEntry>() == 4);
+    assert!(size_of::<Vip6Entry>() == 24 && align_of::<Vip6Entry>() == 4);
     assert!(size_of::<Tenure>() == 16 && align_of::<Tenure>() == 8);
     assert!(size_of::<Grace>() == 16 && align_of::<Grace>() == 8);
     assert!(size_of::<Nic>() == 16 && align_of::<Nic>() == 8);

@@ -1,47 +1,61 @@
 //! Programs that only the benchmark runs. `BPF_PROG_TEST_RUN` keeps a program's edits between repeats, so an answered
-//! request is no request the second time; `answer_and_undo` makes it one again, and `undo` alone is what that costs.
+//! request is no request the second time; `answer_arp_again` and `answer_neighbour_again` make it one again, and
+//! `ask_arp_again` and `ask_neighbour_again` are what that alone costs.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 mod object;
+mod question;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use cluster_common::frame::{ETHERNET_DESTINATION, ETHERNET_LENGTH, arp};
+use cluster_ebpf::Fate;
 use cluster_ebpf::ingress::ingress;
-use cluster_ebpf::{Fate, received};
+
+use question::{ARP_WORDS, NEIGHBOUR_WORDS, ask};
 
 /// What every other program is measured against.
 #[xdp]
+#[inline(always)]
 fn empty(_context: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
 #[xdp]
-fn answer_and_undo(context: XdpContext) -> u32 {
-    match ingress(&context) {
-        Fate::Answer => make_request(&context),
+#[inline(always)]
+fn answer_arp_again(context: XdpContext) -> u32 {
+    answer_and_ask::<ARP_WORDS>(&context)
+}
+
+#[xdp]
+#[inline(always)]
+fn answer_neighbour_again(context: XdpContext) -> u32 {
+    answer_and_ask::<NEIGHBOUR_WORDS>(&context)
+}
+
+#[xdp]
+#[inline(always)]
+fn ask_arp_again(context: XdpContext) -> u32 {
+    asked::<ARP_WORDS>(&context)
+}
+
+#[xdp]
+#[inline(always)]
+fn ask_neighbour_again(context: XdpContext) -> u32 {
+    asked::<NEIGHBOUR_WORDS>(&context)
+}
+
+#[inline(always)]
+fn answer_and_ask<const WORDS: usize>(context: &XdpContext) -> u32 {
+    match ingress(context) {
+        Fate::Answer => asked::<WORDS>(context),
         Fate::Pass | Fate::Admit | Fate::Drop => xdp_action::XDP_ABORTED,
     }
 }
 
-#[xdp]
-fn undo(context: XdpContext) -> u32 {
-    make_request(&context)
-}
-
-/// Makes an answer a request for the address it was about, asked by the one it was for. Of a request it makes one, too.
 #[inline(always)]
-fn make_request(context: &XdpContext) -> u32 {
-    const AT: usize = ETHERNET_LENGTH;
-    let Some(header) = received(context).header(AT + arp::LENGTH) else { return xdp_action::XDP_ABORTED };
-    let sender = header.four_in_halves(AT + arp::SENDER_IP);
-    let target = header.four(AT + arp::TARGET_IP);
-    header.set_mac(ETHERNET_DESTINATION, [0xffff; 3]);
-    header.set_two(AT + arp::OPERATION, arp::REQUEST.to_be());
-    header.set_four_in_halves(AT + arp::SENDER_IP, target);
-    header.set_four(AT + arp::TARGET_IP, sender);
-    xdp_action::XDP_TX
+fn asked<const WORDS: usize>(context: &XdpContext) -> u32 {
+    if ask::<WORDS>(context) { xdp_action::XDP_TX } else { xdp_action::XDP_ABORTED }
 }
 
 #[cfg(not(target_arch = "bpf"))]

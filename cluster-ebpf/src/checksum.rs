@@ -6,15 +6,26 @@ use cluster_common::frame::ipv6;
 pub(crate) struct Checksum(u64);
 
 impl Checksum {
-    /// The sum over the pseudo-header (RFC 8200 section 8.1) of an ICMPv6 message. The length is as it lies in memory.
+    /// The sum over the pseudo-header (RFC 8200 section 8.1) of an ICMPv6 message, from the sums over its addresses. The
+    /// length is as it lies in memory.
     #[inline(always)]
-    pub(crate) fn of_icmpv6(source: [u32; 4], destination: [u32; 4], length: u16) -> Self {
-        let mut sum = Self(0);
-        sum.add_sixteen(source);
-        sum.add_sixteen(destination);
+    pub(crate) fn of_icmpv6(source: u64, destination: u64, length: u16) -> Self {
+        let mut sum = Self(source + destination);
         sum.add_two(length);
         sum.add_two(u16::from(ipv6::ICMPV6).to_be());
         sum
+    }
+
+    /// The sum over sixteen bytes.
+    #[inline(always)]
+    pub(crate) fn of_sixteen(words: [u32; 4]) -> u64 {
+        u64::from(words[0]) + u64::from(words[1]) + u64::from(words[2]) + u64::from(words[3])
+    }
+
+    /// Adds such a sum.
+    #[inline(always)]
+    pub(crate) fn add_sum(&mut self, sum: u64) {
+        self.0 += sum;
     }
 
     /// What becomes of a message's checksum when one address of its pseudo-header changes (RFC 1624).

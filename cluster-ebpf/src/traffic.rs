@@ -1,50 +1,59 @@
 //! Both ends of a benchmark of responders: `ask_arp` and `ask_neighbour` make the frame they are run on a question, whatever it was
-//! before, and send it; `count_answers` counts and drops what comes back.
+//! before, and send it; `count_answers` counts and drops what comes back. `answer_all` answers every ARP request and looks
+//! nothing up: what is left is what answering by XDP costs anybody.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 mod object;
+mod question;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{map, xdp};
-use aya_ebpf::maps::{Array, PerCpuArray};
+use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
-use cluster_common::frame::{ETHERNET_LENGTH, ETHERNET_TYPE, TYPE_ARP, arp};
+use cluster_common::frame::{
+    ETHERNET_DESTINATION, ETHERNET_LENGTH, ETHERNET_SOURCE, ETHERNET_TYPE, TYPE_ARP, arp,
+};
 use cluster_ebpf::received;
 
-/// An ARP request in words; the frame begins with the third byte, which puts all its words where they may be written whole.
-const ARP_WORDS: usize = (2 + ETHERNET_LENGTH + arp::LENGTH) / 4;
-/// A neighbour solicitation with a link-layer address (RFC 4861 section 4.3), likewise.
-const NEIGHBOUR_WORDS: usize = (2 + ETHERNET_LENGTH + 40 + 24 + 8) / 4;
+use question::{ARP_WORDS, NEIGHBOUR_WORDS, ask};
 
-/// The question to send.
-#[map(name = "question")]
-static QUESTION: Array<[u32; NEIGHBOUR_WORDS]> = Array::with_max_entries(1, 0);
 /// How many answers came back.
 #[map(name = "answers")]
 static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 #[xdp]
 fn ask_arp(context: XdpContext) -> u32 {
-    ask::<ARP_WORDS>(&context)
+    send(ask::<ARP_WORDS>(&context))
 }
 
 #[xdp]
 fn ask_neighbour(context: XdpContext) -> u32 {
-    ask::<NEIGHBOUR_WORDS>(&context)
+    send(ask::<NEIGHBOUR_WORDS>(&context))
 }
 
-/// A frame that was answered in place comes back as the answer it was made.
-#[inline(always)]
-fn ask<const WORDS: usize>(context: &XdpContext) -> u32 {
-    let Some(frame) = received(context).header(WORDS * 4 - 2) else { return xdp_action::XDP_ABORTED };
-    let Some(question) = QUESTION.get(0) else { return xdp_action::XDP_ABORTED };
-    let [_, _, first, second] = question[0].to_ne_bytes();
-    frame.set_two(0, u16::from_ne_bytes([first, second]));
-    let mut word = 1;
-    while word < WORDS {
-        frame.set_four(word * 4 - 2, question[word]);
-        word += 1;
+fn send(asked: bool) -> u32 {
+    if asked { xdp_action::XDP_TX } else { xdp_action::XDP_ABORTED }
+}
+
+#[xdp]
+fn answer_all(context: XdpContext) -> u32 {
+    const AT: usize = ETHERNET_LENGTH;
+    const MAC: [u16; 3] = [u16::from_ne_bytes([2, 0]), 0, u16::from_ne_bytes([0, 1])];
+    let Some(header) = received(&context).header(AT + arp::LENGTH) else { return xdp_action::XDP_PASS };
+    if header.two(ETHERNET_TYPE) != TYPE_ARP.to_be()
+        || header.two(AT + arp::OPERATION) != arp::REQUEST.to_be()
+    {
+        return xdp_action::XDP_PASS;
     }
+    let (asker, sender) = (header.mac(AT + arp::SENDER_MAC), header.four_in_halves(AT + arp::SENDER_IP));
+    let target = header.four(AT + arp::TARGET_IP);
+    header.set_mac(ETHERNET_DESTINATION, asker);
+    header.set_mac(ETHERNET_SOURCE, MAC);
+    header.set_two(AT + arp::OPERATION, arp::REPLY.to_be());
+    header.set_mac(AT + arp::SENDER_MAC, MAC);
+    header.set_four_in_halves(AT + arp::SENDER_IP, target);
+    header.set_mac(AT + arp::TARGET_MAC, asker);
+    header.set_four(AT + arp::TARGET_IP, sender);
     xdp_action::XDP_TX
 }
 

@@ -31,7 +31,7 @@ static TENURES: Array<Tenure> = Array::with_max_entries(MAX_GROUPS, BPF_F_MMAPAB
 #[map(name = "graces")]
 static GRACES: Array<GraceWords> = Array::with_max_entries(MAX_GROUPS, BPF_F_MMAPABLE);
 #[map(name = "own")]
-static OWN: Array<OwnWords> = Array::with_max_entries(1, 0);
+static OWN: Array<OwnWords> = Array::with_max_entries(MAX_GROUPS, 0);
 #[map(name = "nic")]
 static NIC: Array<Nic> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map(name = "kin")]
@@ -122,6 +122,18 @@ pub(crate) fn vip6(address: [u32; 4]) -> Option<&'static Vip6Entry> {
     unsafe { VIPS6.get(address) }
 }
 
+/// Whose VIP on the VLAN of these tags the IPv4 address is, if it is one there.
+#[inline(always)]
+pub(crate) fn vip_on(tags: u32, address: u32) -> Option<&'static VipEntry> {
+    vip(address).filter(|entry| entry.tags == tags)
+}
+
+/// Whose VIP on the VLAN of these tags the IPv6 address is, if it is one there.
+#[inline(always)]
+pub(crate) fn vip6_on(tags: u32, address: [u32; 4]) -> Option<&'static Vip6Entry> {
+    vip6(address).filter(|entry| entry.tags == tags)
+}
+
 #[inline(always)]
 fn is_in_filter((word, bit): (u32, u64)) -> bool {
     let Some(filter) = FILTER.get_ptr(word) else { return false };
@@ -169,16 +181,16 @@ pub(crate) fn standing(group: u32) -> Option<Standing> {
     Some(Standing { now, holds, grace: Some(Grace { side, other }) })
 }
 
-/// This node's own IPv4 address, if it has one; four bytes as they lie in memory.
+/// This node's own IPv4 address on the link of the group's VIPs, if it has one; four bytes as they lie in memory.
 #[inline(always)]
-pub(crate) fn own_ipv4() -> Option<u32> {
-    OWN.get(0).map(|own| own[0]).filter(|address| *address != 0)
+pub(crate) fn own_ipv4(group: u32) -> Option<u32> {
+    OWN.get(group).map(|own| own[0]).filter(|address| *address != 0)
 }
 
-/// This node's own IPv6 address, if it has one; sixteen bytes as they lie in memory.
+/// This node's own IPv6 address there, if it has one; sixteen bytes as they lie in memory.
 #[inline(always)]
-pub(crate) fn own_ipv6() -> Option<[u32; 4]> {
-    OWN.get(0).map(|own| [own[1], own[2], own[3], own[4]]).filter(|address| *address != [0; 4])
+pub(crate) fn own_ipv6(group: u32) -> Option<[u32; 4]> {
+    OWN.get(group).map(|own| [own[1], own[2], own[3], own[4]]).filter(|address| *address != [0; 4])
 }
 
 /// The network card.
@@ -283,10 +295,11 @@ pub(crate) fn count(group: u32, verdict: Verdict) {
 
 /// Counts a packet that was served, and notes its sender if it is on the VIP's link.
 #[inline(always)]
-pub(crate) fn count_served(vip: &VipEntry, verdict: Verdict, now: u64, sender: u32, address: u32) {
+pub(crate) fn count_served(vip: &'static VipEntry, verdict: Verdict, now: u64, sender: u32, address: u32) {
     let Some(counters) = COUNTERS.get_ptr_mut(vip.group) else { return };
     add_one(vip.group, counters, verdict);
-    let on_link = (sender ^ address) & u32::from_ne_bytes(vip.mask) == 0;
+    let [mask] = mask_words(&vip.mask);
+    let on_link = (sender ^ address) & mask == 0;
     if on_link && sender != address && sender != 0 {
         // Multiplicative hashing spreads neighbours; the product's top bits depend on every bit of the address.
         let place = (sender.wrapping_mul(0x9e37_79b1) >> (32 - SERVED_PLACES.trailing_zeros())) as usize;
@@ -302,7 +315,7 @@ pub(crate) fn count_served(vip: &VipEntry, verdict: Verdict, now: u64, sender: u
 /// The same for IPv6, where an address of this link only is on the VIP's link as well.
 #[inline(always)]
 pub(crate) fn count_served6(
-    vip: &Vip6Entry,
+    vip: &'static Vip6Entry,
     verdict: Verdict,
     now: u64,
     sender: [u32; 4],
@@ -330,12 +343,20 @@ pub(crate) fn count_served6(
 
 /// In which bits of the prefix the addresses differ.
 #[inline(always)]
-fn off_prefix(vip: &Vip6Entry, sender: [u32; 4], address: [u32; 4]) -> u32 {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = vip.mask;
-    (sender[0] ^ address[0]) & u32::from_ne_bytes([a, b, c, d])
-        | (sender[1] ^ address[1]) & u32::from_ne_bytes([e, f, g, h])
-        | (sender[2] ^ address[2]) & u32::from_ne_bytes([i, j, k, l])
-        | (sender[3] ^ address[3]) & u32::from_ne_bytes([m, n, o, p])
+fn off_prefix(vip: &'static Vip6Entry, sender: [u32; 4], address: [u32; 4]) -> u32 {
+    let mask: [u32; 4] = mask_words(&vip.mask);
+    (sender[0] ^ address[0]) & mask[0]
+        | (sender[1] ^ address[1]) & mask[1]
+        | (sender[2] ^ address[2]) & mask[2]
+        | (sender[3] ^ address[3]) & mask[3]
+}
+
+/// An entry's mask in words as they lie in memory. The compiler would load and join the bytes one by one.
+#[inline(always)]
+fn mask_words<const BYTES: usize, const WORDS: usize>(mask: &'static [u8; BYTES]) -> [u32; WORDS] {
+    const { assert!(BYTES == WORDS * 4) };
+    // SAFETY: it is as long, and aligned like the entry that it is in, whose first word is before it.
+    unsafe { *mask.as_ptr().cast::<[u32; WORDS]>() }
 }
 
 /// Where a program is.

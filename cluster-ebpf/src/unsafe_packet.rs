@@ -98,6 +98,13 @@ impl<'c> Buffered<'c> {
         unsafe { (*self.context.skb.skb).ifindex }
     }
 
+    /// The number of the interface by which it came into this host; 0 if it was made here.
+    #[inline(always)]
+    pub(crate) fn came_in_by(&self) -> u32 {
+        // SAFETY: as in `interface`.
+        unsafe { (*self.context.skb.skb).ingress_ifindex }
+    }
+
     /// Whether it came in for another host's Ethernet address.
     #[inline(always)]
     pub(crate) fn is_for_another_host(&self) -> bool {

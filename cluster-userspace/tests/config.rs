@@ -53,7 +53,7 @@ impl Drop for Directory {
 }
 
 fn serves(interface: &str, xdp: XdpMode) -> Option<Service> {
-    Some(Service { interface: interface.to_owned(), xdp })
+    Some(Service { interface: interface.to_owned(), xdp, chain: None })
 }
 
 /// Line 1 is `[cluster]`; the tests count from here.
@@ -274,7 +274,10 @@ fn each_error_alone_is_found_where_it_is() {
         ("name = \"b\"", "name = \"b\"\nid = \"1\"", 12, "node[1].id", "a whole number, not a string"),
         ("name = \"b\"", "name = \"b\"\nport = 0", 12, "node[1].port", "from 1 to 65535"),
         ("name = \"b\"", "name = \"b\"\nport = 4780.0", 12, "node[1].port", "a whole number, not a float"),
-        ("name = \"b\"", "name = \"b\"\nxdp = \"fast\"", 12, "node[1].xdp", "use \"auto\", \"native\" or \"generic\""),
+        ("name = \"b\"", "name = \"b\"\nxdp = \"chain\"", 12, "node[1].xdp", "needs the key `chain`"),
+        ("name = \"b\"", "name = \"b\"\nchain = \"/sys/fs/bpf/mine\"", 12, "node[1].chain", "only goes with `xdp = \"chain\"`"),
+        ("name = \"b\"", "name = \"b\"\nxdp = \"chain\"\nchain = \"mine\"", 13, "node[1].chain", "absolute path"),
+        ("name = \"b\"", "name = \"b\"\nxdp = \"fast\"", 12, "node[1].xdp", "use \"auto\", \"native\", \"generic\" or \"chain\""),
         ("name = \"b\"", "name = \"b\"\nadress = \"x\"", 12, "node[1].adress", "unknown key"),
         ("name = \"b\"", "name = \"b\"\naddreses = \"x\"", 12, "node[1].addreses", "did you mean `addresses`?"),
         ("interface = \"eth1\"\n", "", 10, "node[1].interface", "missing"),
@@ -384,13 +387,11 @@ fn what_is_documented_but_not_built_is_said_to_be_so() {
         (in_node("weight = 1"), "node[1].weight"),
         (in_node("spare = false"), "node[1].spare"),
         (in_node("max_groups = 4"), "node[1].max_groups"),
-        (in_node("xdp = \"chain\""), "node[1].xdp"),
         (in_group("mode = \"active-active\""), "group[0].mode"),
         (in_group("address = \"always\""), "group[0].address"),
         (in_group("protocol = \"vrrp3\""), "group[0].protocol"),
         (in_group("protocol = \"vrrp2\""), "group[0].protocol"),
         (in_group("protocol = \"carp\""), "group[0].protocol"),
-        (in_group("vlan = 100"), "group[0].vlan"),
         (in_group("hash = \"flow\""), "group[0].hash"),
         (in_group("apart = [\"db\"]"), "group[0].apart"),
         (in_group("failback = \"idle\""), "group[0].failback"),
@@ -429,6 +430,32 @@ fn virtual_macs_have_a_number_of_their_own() {
     }
     let good = in_group("mac = \"virtual\"\nvirtual_id = 7") + &second("mac = \"virtual\"\nvirtual_id = 8");
     assert!(directory.errors(&good).is_empty(), "{:#?}", directory.errors(&good));
+}
+
+#[test]
+fn a_vlan_has_one_tag_or_two() {
+    let directory = Directory::new();
+    let vlan = |value: &str| format!("{GOOD}vlan = {value}\n");
+    let cases = [
+        ("0", "group[0].vlan", "from 1 to 4094"),
+        ("4095", "group[0].vlan", "from 1 to 4094"),
+        ("\"100\"", "group[0].vlan", "whole number"),
+        ("[]", "group[0].vlan", "has 0 tags"),
+        ("[1, 2, 3]", "group[0].vlan", "has 3 tags"),
+        ("[200, 0]", "group[0].vlan[1]", "from 1 to 4094"),
+    ];
+    for (value, key, words) in cases {
+        let errors = directory.errors(&vlan(value));
+        assert!(
+            errors.len() == 1 && errors[0].1 == key && errors[0].2.contains(words),
+            "{value}: {errors:#?}"
+        );
+    }
+    for (value, shown) in [("100", "100"), ("[200, 100]", "200.100")] {
+        let config = directory.parse(&vlan(value)).expect("a good file");
+        let (_, local) = config.settings("a").expect("a node of the file");
+        assert_eq!(local.groups[0].vlan.map(|vlan| vlan.to_string()).as_deref(), Some(shown));
+    }
 }
 
 #[test]
@@ -1103,4 +1130,13 @@ fn a_node_or_witness_may_have_a_processor_of_its_own() {
         let keys: Vec<_> = errors.iter().map(|error| error.1.as_str()).collect();
         assert_eq!(keys, ["node[1].cpu", "witness[0].cpu"], "{errors:#?}");
     }
+}
+
+#[test]
+fn a_chained_program_is_named_by_its_pin() {
+    let directory = Directory::new();
+    let text = GOOD.replace("name = \"b\"", "name = \"b\"\nxdp = \"chain\"\nchain = \"/sys/fs/bpf/mine\"");
+    let (_, local) = directory.parse(&text).expect("it is right").settings("b").expect("b is there");
+    let service = local.service.expect("b serves");
+    assert_eq!((service.xdp, service.chain), (XdpMode::Auto, Some("/sys/fs/bpf/mine".into())));
 }

@@ -121,6 +121,7 @@ fn margins_and_round_trips_are_shown_by_peer() {
             run: cluster_proto::Incarnation(1),
             started,
             xdp: "native",
+            chain: None,
             warnings: &[],
         };
         Status::of(&observation)

@@ -10,9 +10,9 @@ use aya::programs::{Program, TestRun, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use cluster_common::maps::{
-    COUNTERS, Claim, FACES, FILTER, Face, Faces, GRACES, Grace, GroupCounters, KIN, KIN_KEY, LEASES, NIC,
-    Nic, OWN, Own, TRACE, TRACING, Traced, Tracing, VIPS, VIPS6, VIRTUAL_MAC_OWNERS, Vip6Entry, VipEntry,
-    filter_place, filter_place6, virtual_mac_place,
+    COUNTERS, Claim, FACES, FILTER, Face, Faces, GRACES, Grace, GroupCounters, KIN, KIN_KEY, LEASES,
+    MAX_GROUPS, NIC, Nic, OWN, Own, TRACE, TRACING, Traced, Tracing, VIPS, VIPS6, VIRTUAL_MAC_OWNERS,
+    Vip6Entry, VipEntry, filter_place, filter_place6, virtual_mac_place, vlan_tags,
 };
 use cluster_common::{Verdict, reference};
 
@@ -22,10 +22,28 @@ pub const NETWORK_CARD: Nic = Nic { mac: [2, 0, 0, 0, 0, 0x0a], flags: 0, unused
 /// Words of one [`GroupCounters`].
 const COUNTER_WORDS: usize = size_of::<GroupCounters>() / size_of::<u64>();
 
+/// Words of a question as the benchmark's programs want it; the frame begins with the third byte of the first.
+const QUESTION_WORDS: usize = 22;
+
+/// A question as the benchmark's programs want it.
+pub type Question = [u32; QUESTION_WORDS];
+
+/// The frame as such a question.
+#[must_use]
+pub fn question_words(frame: &[u8]) -> Question {
+    let mut words = [0; QUESTION_WORDS];
+    let mut bytes = [0; 2].iter().chain(frame);
+    for word in &mut words {
+        *word = u32::from_ne_bytes(std::array::from_fn(|_| bytes.next().copied().unwrap_or(0)));
+    }
+    words
+}
+
 /// The programs of one object, with maps that no other object shares.
 #[derive(Debug)]
 pub struct Programs {
     object: Ebpf,
+    came_in_by: u32,
 }
 
 /// What a program made of a frame.
@@ -54,14 +72,29 @@ impl Programs {
             }
             .with_context(|| format!("loading the program {name}"))?;
         }
-        Ok(Self { object })
+        Ok(Self { object, came_in_by: 0 })
     }
 
-    /// Makes an address the VIP of a group.
+    /// Makes an address the VIP of a group, on no VLAN.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn set_vip(&mut self, address: IpAddr, prefix: u32, group: u32) -> Result<()> {
+        self.set_vip_on((0, 0), address, prefix, group)
+    }
+
+    /// Makes an address the VIP of a group, on the VLAN of this outer identifier and this inner one.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_vip_on(
+        &mut self,
+        (outer, inner): (u16, u16),
+        address: IpAddr,
+        prefix: u32,
+        group: u32,
+    ) -> Result<()> {
+        let tags = vlan_tags(outer, inner);
         let (word, bit) = match address {
             IpAddr::V4(address) => filter_place(address.octets()),
             IpAddr::V6(address) => filter_place6(bytemuck::cast(address.octets())),
@@ -71,14 +104,14 @@ impl Programs {
         match address {
             IpAddr::V4(address) => {
                 let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0).to_be_bytes();
-                let entry: [u8; 8] = bytemuck::cast(VipEntry { group, mask });
-                let mut vips: HashMap<&mut MapData, [u8; 4], [u8; 8]> = self.map_mut(VIPS)?.try_into()?;
+                let entry: [u8; 12] = bytemuck::cast(VipEntry { group, mask, tags });
+                let mut vips: HashMap<&mut MapData, [u8; 4], [u8; 12]> = self.map_mut(VIPS)?.try_into()?;
                 vips.insert(address.octets(), entry, 0)?;
             }
             IpAddr::V6(address) => {
                 let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0).to_be_bytes();
-                let entry: [u8; 20] = bytemuck::cast(Vip6Entry { group, mask });
-                let mut vips: HashMap<&mut MapData, [u8; 16], [u8; 20]> = self.map_mut(VIPS6)?.try_into()?;
+                let entry: [u8; 24] = bytemuck::cast(Vip6Entry { group, mask, tags });
+                let mut vips: HashMap<&mut MapData, [u8; 16], [u8; 24]> = self.map_mut(VIPS6)?.try_into()?;
                 vips.insert(address.octets(), entry, 0)?;
             }
         }
@@ -115,7 +148,7 @@ impl Programs {
     pub fn set_own(&mut self, ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> Result<()> {
         let bytes: [u8; 20] = bytemuck::cast(Own { ipv4: ipv4.octets(), ipv6: ipv6.octets() });
         let mut own: Array<&mut MapData, [u8; 20]> = self.map_mut(OWN)?.try_into()?;
-        Ok(own.set(0, bytes, 0)?)
+        (0..MAX_GROUPS).try_for_each(|group| Ok(own.set(group, bytes, 0)?))
     }
 
     /// Says which network card the programs answer for. Programs run here see frames leave by interface 1.
@@ -156,6 +189,11 @@ impl Programs {
         Ok(())
     }
 
+    /// Says by which interface frames that leave from now on came into this host; 0 if they were made here.
+    pub fn set_came_in_by(&mut self, ifindex: u32) {
+        self.came_in_by = ifindex;
+    }
+
     /// Has frames of a group traced until then, in nanoseconds of the boot clock, each `every`'th; 0 ends it.
     ///
     /// # Errors
@@ -164,6 +202,15 @@ impl Programs {
         let words: [u64; 2] = bytemuck::cast(Tracing { group, every, until });
         let mut tracing: Array<&mut MapData, [u64; 2]> = self.map_mut(TRACING)?.try_into()?;
         Ok(tracing.set(0, words, 0)?)
+    }
+
+    /// Says which question a benchmark's programs make of frames.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or the object has no such programs.
+    pub fn set_question(&mut self, frame: &[u8]) -> Result<()> {
+        let mut questions: Array<&mut MapData, Question> = self.map_mut("question")?.try_into()?;
+        Ok(questions.set(0, question_words(frame), 0)?)
     }
 
     /// The frames that were traced since this was last asked.
@@ -195,7 +242,12 @@ impl Programs {
         };
         let ran = match self.object.program(program) {
             Some(Program::Xdp(program)) => program.test_run(options),
-            Some(Program::SchedClassifier(program)) => program.test_run(options),
+            Some(Program::SchedClassifier(program)) => {
+                // struct __sk_buff (linux/bpf.h): its tenth word is `ingress_ifindex`.
+                let mut context = [0_u8; 40];
+                context[36..].copy_from_slice(&self.came_in_by.to_ne_bytes());
+                program.test_run(TestRunOptions { ctx_in: Some(&context), ..options })
+            }
             _ => return Err(anyhow!("the object has no program {program}")),
         }
         .with_context(|| format!("running {program} on {} bytes", frame.len()))?;

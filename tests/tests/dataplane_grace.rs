@@ -89,12 +89,22 @@ fn judge_all(vip: IpAddr, known: SocketAddr, unknown: SocketAddr, side: Side, he
     programs.set_vip(vip, prefix, 0).expect("set the VIP");
     programs.set_lease(0, if held { u64::MAX } else { 0 }).expect("set the lease");
     programs.set_grace(0, u64::MAX, grace).expect("set the hand-over");
-    let vips = [Vip { address: vip, prefix: prefix as u8, group: 0, held, grace: Some(grace), face: None }];
+    let vips = [Vip {
+        address: vip,
+        prefix: prefix as u8,
+        group: 0,
+        held,
+        grace: Some(grace),
+        face: None,
+        vlan: (0, 0),
+    }];
     let connections = [(known, SocketAddr::new(vip, PORT))];
     let node = Node {
         mac: MAC,
         forwards: false,
         sends_by_card: true,
+        sends_back_by_another: false,
+        vlan: None,
         vips: &vips,
         own: (None, None),
         kin: &[],

@@ -1,5 +1,6 @@
 //! The data plane's life on a real wire: attached, adopted, replaced, refused, removed.
 
+mod dataplane_chain;
 mod dataplane_support;
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
@@ -418,11 +419,23 @@ fn somebody_elses_program_is_named_and_left_alone() {
             let id = program.info().expect("it is loaded").id();
             let mut plane = place.open(Options { xdp: preference, ..place.options() });
             let refused = place.node.run(|| plane.attach()).expect_err("the place is taken").to_string();
-            for part in
-                ["eth0", &format!("id {id}"), "\"pass\"", name, &format!("ip link set dev eth0 {flag} off")]
-            {
+            let tag = format!("tag {:016x}", program.info().expect("it is loaded").tag());
+            let holder = format!("held by process {}", std::process::id());
+            for part in [
+                "eth0",
+                &format!("id {id}"),
+                "\"pass\"",
+                name,
+                &tag,
+                &holder,
+                "xdp = \"chain\"",
+                "use another interface",
+            ] {
                 assert!(refused.contains(part), "{part:?} is not in {refused:?}");
             }
+            let by_link =
+                refused.contains("attached by BPF link") && refused.contains("bpftool link detach id");
+            assert!(by_link || refused.contains(&format!("ip link set dev eth0 {flag} off")), "{refused:?}");
             assert_eq!(plane.attached(), None);
             place.node.run(|| plane.detach_and_unpin()).expect("remove");
             let shown = place.node.ip("-d link show eth0").expect("show");
@@ -510,6 +523,7 @@ fn the_maps_hold_what_is_promised_and_no_more() {
         let vip = |number: u32| Vip { address: Ipv4Addr::from(0x0a00_0000 + number).into(), prefix: 8 };
         (0..groups)
             .map(|id| GroupVips {
+                vlan: None,
                 id: GroupId(id),
                 vips: (id * each..(id + 1) * each).map(vip).collect(),
                 mac: None,
@@ -544,6 +558,7 @@ fn a_process_that_may_not_or_has_another_clock_is_told_so() {
             node: "node".to_owned(),
             interface: "eth0".to_owned(),
             xdp: XdpPreference::Auto,
+            chain: None,
             egress: EgressHook::Auto,
             groups: Vec::new(),
         };
@@ -597,7 +612,7 @@ fn ingress_programs(place: &Place) -> usize {
 }
 
 /// Puts the pass-all program onto the client's end, without which native answers do not get through a veth.
-fn let_answers_through(place: &Place) -> Ebpf {
+pub(crate) fn let_answers_through(place: &Place) -> Ebpf {
     let mut object = EbpfLoader::new().btf(None).load(LAB_OBJECT).expect("load the lab's programs");
     let program: &mut Xdp = object.program_mut("pass").expect("it is there").try_into().expect("it is XDP");
     program.load().expect("the kernel takes it");

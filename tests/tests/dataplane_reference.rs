@@ -20,7 +20,7 @@ const KIN: [[u8; 6]; 2] = [OTHER_MAC, [2, 0, 0, 0, 0, 0x0b]];
 const STRANGER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xee];
 
 /// Held, never held, run out, held; of all kinds of prefixes. The third slot has two of a family.
-const VIPS: [Vip; 18] = [
+const VIPS: [Vip; 22] = [
     vip4([10, 77, 0, 100], 24, 0, true),
     vip4([10, 77, 0, 101], 24, 1, false),
     vip4([172, 16, 3, 4], 12, 2, false),
@@ -30,6 +30,8 @@ const VIPS: [Vip; 18] = [
     shared(vip4([10, 77, 0, 104], 24, 4, true), Side::New),
     shared(vip4([10, 77, 0, 105], 24, 5, false), Side::Old),
     shared(vip4([10, 77, 0, 106], 24, 6, true), Side::Old),
+    on((100, 0), vip4([10, 77, 0, 107], 24, 7, true)),
+    on((200, 100), vip4([10, 77, 0, 108], 24, 8, true)),
     vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x100], 64, 0, true),
     vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x101], 64, 1, false),
     vip6([0xfd77, 0, 0, 9, 0, 0, 0, 1], 61, 2, false),
@@ -39,12 +41,28 @@ const VIPS: [Vip; 18] = [
     shared(vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x104], 64, 4, true), Side::New),
     shared(vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x105], 64, 5, false), Side::Old),
     shared(vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x106], 64, 6, true), Side::Old),
+    on((100, 0), vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x107], 64, 7, true)),
+    on((200, 100), vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x108], 64, 8, true)),
 ];
-/// The middle four are being handed over; the last but one of all had been once.
-const LEASES: [(u32, u64); 8] =
-    [(0, u64::MAX), (1, 0), (2, 1), (255, u64::MAX), (3, 0), (4, u64::MAX), (5, 1), (6, u64::MAX)];
+/// Four are being handed over; the last but one of all had been once.
+const LEASES: [(u32, u64); 10] = [
+    (0, u64::MAX),
+    (1, 0),
+    (2, 1),
+    (255, u64::MAX),
+    (3, 0),
+    (4, u64::MAX),
+    (5, 1),
+    (6, u64::MAX),
+    (7, u64::MAX),
+    (8, u64::MAX),
+];
 const OWN: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(10, 77, 0, 1), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 0x0a));
+
+const fn on(vlan: (u16, u16), vip: Vip) -> Vip {
+    Vip { vlan, ..vip }
+}
 
 const fn shared(vip: Vip, side: Side) -> Vip {
     Vip { grace: Some(Grace { side, other: OTHER_MAC }), ..vip }
@@ -52,18 +70,34 @@ const fn shared(vip: Vip, side: Side) -> Vip {
 
 const fn vip4([a, b, c, d]: [u8; 4], prefix: u8, group: u32, held: bool) -> Vip {
     let face = face(group, 1);
-    Vip { address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix, group, held, grace: None, face }
+    Vip {
+        address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+        prefix,
+        group,
+        held,
+        grace: None,
+        face,
+        vlan: (0, 0),
+    }
 }
 
 const fn vip6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8, group: u32, held: bool) -> Vip {
     let face = face(group, 2);
-    Vip { address: IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), prefix, group, held, grace: None, face }
+    Vip {
+        address: IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)),
+        prefix,
+        group,
+        held,
+        grace: None,
+        face,
+        vlan: (0, 0),
+    }
 }
 
 /// Of the groups with a lease, without one, and being handed over some have virtual Ethernet addresses.
 const fn face(group: u32, family: u8) -> Option<[u8; 6]> {
     match group {
-        2 | 4 | 5 | 6 | 255 => Some([0, 0, 0x5e, 0, family, group as u8]),
+        2 | 4 | 5 | 6 | 7 | 255 => Some([0, 0, 0x5e, 0, family, group as u8]),
         _ => None,
     }
 }
@@ -102,11 +136,11 @@ fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, ac
     let seed: u64 = from_environment("CLUSTER_SEED").unwrap_or(1);
 
     let mut programs = Programs::load(DATAPLANE_OBJECT).expect("the kernel takes the programs");
-    for group in [2, 4, 5, 6, 255] {
+    for group in [2, 4, 5, 6, 7, 255] {
         programs.set_virtual_mac(group.into(), group, true).expect("set the virtual addresses");
     }
     for vip in VIPS {
-        programs.set_vip(vip.address, vip.prefix.into(), vip.group).expect("set the VIP");
+        programs.set_vip_on(vip.vlan, vip.address, vip.prefix.into(), vip.group).expect("set the VIP");
     }
     for (group, until) in LEASES {
         programs.set_lease(group, until).expect("set the lease");
@@ -125,6 +159,8 @@ fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, ac
         mac: MAC,
         forwards: false,
         sends_by_card: false,
+        sends_back_by_another: false,
+        vlan: None,
         vips: &VIPS,
         own: (Some(OWN.0), Some(OWN.1)),
         kin: &KIN,
@@ -136,9 +172,15 @@ fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, ac
     let mut served: [HashSet<IpAddr>; 256] = std::array::from_fn(|_| HashSet::new());
     for number in 0..frames {
         if number % 1000 == 0 {
-            (node.forwards, node.sends_by_card) = (random.below(2) == 0, random.below(2) == 0);
+            node.forwards = random.below(2) == 0;
             let flags = if node.forwards { Nic::FORWARDS } else { 0 };
-            let nic = Nic { flags, ifindex: node.sends_by_card.into(), ..NETWORK_CARD };
+            // Frames run here leave by interface 1.
+            let ifindex = [1, 7][random.below(2)];
+            let came_in_by = [0, ifindex][random.below(2)];
+            node.sends_by_card = ifindex == 1;
+            node.sends_back_by_another = came_in_by == 7;
+            programs.set_came_in_by(came_in_by);
+            let nic = Nic { flags, ifindex, ..NETWORK_CARD };
             programs.set_nic(nic).expect("set the card's address");
         }
         let frame = random.frame();
@@ -226,7 +268,7 @@ impl Random {
             1 => [10, 77, 0, self.next() as u8],
             2 => [172, 16 + self.below(20) as u8, 3, 4],
             3 => self.one_of(&[[0; 4], [255; 4], [224, 0, 0, 1]]),
-            _ => match self.one_of(&VIPS[..9]).address {
+            _ => match self.one_of(&VIPS[..11]).address {
                 IpAddr::V4(address) => address.octets(),
                 IpAddr::V6(_) => [0; 4],
             },
@@ -244,7 +286,7 @@ impl Random {
                 Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0x100),
                 Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xfe00, 0x100),
             ]),
-            _ => match self.one_of(&VIPS[9..]).address {
+            _ => match self.one_of(&VIPS[11..]).address {
                 IpAddr::V6(address) => address,
                 IpAddr::V4(_) => Ipv6Addr::LOCALHOST,
             },
@@ -348,6 +390,18 @@ impl Random {
         bytes
     }
 
+    /// The four bits above a VLAN identifier.
+    fn priority(&mut self) -> u16 {
+        let any = self.next() as u16 & 0xf000;
+        self.one_of(&[0, 0, any])
+    }
+
+    fn tag(&mut self) -> (u16, u16) {
+        let any = self.next() as u16 & 0x0fff;
+        let identifier = self.one_of(&[0, 100, 200, any]);
+        (self.one_of(&[0x8100, 0x88a8, 0x9100]), self.priority() | identifier)
+    }
+
     fn frame(&mut self) -> Vec<u8> {
         let mut is_summed = false;
         let mut frame = match self.below(20) {
@@ -380,9 +434,12 @@ impl Random {
             _ => (0..14 + self.below(100)).map(|_| self.next() as u8).collect(),
         };
         let mut is_tagged = false;
-        if self.below(5) == 0 {
-            let tag = |random: &mut Self| (random.one_of(&[0x8100, 0x88a8, 0x9100]), random.next() as u16);
-            let tags: Vec<_> = (0..1 + self.below(3)).map(|_| tag(self)).collect();
+        if self.below(4) == 0 {
+            let tags = match self.below(3) {
+                0 => vec![(0x8100, self.priority() | 100)],
+                1 => vec![(0x88a8, self.priority() | 200), (0x8100, self.priority() | 100)],
+                _ => (0..1 + self.below(3)).map(|_| self.tag()).collect(),
+            };
             frame = tagged(&frame, &tags);
             is_tagged = true;
         }

@@ -157,7 +157,8 @@ fn ingress() {
         row("operation 3 (reverse)", with(request().bytes(), 20, &[0, 3]), DARK, PASS),
         row("operation 257", with(request().bytes(), 20, &[1, 1]), HELD, PASS),
         row("a request with a VLAN tag", tagged(&request().bytes(), &[(0x8100, 5)]), HELD, PASS),
-        row("a request with a priority tag", tagged(&request().bytes(), &[(0x8100, 0xe000)]), DARK, PASS),
+        row("a request with a priority tag", tagged(&request().bytes(), &[(0x8100, 0xe000)]), DARK, DROP)
+            .counts(Verdict::ArpDark),
         row("a packet to the VIP, held", ipv4(MAC, CLIENT, VIP, 60), HELD, PASS)
             .counts(Verdict::Ipv4Passed)
             .serves(CLIENT),

@@ -119,9 +119,11 @@ fn killed_or_stopped(family: Family, signal: Signal, count: usize) {
             at = scene.cluster.daemon(&active)?.signal(signal)?;
             Ok(())
         });
-        seen.push(trial.expect("a takeover"));
-        // Its last lease was written before the signal; the signal itself arrives within the call.
-        let dark = Window::since(at + timing.lease + Duration::from_millis(1));
+        let trial = trial.expect("a takeover");
+        // Its last lease was written before the signal; the signal itself arrives within the call. What has left may take as
+        // long to the switch port as the machine stands still.
+        let dark = Window::since(at + timing.lease + Duration::from_millis(1) + trial.stall);
+        seen.push(trial);
         scene.silent(&active, dark).expect("a dark node");
         if signal == Signal::SIGKILL {
             scene.cluster.daemon(&active).and_then(|daemon| daemon.await_end(SOON)).expect("a dead daemon");

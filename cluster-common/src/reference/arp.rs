@@ -55,6 +55,7 @@ impl Node<'_> {
         let Some(arp) = Arp::parse(packet) else { return (FOREIGN, None) };
         let Some(vip) = self.vip(arp.sender_ip) else { return (FOREIGN, None) };
         match arp.operation {
+            2 if vip.held && self.sends_back_by_another => (FOREIGN, None),
             2 => (vip.outcome(Fate::Drop, Verdict::EgressArpReplyFenced), None),
             1 if vip.held => {
                 let face = self.face(vip);

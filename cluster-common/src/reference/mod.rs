@@ -25,6 +25,8 @@ pub struct Vip {
     pub prefix: u8,
     /// Its group's slot.
     pub group: u32,
+    /// The VLAN it is on, the outer identifier and the inner; zeros for none.
+    pub vlan: (u16, u16),
     /// Whether the group's lease is valid at the moment.
     pub held: bool,
     /// The hand-over that is under way.
@@ -42,6 +44,11 @@ pub struct Node<'a> {
     pub forwards: bool,
     /// Whether frames that go out do so by the interface of that network card.
     pub sends_by_card: bool,
+    /// Whether frames that go out came in by that network card and leave by another interface: only answers of the ingress
+    /// program's own do.
+    pub sends_back_by_another: bool,
+    /// The VLAN of which alone the VIPs count; `None` is all.
+    pub vlan: Option<(u16, u16)>,
     /// The VIPs it may serve.
     pub vips: &'a [Vip],
     /// Its own addresses on the service link.
@@ -106,8 +113,27 @@ impl Node<'_> {
         if !vip.held && concerns_no_vip { dark } else { outcome }
     }
 
-    /// What happens to a frame that is not for a virtual Ethernet address, or not any more.
+    /// What happens to a frame that is not for a virtual Ethernet address, or not any more. Its tags stay where they are.
     fn receives_as_its_own(&self, frame: &mut Vec<u8>) -> Outcome {
+        if frame.len() < 12 {
+            return FOREIGN;
+        }
+        let mut identifiers = [0; 2];
+        let mut end = 12;
+        for identifier in &mut identifiers {
+            if let Some([0x81, 0x00, high, low] | [0x88, 0xa8, high, low]) = frame.get(end..end + 4) {
+                *identifier = u16::from_be_bytes([high & 0x0f, *low]);
+                end += 4;
+            }
+        }
+        let tags: Vec<u8> = frame.drain(12..end).collect();
+        let there = Node { vlan: Some((identifiers[0], identifiers[1])), ..*self };
+        let outcome = there.receives_untagged(frame);
+        frame.splice(12..12, tags);
+        outcome
+    }
+
+    fn receives_untagged(&self, frame: &mut Vec<u8>) -> Outcome {
         match frame.get(12..14) {
             Some([0x08, 0x00]) => self.receives_ipv4(frame),
             Some([0x86, 0xdd]) => {
@@ -168,7 +194,7 @@ impl Node<'_> {
 
     fn vip(&self, address: impl Into<IpAddr>) -> Option<&Vip> {
         let address = address.into();
-        self.vips.iter().find(|vip| vip.address == address)
+        self.vips.iter().find(|vip| vip.address == address && self.vlan.is_none_or(|vlan| vlan == vip.vlan))
     }
 
     /// The outcome for a frame of a VIP, and the virtual Ethernet address that it gets.

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::net::Ipv6Addr;
 
 use super::ipv6::Packet;
-use super::{Claim, Fate, Node, Outcome, Vip};
+use super::{Claim, FOREIGN, Fate, Node, Outcome, Vip};
 use crate::Verdict;
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -85,6 +85,9 @@ impl Node<'_> {
             135 if packet.source.is_unspecified() => (Verdict::EgressDadPassed, Verdict::EgressDadFenced),
             _ => return None,
         };
+        if !is_hidden && message.kind == 136 && !is_announcement && vip.held && self.sends_back_by_another {
+            return Some((FOREIGN, None));
+        }
         if is_hidden || message.kind == 136 && !is_announcement {
             return Some((vip.outcome(Fate::Drop, fenced), None));
         }

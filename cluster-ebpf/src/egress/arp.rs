@@ -3,7 +3,7 @@
 use cluster_common::Verdict;
 use cluster_common::frame::{TYPE_IPV4, arp};
 
-use super::face;
+use super::{face, is_ingress_programs};
 use crate::Fate;
 use crate::unsafe_maps::{Standing, count, ipv4_face, own_ipv4, standing, vip};
 use crate::unsafe_packet::{Buffered, Unreachable};
@@ -21,11 +21,12 @@ pub(super) fn packet<const AT: usize>(frame: &mut Buffered<'_>) -> Result<Fate, 
     let sender = header.four_in_halves(AT + arp::SENDER_IP);
     let Some(entry) = vip(sender) else { return Ok(Fate::Pass) };
     Ok(match u16::from_be(header.two(AT + arp::OPERATION)) {
+        arp::REPLY if is_ingress_programs(frame, entry.group) => Fate::Admit,
         arp::REPLY => {
             count(entry.group, Verdict::EgressArpReplyFenced);
             Fate::Drop
         }
-        arp::REQUEST => match (standing(entry.group), own_ipv4()) {
+        arp::REQUEST => match (standing(entry.group), own_ipv4(entry.group)) {
             (Some(Standing { holds: true, .. }), _) => {
                 let mac = face::worn(frame, ipv4_face(entry.group));
                 face::put_on(frame, mac)?;

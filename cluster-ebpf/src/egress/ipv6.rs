@@ -40,16 +40,18 @@ pub(super) fn packet<const AT: usize>(frame: &mut Buffered<'_>) -> Result<Fate, 
             Ok(Fate::Drop)
         }
         // Whoever hears a solicitation learns where its source is, and only a holder may be that for a VIP.
-        Some(Standing { holds: false, .. }) if solicits => Ok(match nd::rename::<AT>(frame, source)? {
-            true => {
-                count(entry.group, Verdict::EgressNsRenamed);
-                Fate::Admit
-            }
-            false => {
-                count(entry.group, Verdict::EgressIpv6Fenced);
-                Fate::Drop
-            }
-        }),
+        Some(Standing { holds: false, .. }) if solicits => {
+            Ok(match nd::rename::<AT>(frame, source, entry.group)? {
+                true => {
+                    count(entry.group, Verdict::EgressNsRenamed);
+                    Fate::Admit
+                }
+                false => {
+                    count(entry.group, Verdict::EgressIpv6Fenced);
+                    Fate::Drop
+                }
+            })
+        }
         Some(standing) => {
             let mac = face::worn(frame, ipv6_face(entry.group).filter(|_| standing.holds));
             face::put_on(frame, mac)?;

@@ -18,7 +18,7 @@ use cluster_common::frame::{
 };
 
 use crate::Fate;
-use crate::unsafe_maps::{count, valid_lease, virtual_mac_owner};
+use crate::unsafe_maps::{count, service_interface, valid_lease, virtual_mac_owner};
 use crate::unsafe_packet::{Buffered, Unreachable};
 
 /// Judges a frame that is about to leave. Up to two VLAN tags are looked through; a tag that the kernel keeps beside
@@ -72,4 +72,15 @@ fn network<const AT: usize>(frame: &mut Buffered<'_>, ethertype: u16) -> Result<
         TYPE_ARP => arp::packet::<AT>(frame),
         _ => Ok(Fate::Pass),
     }
+}
+
+/// Whether an answer for a VIP of the group is the ingress program's. Where the kernel runs that behind the driver on an
+/// interface above others (a bridge, a VLAN or a bond), what it sends back leaves by those and comes by here. The
+/// kernel makes answers of its own anew, so that they came in nowhere.
+#[inline(always)]
+fn is_ingress_programs(frame: &Buffered<'_>, group: u32) -> bool {
+    let came_in_by = frame.came_in_by();
+    came_in_by != 0
+        && service_interface().is_some_and(|card| card == came_in_by && card != frame.interface())
+        && valid_lease(group).is_some()
 }

@@ -4,7 +4,7 @@
 use cluster_common::Verdict;
 use cluster_common::frame::{ipv6, nd};
 
-use super::face;
+use super::{face, is_ingress_programs};
 use crate::Fate;
 use crate::checksum::Checksum;
 use crate::unsafe_maps::{count, ipv6_face, own_ipv6, valid_lease, vip6};
@@ -45,6 +45,9 @@ pub(super) fn message<const AT: usize>(
     let answers = claim == Claim::Advertisement
         && (header.one(AT + nd::FLAGS) & (nd::SOLICITED | nd::OVERRIDE) != nd::OVERRIDE
             || header.sixteen(AT + ipv6::DESTINATION) != ipv6::ALL_NODES.map(u32::to_be));
+    if answers && is_ingress_programs(frame, entry.group) {
+        return Ok(Some(Fate::Admit));
+    }
     if answers || valid_lease(entry.group).is_none() {
         count(entry.group, claim.fenced());
         return Ok(Some(Fate::Drop));
@@ -83,8 +86,9 @@ pub(super) fn is_solicitation<const AT: usize>(frame: &mut Buffered<'_>) -> Resu
 pub(super) fn rename<const AT: usize>(
     frame: &mut Buffered<'_>,
     source: [u32; 4],
+    group: u32,
 ) -> Result<bool, Unreachable> {
-    let Some(own) = own_ipv6() else { return Ok(false) };
+    let Some(own) = own_ipv6(group) else { return Ok(false) };
     let header = frame.reach(AT + nd::OPTIONS)?;
     let checksum = Checksum::changed(header.two(AT + nd::CHECKSUM), source, own);
     header.set_sixteen(AT + ipv6::SOURCE, own);

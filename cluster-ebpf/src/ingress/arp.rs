@@ -4,13 +4,13 @@ use cluster_common::Verdict;
 use cluster_common::frame::{ETHERNET_DESTINATION, ETHERNET_SOURCE, TYPE_IPV4, arp};
 
 use super::is_for_us;
-use crate::unsafe_maps::{count, count_served, ipv4_face, is_kin, nic, note_claim, valid_lease, vip};
+use crate::unsafe_maps::{count, count_served, ipv4_face, is_kin, nic, note_claim, valid_lease, vip_on};
 use crate::unsafe_packet::Header;
 use crate::{Fate, Frame};
 
 /// Judges the ARP packet that begins at `AT`.
 #[inline(always)]
-pub(super) fn packet<const AT: usize>(frame: Frame) -> Fate {
+pub(super) fn packet<const AT: usize>(frame: Frame, tags: u32) -> Fate {
     let Some(header) = frame.header(AT + arp::LENGTH) else { return Fate::Pass };
     if header.two(AT + arp::HARDWARE_TYPE) != arp::ETHERNET.to_be()
         || header.two(AT + arp::PROTOCOL_TYPE) != TYPE_IPV4.to_be()
@@ -27,12 +27,12 @@ pub(super) fn packet<const AT: usize>(frame: Frame) -> Fate {
     if !(operation == arp::REQUEST || operation == arp::REPLY) || !is_for_us(header) {
         return Fate::Pass;
     }
-    let is_rivals = note_rival::<AT>(header, sender);
+    let is_rivals = note_rival::<AT>(header, sender, tags);
     let other = if is_rivals { Fate::Admit } else { Fate::Pass };
     if operation == arp::REPLY && !announcement {
         return other;
     }
-    let Some(entry) = vip(target) else { return other };
+    let Some(entry) = vip_on(tags, target) else { return other };
     if announcement {
         count(entry.group, Verdict::ArpAnnounced);
         return Fate::Admit;
@@ -55,8 +55,8 @@ pub(super) fn packet<const AT: usize>(frame: Frame) -> Fate {
 /// answer, an announcement or a request for another address. Who would like to have an address (RFC 5227 section 2.1.1)
 /// sends without one, as switches and monitors do that only look who is there; that is no claim.
 #[inline(always)]
-fn note_rival<const AT: usize>(header: Header, sender: u32) -> bool {
-    let Some(entry) = vip(sender) else { return false };
+fn note_rival<const AT: usize>(header: Header, sender: u32, tags: u32) -> bool {
+    let Some(entry) = vip_on(tags, sender) else { return false };
     let (said, sent) = (header.mac(AT + arp::SENDER_MAC), header.mac(ETHERNET_SOURCE));
     let stranger = match (is_kin(said), is_kin(sent)) {
         (false, _) => said,

@@ -6,16 +6,16 @@ use cluster_common::frame::ipv4;
 
 use super::is_for_us;
 use crate::grace::{Way, owner_of_ipv4, send_over, way};
-use crate::unsafe_maps::{count, count_served, standing, vip};
+use crate::unsafe_maps::{count, count_served, standing, vip_on};
 use crate::{Fate, Frame};
 
 /// Judges the packet that begins at `AT`. The destination address stands in the header's fixed part, so options and
 /// fragments need no look.
 #[inline(always)]
-pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame) -> Fate {
+pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame, tags: u32) -> Fate {
     let Some(header) = frame.header(AT + ipv4::LENGTH) else { return Fate::Pass };
     let destination = header.four(AT + ipv4::DESTINATION);
-    let Some(entry) = vip(destination) else { return Fate::Pass };
+    let Some(entry) = vip_on(tags, destination) else { return Fate::Pass };
     let standing = standing(entry.group);
     let goes_on = standing.is_some_and(|standing| standing.holds && standing.grace.is_none());
     // A frame for another host, on a port that belongs to a bridge or is promiscuous, is not ours to drop or to send.

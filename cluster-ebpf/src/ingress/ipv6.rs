@@ -6,32 +6,32 @@ use cluster_common::frame::{ipv6, nd as field};
 
 use super::{is_for_us, nd};
 use crate::grace::{Way, owner_of_ipv6, send_over, way};
-use crate::unsafe_maps::{count, count_served6, standing, vip6};
+use crate::unsafe_maps::{count, count_served6, standing, vip6_on};
 use crate::{Fate, Frame};
 
 /// Judges the packet that begins at `AT`. The destination address stands in the fixed header, so extension headers need
 /// no look. A neighbour discovery message behind one is none to this program: it is judged by its destination, and
 /// what the kernel may answer to it does not leave.
 #[inline(always)]
-pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame) -> Fate {
+pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame, tags: u32) -> Fate {
     let Some(header) = frame.header(AT + ipv6::LENGTH) else { return Fate::Pass };
     let message = match header.one(AT + ipv6::NEXT_HEADER) {
         ipv6::ICMPV6 => frame.header(AT + field::OPTIONS),
         _ => None,
     };
-    let is_rivals = message.is_some_and(nd::note_rival::<AT>);
+    let is_rivals = message.is_some_and(|message| nd::note_rival::<AT>(message, tags));
     if let Some(message) = message
         && message.one(AT + field::TYPE) == field::SOLICITATION
-        && let Some(entry) = vip6(message.sixteen(AT + field::TARGET))
+        && let Some(entry) = vip6_on(tags, message.sixteen(AT + field::TARGET))
         && is_for_us(message)
     {
         return nd::solicitation::<AT>(context, frame, entry);
     }
     let destination = header.sixteen(AT + ipv6::DESTINATION);
-    let Some(entry) = vip6(destination) else {
+    let Some(entry) = vip6_on(tags, destination) else {
         if let Some(message) = message
             && message.one(AT + field::TYPE) == field::ADVERTISEMENT
-            && let Some(entry) = vip6(message.sixteen(AT + field::TARGET))
+            && let Some(entry) = vip6_on(tags, message.sixteen(AT + field::TARGET))
             && is_for_us(message)
         {
             count(entry.group, Verdict::NaAnnounced);

@@ -8,7 +8,7 @@ use cluster_common::maps::Vip6Entry;
 use super::is_for_us;
 use crate::checksum::Checksum;
 use crate::unsafe_maps::{
-    NicEntry, count, count_served6, ipv6_face, is_kin, nic, note_claim, valid_lease, vip6,
+    NicEntry, count, count_served6, ipv6_face, is_kin, nic, note_claim, valid_lease, vip6_on,
 };
 use crate::unsafe_packet::{Header, lengthen};
 use crate::{Fate, Frame};
@@ -22,12 +22,16 @@ struct Asker {
     mac: [u16; 3],
     /// The asker's address, or [`UNSPECIFIED`].
     address: [u32; 4],
+    /// The address that is asked for.
+    target: [u32; 4],
+    /// The sums over both, for the answer's checksum.
+    sums: [u64; 2],
 }
 
 /// Whoever advertises a VIP, asks with it as his address, or asks whether it is free, says that it is his or will be
 /// (RFC 4861 section 7.2, RFC 4862 section 5.4). A message that has come by a router is none.
 #[inline(always)]
-pub(super) fn note_rival<const AT: usize>(header: Header) -> bool {
+pub(super) fn note_rival<const AT: usize>(header: Header, tags: u32) -> bool {
     let kind = header.one(AT + nd::TYPE);
     if header.one(AT + ipv6::HOP_LIMIT) != nd::HOP_LIMIT
         || !(kind == nd::SOLICITATION || kind == nd::ADVERTISEMENT)
@@ -43,7 +47,7 @@ pub(super) fn note_rival<const AT: usize>(header: Header) -> bool {
         (source, Verdict::NsRival)
     };
     let stranger = header.mac(ETHERNET_SOURCE);
-    if let Some(entry) = vip6(claimed)
+    if let Some(entry) = vip6_on(tags, claimed)
         && is_for_us(header)
         && !is_kin(stranger)
     {
@@ -67,10 +71,9 @@ pub(super) fn solicitation<const AT: usize>(
     if let Some(asker) = validated::<AT>(frame)
         && let Some(header) = with_room::<AT>(context, frame)
     {
-        let target = header.sixteen(AT + nd::TARGET);
         let mac = ipv6_face(entry.group).unwrap_or(nic.mac);
-        answer::<AT>(header, NicEntry { mac, ..nic }, &asker, target);
-        count_served6(entry, Verdict::NsAnswered, now, asker.address, target);
+        answer::<AT>(header, NicEntry { mac, ..nic }, &asker);
+        count_served6(entry, Verdict::NsAnswered, now, asker.address, asker.target);
         Fate::Answer
     } else {
         count(entry.group, Verdict::NsRefused);
@@ -101,10 +104,11 @@ fn validated<const AT: usize>(frame: Frame) -> Option<Asker> {
     if header.one(AT + ipv6::SOURCE) == 0xff || address == target {
         return None;
     }
-    let mut checksum = Checksum::of_icmpv6(address, destination, payload);
+    let sums = [Checksum::of_sixteen(address), Checksum::of_sixteen(target)];
+    let mut checksum = Checksum::of_icmpv6(sums[0], Checksum::of_sixteen(destination), payload);
     checksum.add_four(header.four(AT + nd::TYPE));
     checksum.add_four(header.four(AT + nd::FLAGS));
-    checksum.add_sixteen(target);
+    checksum.add_sum(sums[1]);
     let source_mac = options_of::<AT>(frame, units, &mut checksum)?;
     if !checksum.is_right() {
         return None;
@@ -117,9 +121,10 @@ fn validated<const AT: usize>(frame: Frame) -> Option<Asker> {
             && destination[3] & 0xff00_0000_u32.to_be() == d;
         let [a, b, c, d, e, f] = nd::ALL_NODES_MAC;
         let everybody = [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])];
-        return (solicited_node && source_mac.is_none()).then_some(Asker { mac: everybody, address });
+        let everybody = Asker { mac: everybody, address, target, sums };
+        return (solicited_node && source_mac.is_none()).then_some(everybody);
     }
-    Some(Asker { mac: source_mac.unwrap_or(header.mac(ETHERNET_SOURCE)), address })
+    Some(Asker { mac: source_mac.unwrap_or(header.mac(ETHERNET_SOURCE)), address, target, sums })
 }
 
 /// Walks through the options, a unit at a time, and adds them to the checksum. The asker's hardware address among them,
@@ -168,7 +173,7 @@ fn with_room<const AT: usize>(context: &XdpContext, frame: Frame) -> Option<Head
 /// Makes a solicitation its own answer (RFC 4861 section 7.2.4). What was behind the first option is no longer part of the
 /// packet.
 #[inline(always)]
-fn answer<const AT: usize>(header: Header, nic: NicEntry, asker: &Asker, target: [u32; 4]) {
+fn answer<const AT: usize>(header: Header, nic: NicEntry, asker: &Asker) {
     const LENGTH: u16 = (nd::ANSWER_LENGTH - ipv6::LENGTH) as u16;
     let nobody = asker.address == UNSPECIFIED;
     let destination = if nobody { ipv6::ALL_NODES.map(u32::to_be) } else { asker.address };
@@ -177,10 +182,13 @@ fn answer<const AT: usize>(header: Header, nic: NicEntry, asker: &Asker, target:
     let flags = u32::from_ne_bytes([router | solicited | nd::OVERRIDE, 0, 0, 0]);
     let kind = u32::from_ne_bytes([nd::ADVERTISEMENT, 0, 0, 0]);
     let option = u16::from_ne_bytes([nd::TARGET_MAC, 1]);
-    let mut checksum = Checksum::of_icmpv6(target, destination, LENGTH.to_be());
+    let target = asker.target;
+    let [of_asker, of_target] = asker.sums;
+    let of_destination = if nobody { Checksum::of_sixteen(destination) } else { of_asker };
+    let mut checksum = Checksum::of_icmpv6(of_target, of_destination, LENGTH.to_be());
     checksum.add_four(kind);
     checksum.add_four(flags);
-    checksum.add_sixteen(target);
+    checksum.add_sum(of_target);
     checksum.add_two(option);
     checksum.add_mac(nic.mac);
 

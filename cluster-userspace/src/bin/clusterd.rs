@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use cluster_userspace::config::Config;
-use cluster_userspace::daemon::{self, Cleaned, Installed};
+use cluster_userspace::daemon::{self, Cleaned, Installed, Source};
 use cluster_userspace::driver::realtime;
 use tracing_subscriber::EnvFilter;
 
@@ -32,6 +32,9 @@ struct Arguments {
     /// Remove what a daemon that was killed has left: addresses, programs, filters, pins. Refused while it lives.
     #[arg(long)]
     cleanup: bool,
+    /// Pin the XDP program for a dispatcher of yours and attach none: see "Somebody else's dispatcher" in docs/operation.md.
+    #[arg(long, conflicts_with = "cleanup")]
+    pin_only: bool,
     /// How the log is written to stderr. RUST_LOG chooses what is logged, such as `info` or `cluster_userspace=debug`.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log: LogFormat,
@@ -63,7 +66,13 @@ fn main() -> ExitCode {
         }
     };
     // Whatever is wrong with the node's name is a matter of usage, not of running.
-    let local = match config.settings(&node) {
+    let source = Source {
+        file: arguments.config.clone(),
+        node: node.clone(),
+        socket: arguments.socket.clone(),
+        pin_only: arguments.pin_only,
+    };
+    let local = match source.settings(&config) {
         Ok((_, local)) => local,
         Err(error) => {
             eprintln!("{}: {error}", arguments.config.display());
@@ -88,7 +97,7 @@ fn main() -> ExitCode {
         println!("{}: the configuration of {} {node} is good", arguments.config.display(), local.kind());
         return ExitCode::SUCCESS;
     }
-    match run(&arguments, &config, &node) {
+    match run(&arguments, &config, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line, causes included.
@@ -98,11 +107,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments, config: &Config, node: &str) -> anyhow::Result<()> {
+fn run(arguments: &Arguments, config: &Config, source: Source) -> anyhow::Result<()> {
     // One thread: nothing here is heavy, and what must not wait has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if arguments.cleanup {
+            let node = &source.node;
             match daemon::cleanup(config, node, arguments.socket.as_deref()).await? {
                 Cleaned::Node { addresses, programs } => {
                     let programs =
@@ -118,7 +128,7 @@ fn run(arguments: &Arguments, config: &Config, node: &str) -> anyhow::Result<()>
             return Ok(());
         }
         let installed = Installed::of_this_process();
-        daemon::run(config, &arguments.config, node, arguments.socket.as_deref(), installed).await
+        daemon::run(config, source, installed).await
     })
 }
 

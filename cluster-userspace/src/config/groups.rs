@@ -11,6 +11,7 @@ use super::MAX_GROUPS;
 use super::document::{Findings, Item, Section, list, nearest};
 use super::nodes::Nodes;
 use super::values::{self, Use};
+use crate::network::vlan::Vlan;
 
 /// For how long the connections of before a hand-over go on where they were, unless the file says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
@@ -41,6 +42,8 @@ pub(super) struct Group {
     pub(super) gateway: Option<IpAddr>,
     /// Its virtual Ethernet addresses, if it has such.
     pub(super) virtual_mac: Option<VirtualMac>,
+    /// The VLAN that its VIPs are on.
+    pub(super) vlan: Option<Vlan>,
 }
 
 pub(super) fn read(root: &Section<'_>, nodes: &Nodes, findings: &mut Findings) -> Option<Vec<Group>> {
@@ -81,12 +84,9 @@ fn read_group(
             "gateway",
             "grace",
             "virtual_id",
+            "vlan",
         ],
-        &[
-            ("vlan", "VLANs are"),
-            ("hash", "spreading flows over nodes is"),
-            ("apart", "keeping groups apart is"),
-        ],
+        &[("hash", "spreading flows over nodes is"), ("apart", "keeping groups apart is")],
         findings,
     );
     let name = section
@@ -111,6 +111,10 @@ fn read_group(
         }
     }
     let virtual_mac = read_virtual_mac(section, seen, name.as_ref().map(|(name, _)| *name), findings);
+    let vlan = match section.item("vlan") {
+        Some(item) => read_vlan(&item, findings).map(Some),
+        None => Some(None),
+    };
     let prefer = read_rank(section, nodes, findings);
     let failback = read_failback(section, findings);
     let announce = read_announce(section, findings);
@@ -130,6 +134,7 @@ fn read_group(
         grace: grace?,
         gateway: gateway?,
         virtual_mac: virtual_mac?,
+        vlan: vlan?,
     })
 }
 
@@ -158,6 +163,31 @@ fn read_virtual_mac(
         (true, Some(item)) => {
             let id = item.integer(1, 255, findings).and_then(|id| NonZeroU8::new(id as u8))?;
             seen.virtual_id(&item, id, group, findings).then_some(Some(VirtualMac(id)))
+        }
+    }
+}
+
+/// A VLAN: one identifier, or an outer and an inner one.
+fn read_vlan(item: &Item<'_>, findings: &mut Findings) -> Option<Vlan> {
+    let (least, most) = Vlan::IDENTIFIERS;
+    let identifier = |item: &Item<'_>, findings: &mut Findings| {
+        let id = item.integer(least.into(), most.into(), findings)?;
+        u16::try_from(id).ok()
+    };
+    match item.length() {
+        None => Vlan::new(identifier(item, findings)?, None),
+        Some(2) => {
+            let tags = item.array(findings)?;
+            let [outer, inner] = tags.as_slice() else { return None };
+            let (outer, inner) = (identifier(outer, findings), identifier(inner, findings));
+            Vlan::new(outer?, Some(inner?))
+        }
+        Some(count) => {
+            item.refuse(
+                format!("has {count} tags; name one, such as 100, or an outer and an inner one, such as [200, 100]"),
+                findings,
+            );
+            None
         }
     }
 }

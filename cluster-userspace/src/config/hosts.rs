@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use cluster_proto::NodeId;
 
@@ -45,6 +46,8 @@ pub enum XdpMode {
     Native,
     /// In the kernel's generic hook.
     Generic,
+    /// Not at all, but pinned for somebody else's dispatcher: the command line's `--pin-only`.
+    PinOnly,
 }
 
 /// Where and how a node serves.
@@ -54,6 +57,8 @@ pub struct Service {
     pub interface: String,
     /// How the XDP program is attached to it.
     pub xdp: XdpMode,
+    /// Where the user's XDP program is pinned that gets what ours lets pass (`xdp = "chain"`).
+    pub chain: Option<PathBuf>,
 }
 
 /// One `[[node]]` or `[[witness]]`.

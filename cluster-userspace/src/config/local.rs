@@ -10,6 +10,7 @@ use cluster_proto::{ClusterId, Mac, NodeId, Path, Peer, Quorum, Settings, Timing
 use super::hosts::{Host, HostKind, Service};
 use super::values::{format_duration, same_network};
 use super::{Config, Vip, document};
+use crate::network::vlan::Vlan;
 
 /// What the driver of one node needs besides the core's settings.
 #[derive(Clone, Debug)]
@@ -73,6 +74,8 @@ pub struct LocalGroup {
     pub priority: Option<u32>,
     /// The Ethernet addresses under which its VIPs appear; `None` if under the interface's own.
     pub virtual_mac: Option<VirtualMac>,
+    /// The VLAN of the service link that its VIPs are on.
+    pub vlan: Option<Vlan>,
 }
 
 /// Something that is allowed but probably not meant. The daemon says it once, and `status` for as long as it is so.
@@ -290,6 +293,7 @@ impl Config {
             members: group.prefer.iter().map(|node| self.hosts[*node].name.clone()).collect(),
             priority: rank.map(|rank| 200_u32.saturating_sub(u32::try_from(rank).unwrap_or(u32::MAX))),
             virtual_mac: group.virtual_mac,
+            vlan: group.vlan,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use super::document::{Findings, Item, Section};
 use super::hosts::{Common, Host, HostKind, Owner, Seen, Service, XdpMode};
@@ -130,29 +131,63 @@ fn refuse_voters(
 
 fn read_node(section: &Section<'_>, common: Common<'_>, findings: &mut Findings) -> Option<Host> {
     section.refuse_unknown(
-        &["name", "id", "interface", "addresses", "port", "xdp", "voter", "cpu"],
+        &["name", "id", "interface", "addresses", "port", "xdp", "chain", "voter", "cpu"],
         &[("weight", "weights are"), ("spare", "spare nodes are"), ("max_groups", "limits on groups are")],
         findings,
     );
     let interface = section
         .required("interface", "the interface where clients reach the VIPs, such as \"eth0\"", findings)
         .and_then(|item| interface_name(&item, findings));
-    let xdp = match section.item("xdp") {
-        Some(item) => {
-            item.choice(&["auto", "native", "generic"], &["chain"], findings).map(|mode| match mode {
-                "native" => XdpMode::Native,
-                "generic" => XdpMode::Generic,
-                _ => XdpMode::Auto,
-            })
-        }
-        None => Some(XdpMode::Auto),
-    };
+    let attachment = attachment(section, findings);
     let voter = match section.item("voter") {
         Some(item) => item.boolean(findings),
         None => Some(true),
     };
-    let service = Service { interface: interface?.to_owned(), xdp: xdp? };
+    let (xdp, chain) = attachment?;
+    let service = Service { interface: interface?.to_owned(), xdp, chain };
     common.host(voter, Some(service))
+}
+
+/// How the program is attached, and what is chained to it: `chain` names it if `xdp` is so, and only then.
+fn attachment(section: &Section<'_>, findings: &mut Findings) -> Option<(XdpMode, Option<PathBuf>)> {
+    let chosen = match section.item("xdp") {
+        Some(item) => (item.choice(&["auto", "native", "generic", "chain"], &[], findings)?, Some(item)),
+        None => ("auto", None),
+    };
+    let mode = match chosen.0 {
+        "native" => XdpMode::Native,
+        "generic" => XdpMode::Generic,
+        _ => XdpMode::Auto,
+    };
+    match (chosen, section.item("chain")) {
+        (("chain", Some(item)), None) => {
+            item.refuse(
+                "\"chain\" needs the key `chain` beside it: where your XDP program is pinned, such as \
+                 \"/sys/fs/bpf/mine\"",
+                findings,
+            );
+            None
+        }
+        (("chain", _), Some(item)) => {
+            let text = item.string(findings)?;
+            if !text.starts_with('/') || text.contains('\0') {
+                item.refuse(
+                    format!(
+                        "must be the absolute path of a pinned XDP program, such as \"/sys/fs/bpf/mine\", not {:?}",
+                        values::shortened(text)
+                    ),
+                    findings,
+                );
+                return None;
+            }
+            Some((mode, Some(text.into())))
+        }
+        (_, Some(item)) => {
+            item.refuse("only goes with `xdp = \"chain\"`; add that, or leave this out", findings);
+            None
+        }
+        (_, None) => Some((mode, None)),
+    }
 }
 
 /// What may be an interface's name: the kernel's own rule (`dev_valid_name`), less the loopback device.

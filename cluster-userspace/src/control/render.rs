@@ -54,6 +54,9 @@ pub fn status(status: &Status, paint: Paint) -> String {
         _ = write!(text, "votes and never serves");
     } else {
         _ = write!(text, "interface {}, XDP {}", status.interface, status.xdp);
+        if let Some(chain) = &status.chain {
+            _ = write!(text, ", chained to {chain}");
+        }
     }
     match status.service.as_deref() {
         Some("cut") => _ = write!(text, ", {}", paint.apply(Style::Bad, "service link cut")),

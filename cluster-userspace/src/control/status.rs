@@ -21,8 +21,11 @@ pub struct Status {
     pub run: String,
     /// How long the daemon has run.
     pub uptime_ms: u64,
-    /// How the XDP program is attached: `native` or `generic`; `none` while the interface is gone, and on a witness.
+    /// How the XDP program is attached: `native` or `generic`; `pinned` if it is not, on purpose; `none` while the interface is gone, and on a witness.
     pub xdp: String,
+    /// The name of the user's XDP program that gets what ours lets pass; null without one.
+    #[serde(default)]
+    pub chain: Option<String>,
     /// Whether this node takes nothing because an operator said so.
     pub drained: bool,
     /// The interface where clients reach the VIPs; empty on a witness.
@@ -268,6 +271,8 @@ pub struct Observation<'a> {
     pub started: Time,
     /// How the XDP program is attached.
     pub xdp: &'a str,
+    /// The name of the program that is chained to it.
+    pub chain: Option<&'a str>,
     /// All that should be looked into, the configuration's warnings included.
     pub warnings: &'a [String],
 }
@@ -276,7 +281,7 @@ impl Status {
     /// The answer from what the daemon knows.
     #[must_use]
     pub fn of(observation: &Observation<'_>) -> Self {
-        let Observation { settings, local, snapshot, now, run, started, xdp, warnings } = *observation;
+        let Observation { settings, local, snapshot, now, run, started, xdp, chain, warnings } = *observation;
         let voters = settings.peers.iter().filter(|peer| peer.voter).count() + usize::from(settings.voter);
         let peers_and_views = settings.peers.iter().zip(&snapshot.peers);
         let heard = peers_and_views.filter(|(peer, view)| peer.voter && view.alive).count();
@@ -287,6 +292,7 @@ impl Status {
             run: format!("{:016x}", run.0),
             uptime_ms: whole_millis(now.since(started)),
             xdp: xdp.to_owned(),
+            chain: chain.map(str::to_owned),
             drained: snapshot.drained,
             interface: local.service.as_ref().map_or_else(String::new, |service| service.interface.clone()),
             cpu: local.cpu,

@@ -215,6 +215,12 @@ impl Daemon {
         self.answers.spare = Some(shown);
     }
 
+    /// What the kernel lacks is said as what the start had to say is.
+    pub(super) fn lacks(&mut self, features: Vec<String>) {
+        self.answers.of_start.extend(features);
+        self.answers.warn(self.local.warnings.iter().map(ToString::to_string));
+    }
+
     fn status(&self, shown: &Shown) -> Status {
         Status::of(&Observation {
             settings: &self.settings,
@@ -224,6 +230,7 @@ impl Daemon {
             run: self.run,
             started: self.started,
             xdp: self.xdp,
+            chain: self.chain.as_deref(),
             warnings: &self.answers.warnings,
         })
     }

@@ -12,9 +12,11 @@ use cluster_proto::{Settings, VirtualMac};
 
 use super::node::Node;
 use super::reload::refused;
-use crate::config::{self, Local};
+use super::watch::WatchedVip;
+use crate::config::{self, Local, LocalGroup};
 use crate::control::ControlError;
 use crate::dataplane::{self, GroupSlot, GroupVips};
+use crate::network::vlan::Vlan;
 
 /// The groups of a configuration, as the data plane is told them.
 pub(super) fn group_vips(settings: &Settings, local: &Local) -> Vec<GroupVips> {
@@ -25,33 +27,41 @@ pub(super) fn group_vips(settings: &Settings, local: &Local) -> Vec<GroupVips> {
             id: group.id,
             vips: named.vips.iter().map(vip).collect(),
             mac: named.virtual_mac,
+            vlan: named.vlan,
         })
         .collect()
 }
 
-/// Each VIP's group.
+/// Each VIP's group and place.
 pub(super) fn watched_vips<'a>(
     groups: impl Iterator<Item = (&'a GroupVips, GroupSlot)>,
-) -> BTreeMap<IpAddr, GroupSlot> {
-    groups.flat_map(|(group, slot)| group.vips.iter().map(move |vip| (vip.address, slot))).collect()
+) -> BTreeMap<IpAddr, WatchedVip> {
+    let watched = |(group, slot): (&'a GroupVips, GroupSlot)| {
+        let vip = move |vip: &dataplane::Vip| {
+            (vip.address, WatchedVip { group: slot, prefix: vip.prefix, vlan: group.vlan })
+        };
+        group.vips.iter().map(vip)
+    };
+    groups.flat_map(watched).collect()
 }
 
 /// Why VIPs cannot go where another configuration has them. One that changes its group would have two holders as long as
 /// nodes have different files.
 pub(super) fn moved(old: &Local, new: &Local) -> Vec<String> {
-    let vips = |local: &Local| -> BTreeMap<IpAddr, (String, u8)> {
+    let vips = |local: &Local| -> BTreeMap<IpAddr, (String, u8, Option<Vlan>)> {
         let groups = local.groups.iter();
-        groups
-            .flat_map(|group| group.vips.iter().map(|vip| (vip.address, (group.name.clone(), vip.prefix))))
-            .collect()
+        let placed = |group: &LocalGroup, vip: &config::Vip| (group.name.clone(), vip.prefix, group.vlan);
+        groups.flat_map(|group| group.vips.iter().map(move |vip| (vip.address, placed(group, vip)))).collect()
     };
     let before = vips(old);
-    let moved = vips(new).into_iter().filter_map(|(address, (group, prefix))| {
-        let (old_group, old_prefix) = before.get(&address)?;
+    let moved = vips(new).into_iter().filter_map(|(address, (group, prefix, vlan))| {
+        let (old_group, old_prefix, old_vlan) = before.get(&address)?;
         if *old_group != group {
             Some(format!("`group.vips`: {address} cannot go from group {old_group} to group {group} at once"))
         } else if *old_prefix != prefix {
             Some(format!("`group.vips`: {address} cannot become a /{prefix} at once"))
+        } else if *old_vlan != vlan {
+            Some(format!("`group.vlan`: {address} cannot go to another VLAN at once"))
         } else {
             None
         }
@@ -182,7 +192,7 @@ impl Node {
             self.set_vips(*slot, group.vips.iter().copied()).await?;
         }
         self.watch.set_vips(watched_vips(known.iter().map(|(group, slot)| (group, *slot))));
-        self.watch.publish(&self.addresses.state);
+        self.watch.publish(&self.addresses.state, &self.service.interface);
         self.vips_changed().await;
         Ok(())
     }
@@ -216,7 +226,7 @@ mod tests {
             address: std::net::Ipv4Addr::from_bits(0x0a4d_0000 + id).into(),
             prefix: 24,
         };
-        ids.map(|id| GroupVips { id: GroupId(id), vips: vec![vip(id)], mac: None }).collect()
+        ids.map(|id| GroupVips { id: GroupId(id), vips: vec![vip(id)], mac: None, vlan: None }).collect()
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | `node.rs` | what a node does besides: chores, and the removal of all it added |
 //! | `start.rs` | the start of a node: what is opened in which order, and what can be adopted |
 //! | `watch.rs` | a node's service interface, other interfaces and the VIPs on them |
+//! | `vlans.rs` | the interfaces of the VLANs on which groups are |
 //! | `witness.rs` | the start and the loop of a witness |
 //! | `reload.rs` | going over to another configuration |
 //! | `restart.rs` | another process in this one's place |
@@ -32,13 +33,13 @@ mod reload;
 mod restart;
 mod start;
 mod traces;
+mod vlans;
 mod watch;
 mod witness;
 
 pub use cleanup::{Cleaned, cleanup};
 pub use installed::Installed;
 
-use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -61,7 +62,8 @@ use crate::memory_file::{MemoryFile, MemoryFileError};
 use answers::{Answers, Counted};
 use handed_on::HandedOn;
 use node::SharedPlane;
-use reload::{Coming, Source};
+use reload::Coming;
+pub use reload::Source;
 use restart::Replacing;
 
 /// How long the heartbeat thread may take to resign before the stop goes on without it. It resigns within two seconds
@@ -77,20 +79,10 @@ const CHORES: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// Something needed cannot be opened, or a part of the daemon has failed while it ran.
-pub async fn run(
-    config: &Config,
-    file: &Path,
-    node: &str,
-    socket: Option<&Path>,
-    installed: Installed,
-) -> anyhow::Result<()> {
+pub async fn run(config: &Config, source: Source, installed: Installed) -> anyhow::Result<()> {
     let signals = Signals::new()?;
     let started = clock::now();
-    let (settings, mut local) = config.settings(node)?;
-    if let Some(socket) = socket {
-        socket.clone_into(&mut local.socket);
-    }
-    let source = Source { file: file.to_owned(), node: node.to_owned(), socket: socket.map(Path::to_owned) };
+    let (settings, local) = source.settings(config).map_err(anyhow::Error::msg)?;
     match local.service.clone() {
         Some(service) => {
             let (node, front) = start::start(settings, local, service, source, (started, installed)).await?;
@@ -190,6 +182,8 @@ struct Daemon {
     slots: Vec<GroupSlot>,
     /// How the XDP program is attached, for people.
     xdp: &'static str,
+    /// The name of the program that is chained to it.
+    chain: Option<String>,
     inbox: Inbox,
     memory: MemoryFile,
     written: mpsc::Sender<Written>,
@@ -274,6 +268,7 @@ impl Prepared {
             plane: None,
             slots: Vec::new(),
             xdp: "none",
+            chain: None,
             inbox: Inbox { wake, calls, counts, written, checked },
             memory,
             written: written_in,
@@ -342,6 +337,7 @@ impl Daemon {
                 Task::Kin(was, is) => self.kin.push((was, is)),
                 Task::Reply(id, outcome) => self.replied(id, outcome),
                 Task::Shown(shown) => self.shown(shown),
+                Task::CloseVlans(links) => drop(tokio::task::spawn_blocking(move || drop(links))),
                 Task::Close(socket) => drop(tokio::task::spawn_blocking(move || drop(socket))),
                 Task::CloseAll(sockets) => drop(tokio::task::spawn_blocking(move || drop(sockets))),
             }

@@ -8,6 +8,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::connections::Connections;
 use super::nic_filter::NicFilter;
+use super::reload::refused;
 use super::start::find_service_paths;
 use super::watch::Watch;
 use super::{Asked, CHORES, Daemon, Signals, join};
@@ -109,6 +110,7 @@ impl Node {
 
     async fn read_and_go_over(&mut self) -> Result<String, ControlError> {
         let (mut settings, mut local) = self.daemon.read_anew()?;
+        self.read_chain_again().await?;
         let own = self.tables.list().await.map_err(|error| {
             let why = format!("cannot list the addresses of this host: {error}");
             ControlError::new(ErrorCode::Internal, why)
@@ -124,6 +126,20 @@ impl Node {
         let outcome = self.daemon.go_over(settings, local, slots, service_address).await;
         self.settle_groups().await;
         outcome
+    }
+
+    /// The program that is chained to ours may be pinned anew at its path; before anything else, so that one which is no
+    /// good changes nothing.
+    async fn read_chain_again(&mut self) -> Result<(), ControlError> {
+        let again = self
+            .on_plane(|plane| plane.read_chain_again().map(|next| next.cloned()))
+            .await
+            .map_err(|error| ControlError::new(ErrorCode::Internal, error.to_string()))?;
+        if let Some(next) = again.map_err(|error| refused(error.to_string()))? {
+            tracing::info!(next = next.name, id = next.id, pin = %next.path.display(), "chained again");
+            self.daemon.chain = Some(next.name);
+        }
+        Ok(())
     }
 
     /// Waits for something that may take the kernel long, and serves clients and the heartbeat thread meanwhile.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cluster_proto::{CommandId, Quorum, Refusal, Settings};
 
 use super::{Daemon, QUEUE, groups, paths_of};
-use crate::config::{Config, HostKind, Local};
+use crate::config::{Config, HostKind, Local, XdpMode};
 use crate::control::{Call, ControlError, ErrorCode, EventBody, Reply};
 use crate::dataplane::GroupSlot;
 use crate::driver::mailbox::{Order, Reconfiguration};
@@ -17,13 +17,17 @@ use crate::driver::path_sockets::Replacement;
 /// How long the heartbeat thread may take to go over.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Where the configuration came from.
+/// Where the configuration came from, and what the command line has to say beside it.
 #[derive(Clone, Debug)]
-pub(super) struct Source {
-    pub(super) file: PathBuf,
-    pub(super) node: String,
+pub struct Source {
+    /// The file.
+    pub file: PathBuf,
+    /// Which node or witness of it this host is.
+    pub node: String,
     /// The control socket, if the command line named it.
-    pub(super) socket: Option<PathBuf>,
+    pub socket: Option<PathBuf>,
+    /// Whether the XDP program is pinned for somebody else's dispatcher and not attached.
+    pub pin_only: bool,
 }
 
 /// A configuration that the heartbeat thread is about to go over to.
@@ -42,10 +46,30 @@ impl Source {
     /// Reads the file anew.
     fn read(&self) -> Result<(Settings, Local), ControlError> {
         let config = Config::load(&self.file).map_err(|errors| refused(errors.to_string()))?;
-        let (settings, mut local) =
-            config.settings(&self.node).map_err(|error| refused(error.to_string()))?;
+        self.settings(&config).map_err(refused)
+    }
+
+    /// What a configuration says to this host, with what the command line has to say beside it.
+    ///
+    /// # Errors
+    /// Why not, if that does not go together.
+    pub fn settings(&self, config: &Config) -> Result<(Settings, Local), String> {
+        let (settings, mut local) = config.settings(&self.node).map_err(|error| error.to_string())?;
         if let Some(socket) = &self.socket {
             socket.clone_into(&mut local.socket);
+        }
+        if self.pin_only {
+            match &mut local.service {
+                None => return Err("--pin-only is for nodes: a witness has no XDP program".to_owned()),
+                Some(service) if service.chain.is_some() => {
+                    return Err(format!(
+                        "--pin-only does not go with xdp = \"chain\" of node \"{}\": a dispatcher calls what comes after \
+                         it by itself",
+                        self.node
+                    ));
+                }
+                Some(service) => service.xdp = XdpMode::PinOnly,
+            }
         }
         Ok((settings, local))
     }
@@ -312,7 +336,8 @@ mod tests {
             let (written_in, written) = mpsc::channel(QUEUE);
             let (counts_in, counts) = mpsc::channel(QUEUE);
             let (checks, checked) = mpsc::channel(1);
-            let source = Source { file: directory.join("file"), node: "a".to_owned(), socket: None };
+            let source =
+                Source { file: directory.join("file"), node: "a".to_owned(), socket: None, pin_only: false };
             let daemon = Daemon {
                 settings,
                 local,
@@ -336,6 +361,7 @@ mod tests {
                 answers: Answers::new(Vec::new(), true, Shown::default()),
                 plane: None,
                 slots: Vec::new(),
+                chain: None,
                 xdp: "none",
                 inbox: Inbox { wake, calls, counts, written, checked },
                 memory: MemoryFile::new(&directory),

@@ -94,7 +94,7 @@ pub(super) async fn start(
     let (address_thread, jobs) =
         address_thread::spawn(addresses.record(), vips, daemon_end.wake_thread(), reports_in)
             .context("cannot start the address thread")?;
-    watch.publish(&address_thread.state);
+    watch.publish(&address_thread.state, &service.interface);
     let handed_on = HandedOn::taken();
     let resumed = handed_on.as_ref().map(|handed_on| handed_on.resumed(&settings)).unwrap_or_default();
     let prepared = Prepared {
@@ -135,6 +135,25 @@ pub(super) async fn start(
             return Err(undone(plane, error));
         }
     };
+    daemon.chain = plane.chained().map(|next| next.name.clone());
+    if let Some(next) = plane.chained() {
+        tracing::info!(
+            program = plane.ingress_program(),
+            next = next.name,
+            id = next.id,
+            pin = %next.path.display(),
+            "what the XDP program lets pass goes on to the chained one"
+        );
+    }
+    let pinned = plane.pinned_programs();
+    let uncalled = (!pinned.is_empty()).then(|| {
+        format!(
+            "the XDP program is pinned at {} and not attached (--pin-only): where no dispatcher calls it, nobody answers for \
+             the VIPs while this node is active, and nothing keeps packets for them out while it is not",
+            pinned.join(" and ")
+        )
+    });
+    daemon.lacks(plane.absent_features().into_iter().chain(uncalled).collect());
     let plane = SharedPlane::new(plane);
     daemon.plane = Some(plane.clone());
     daemon.xdp = watch.xdp_mode();
@@ -142,7 +161,7 @@ pub(super) async fn start(
     let front = Front { control, calls, events: daemon.events.clone() };
     let mut filter = NicFilter::default();
     filter.want(&group_vips(&daemon.settings, &daemon.local));
-    let node = Node {
+    let mut node = Node {
         daemon,
         service,
         plane,
@@ -157,6 +176,7 @@ pub(super) async fn start(
         filter,
         claims_read: clock::now(),
     };
+    node.tell_vlans();
     Ok((node, front))
 }
 
@@ -226,7 +246,9 @@ fn plane_options(settings: &Settings, local: &Local, service: &Service) -> datap
             XdpMode::Auto => XdpPreference::Auto,
             XdpMode::Native => XdpPreference::Native,
             XdpMode::Generic => XdpPreference::Generic,
+            XdpMode::PinOnly => XdpPreference::PinOnly,
         },
+        chain: service.chain.clone(),
         egress: dataplane::EgressHook::Auto,
         groups: group_vips(settings, local),
     }

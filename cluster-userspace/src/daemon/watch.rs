@@ -3,27 +3,38 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use cluster_proto::Link;
 
 use super::node::Node;
+use super::vlans::ToldVlans;
 use crate::control::EventBody;
-use crate::dataplane::{Attached, DataPlane, DataPlaneError, GroupSlot, ServedAddress};
+use crate::dataplane::{Attached, DataPlane, DataPlaneError, GroupSlot, OwnAddresses, ServedAddress};
 use crate::driver::address_thread::{AddressOrder, AddressState};
 use crate::driver::mailbox::{Order, SERVED};
 use crate::network::gateways::default_gateways;
 use crate::network::links::{Interface, InterfaceAddress, LinkEvent, LinkMonitor};
 use crate::network::packet_socket::LinkSockets;
 use crate::network::solicited_nodes::SolicitedNodes;
+use crate::network::vlan::Vlan;
 use crate::network::{ipv6_settings, ndp};
 
 /// Where no address is.
 const UNUSED: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
-/// The host's own IPv4 address on the service link, and what it is there as a neighbour of IPv6.
+/// The host's own IPv4 address on an interface, and what it is there as a neighbour of IPv6.
 type Identity = (Option<Ipv4Addr>, ndp::Host);
+
+/// A VIP that is watched over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct WatchedVip {
+    pub(super) group: GroupSlot,
+    /// The length of its network's prefix, in bits.
+    pub(super) prefix: u8,
+    /// The VLAN of the service link that it is on.
+    pub(super) vlan: Option<Vlan>,
+}
 
 /// What is known of interfaces and addresses.
 pub(super) struct Watch {
@@ -36,8 +47,8 @@ pub(super) struct Watch {
     told_ndp: ndp::Host,
     /// Whether it has a socket for neighbour discovery.
     with_ndp: bool,
-    /// Each VIP's group.
-    vips: BTreeMap<IpAddr, GroupSlot>,
+    /// The VIPs.
+    vips: BTreeMap<IpAddr, WatchedVip>,
     /// VIPs configured by somebody else, and where.
     foreign: BTreeMap<(u32, IpAddr), GroupSlot>,
     /// IPv6 addresses that are the host's own, and the interfaces they are on.
@@ -45,7 +56,9 @@ pub(super) struct Watch {
     /// The same of IPv4.
     own_ipv4: BTreeSet<(u32, Ipv4Addr)>,
     /// What the programs were told last.
-    told_plane: Option<Identity>,
+    told_plane: Option<(Identity, Vec<(Vlan, Identity)>)>,
+    /// What was told of VLANs.
+    pub(super) told_vlans: ToldVlans,
     /// The memberships in the VIPs' groups.
     solicited_nodes: Option<SolicitedNodes>,
     /// They are to be made anew.
@@ -65,7 +78,7 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(
         monitor: LinkMonitor,
-        vips: BTreeMap<IpAddr, GroupSlot>,
+        vips: BTreeMap<IpAddr, WatchedVip>,
         attached: Option<Attached>,
     ) -> Self {
         Self {
@@ -80,6 +93,7 @@ impl Watch {
             own: BTreeSet::new(),
             own_ipv4: BTreeSet::new(),
             told_plane: None,
+            told_vlans: ToldVlans::default(),
             solicited_nodes: None,
             unjoined: true,
             unjoined_why: None,
@@ -91,27 +105,45 @@ impl Watch {
     }
 
     /// Watches over these VIPs from now on. Those that are new must not be on the host.
-    pub(super) fn set_vips(&mut self, vips: BTreeMap<IpAddr, GroupSlot>) {
+    pub(super) fn set_vips(&mut self, vips: BTreeMap<IpAddr, WatchedVip>) {
         self.foreign.retain(|(_, address), _| vips.contains_key(address));
         self.unjoined |= !vips.keys().eq(self.vips.keys());
         self.vips = vips;
     }
 
-    fn ipv6_vips(&self) -> impl Iterator<Item = Ipv6Addr> {
-        self.vips.keys().filter_map(|vip| match vip {
-            IpAddr::V4(_) => None,
-            IpAddr::V6(vip) => Some(*vip),
-        })
+    /// The VIPs.
+    pub(super) fn vips(&self) -> impl Iterator<Item = (&IpAddr, &WatchedVip)> {
+        self.vips.iter()
     }
 
-    /// Whether neighbour discovery is needed on the service interface.
+    /// All interfaces.
+    pub(super) fn interfaces(&self) -> impl Iterator<Item = &Interface> {
+        self.interfaces.values()
+    }
+
+    /// The memberships in the VIPs' groups are to be made anew.
+    pub(super) fn join_anew(&mut self) {
+        self.unjoined = true;
+    }
+
+    /// Whether there are IPv6 VIPs.
     fn has_ipv6(&self) -> bool {
-        self.ipv6_vips().next().is_some()
+        self.vips.keys().any(IpAddr::is_ipv6)
     }
 
     /// What neighbour discovery says of this host on the service interface.
     fn ndp(&self, interface: &str) -> ndp::Host {
-        let Some(ifindex) = self.ifindex().filter(|_| self.has_ipv6()) else { return ndp::Host::default() };
+        match self.ifindex() {
+            Some(ifindex) => self.ndp_on(ifindex, interface),
+            None => ndp::Host::default(),
+        }
+    }
+
+    /// What neighbour discovery says of this host on an interface.
+    fn ndp_on(&self, ifindex: u32, interface: &str) -> ndp::Host {
+        if !self.has_ipv6() {
+            return ndp::Host::default();
+        }
         let there = self
             .own
             .iter()
@@ -120,13 +152,25 @@ impl Watch {
         ndp::Host { address, is_router: ipv6_settings::forwards(interface) }
     }
 
-    /// In whose name the programs let this host ask for neighbours where it may not do so in a VIP's, and whether it is a
-    /// router.
-    fn identity(&self, interface: &str) -> Identity {
-        let there = self.own_ipv4.iter().filter(|(on, address)| {
-            Some(*on) == self.ifindex() && !self.vips.contains_key(&IpAddr::V4(*address))
-        });
-        (there.map(|(_, address)| *address).next(), self.ndp(interface))
+    /// What this host is on an interface: in whose name it asks for neighbours where it may not do so in a VIP's.
+    pub(super) fn identity_on(&self, ifindex: u32, interface: &str) -> Identity {
+        let there = self
+            .own_ipv4
+            .iter()
+            .filter(|(on, address)| *on == ifindex && !self.vips.contains_key(&IpAddr::V4(*address)));
+        (there.map(|(_, address)| *address).next(), self.ndp_on(ifindex, interface))
+    }
+
+    /// What this host is on the service link and its VLANs.
+    fn identities(&self, interface: &str) -> (Identity, Vec<(Vlan, Identity)>) {
+        let service = self
+            .ifindex()
+            .map_or((None, ndp::Host::default()), |ifindex| self.identity_on(ifindex, interface));
+        let of_vlan = |vlan: Vlan| {
+            let there = self.vlan_interface(vlan, interface)?;
+            Some((vlan, self.identity_on(there.ifindex, &there.name)))
+        };
+        (service, self.vlans().into_iter().filter_map(of_vlan).collect())
     }
 
     /// What neighbour discovery says of this host, for the heartbeat thread's start.
@@ -185,8 +229,8 @@ impl Watch {
                 }
                 LinkEvent::Address(address) => {
                     self.note_own(&address);
-                    if let Some(&group) = self.vips.get(&address.ip).filter(|_| !address.ours) {
-                        self.foreign.insert((address.ifindex, address.ip), group);
+                    if let Some(vip) = self.vips.get(&address.ip).filter(|_| !address.ours) {
+                        self.foreign.insert((address.ifindex, address.ip), vip.group);
                     }
                 }
                 LinkEvent::AddressGone(address) => {
@@ -200,8 +244,8 @@ impl Watch {
     }
 
     /// Tells the address thread where addresses go, and where they cannot.
-    pub(super) fn publish(&self, state: &AddressState) {
-        state.ifindex.store(self.ifindex().unwrap_or(0), Ordering::SeqCst);
+    pub(super) fn publish(&self, state: &AddressState, service: &str) {
+        state.set_interfaces(self.ifindex().unwrap_or(0), &self.vlan_interfaces(service));
         state.set_foreign(&self.foreign.values().copied().collect());
     }
 
@@ -244,6 +288,7 @@ impl Node {
             }
             LinkEvent::Settled => self.tell_link(),
         }
+        self.tell_vlans();
         self.join_groups().await;
     }
 
@@ -280,7 +325,7 @@ impl Node {
             tracing::warn!("the service interface {name} is gone");
             self.watch.attached = None;
             self.daemon.xdp = self.watch.xdp_mode();
-            self.watch.publish(&self.addresses.state);
+            self.watch.publish(&self.addresses.state, &self.service.interface);
             self.tell_link();
         }
         match self.on_plane(move |plane| plane.unfence_interface(ifindex)).await {
@@ -337,7 +382,7 @@ impl Node {
             Err(error) => self.attach_failed(&error.to_string()),
         }
         self.daemon.xdp = self.watch.xdp_mode();
-        self.watch.publish(&self.addresses.state);
+        self.watch.publish(&self.addresses.state, &self.service.interface);
         self.fit_nic_filter().await;
     }
 
@@ -361,6 +406,9 @@ impl Node {
         if self.watch.unjoined_why.is_some() {
             self.watch.unjoined = true;
         }
+        if self.watch.told_vlans.is_unfinished() {
+            self.tell_vlans();
+        }
         self.join_groups().await;
     }
 
@@ -383,7 +431,7 @@ impl Node {
         let off = self.watch.ifindex().is_some() && self.watch.has_ipv6() && ipv6_settings::is_off(interface);
         if off {
             let ipv6 = self.watch.vips.iter().filter(|(vip, _)| vip.is_ipv6());
-            groups.extend(ipv6.map(|(_, group)| *group));
+            groups.extend(ipv6.map(|(_, vip)| vip.group));
         }
         if std::mem::replace(&mut self.watch.ipv6_off, off) != off {
             let (kind, text) = if off {
@@ -397,6 +445,7 @@ impl Node {
             };
             self.daemon.tell(kind, &text);
         }
+        groups.extend(self.watch.groups_without_vlan(&self.service.interface));
         for group in groups {
             self.daemon.order(Order::AddressFailed(group));
         }
@@ -412,17 +461,21 @@ impl Node {
 
     /// The same for the programs.
     pub(super) async fn tell_plane(&mut self) {
-        let identity = self.watch.identity(&self.service.interface);
-        if self.watch.told_plane == Some(identity) {
+        let identities = self.watch.identities(&self.service.interface);
+        if self.watch.told_plane.as_ref() == Some(&identities) {
             return;
         }
-        let (ipv4, ndp::Host { address, is_router }) = identity;
+        let own = |(ipv4, ndp::Host { address, .. }): Identity| OwnAddresses { ipv4, ipv6: address };
+        let (service, vlans) = identities.clone();
         let work = move |plane: &mut DataPlane| {
-            plane.set_forwarding(is_router);
-            plane.set_own(ipv4, address)
+            plane.set_forwarding(service.1.is_router);
+            plane.set_own(
+                own(service),
+                vlans.into_iter().map(|(vlan, identity)| (vlan, own(identity))).collect(),
+            )
         };
         match self.on_plane(work).await {
-            Ok(Ok(())) => self.watch.told_plane = Some(identity),
+            Ok(Ok(())) => self.watch.told_plane = Some(identities),
             Ok(Err(error)) => tracing::warn!(%error, "the programs do not know the host's own addresses"),
             Err(error) => tracing::warn!(%error, "the programs do not know the host's own addresses"),
         }
@@ -435,6 +488,7 @@ impl Node {
             self.tell_link();
         }
         self.tell_ndp();
+        self.tell_vlans();
         self.join_groups().await;
     }
 
@@ -442,13 +496,20 @@ impl Node {
     async fn join_groups(&mut self) {
         let Some(ifindex) = self.watch.ifindex().filter(|_| self.watch.unjoined) else { return };
         self.watch.unjoined = false;
-        let vips: Vec<Ipv6Addr> = self.watch.ipv6_vips().collect();
+        let of_vlans = self.watch.vlan_interfaces(&self.service.interface);
+        let place = |(address, vip): (&IpAddr, &WatchedVip)| match *address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some((of_vlans.get(&vip.group).copied().unwrap_or(ifindex), address)),
+        };
+        // 0 is the interface of a VLAN that is not there.
+        let vips: Vec<(u32, Ipv6Addr)> =
+            self.watch.vips().filter_map(place).filter(|(on, _)| *on != 0).collect();
         let old = self.watch.solicited_nodes.take();
         if vips.is_empty() && old.is_none() {
             return;
         }
         let work = move || {
-            let joined = SolicitedNodes::join(ifindex, vips.into_iter());
+            let joined = SolicitedNodes::join(vips.into_iter());
             // Only now, so that no group is left in between.
             drop(old);
             joined
@@ -499,12 +560,12 @@ impl Node {
     }
 
     fn address_seen(&mut self, address: InterfaceAddress) {
-        let Some(&group) = self.watch.vips.get(&address.ip) else { return };
+        let Some(&WatchedVip { group, .. }) = self.watch.vips.get(&address.ip) else { return };
         if address.ours {
             return;
         }
         let known = self.watch.foreign.insert((address.ifindex, address.ip), group).is_some();
-        self.watch.publish(&self.addresses.state);
+        self.watch.publish(&self.addresses.state, &self.service.interface);
         if !known {
             let text = format!(
                 "the VIP {} was configured on interface {} by somebody else; the group is in fault here until it is \
@@ -518,9 +579,9 @@ impl Node {
     }
 
     fn address_gone(&mut self, address: InterfaceAddress) {
-        let Some(&group) = self.watch.vips.get(&address.ip) else { return };
+        let Some(&WatchedVip { group, .. }) = self.watch.vips.get(&address.ip) else { return };
         if self.watch.foreign.remove(&(address.ifindex, address.ip)).is_some() {
-            self.watch.publish(&self.addresses.state);
+            self.watch.publish(&self.addresses.state, &self.service.interface);
         } else if address.ours
             && self.addresses.state.is_wanted(group)
             // Off an interface that goes down the kernel takes IPv6 addresses itself, and the group is given up.

@@ -130,9 +130,10 @@ pub enum DataPlaneError {
     },
     /// Somebody else's XDP program is on the interface.
     #[error(
-        "the network interface {interface} already has an XDP program: id {id}, name {name:?}, {mode}; remove it \
-         (`ip link set dev {interface} {off} off`, or stop its owner: `bpftool prog show id {id}` tells more) \
-         or use another interface"
+        "the network interface {interface} already has an XDP program: id {id}, name {name:?}, {mode}{holders}; detach it \
+         (`{detach}`, or stop its owner: `bpftool prog show id {id}` tells more), or, if it is to stay in use, pin it, \
+         detach it, and give the node `xdp = \"chain\"` and `chain = \"/sys/fs/bpf/…\"` so that it gets what the cluster's \
+         program lets pass, or use another interface"
     )]
     ForeignProgram {
         /// The interface.
@@ -143,8 +144,21 @@ pub enum DataPlaneError {
         name: String,
         /// In which mode it is attached.
         mode: &'static str,
-        /// What `ip link` calls that mode.
-        off: &'static str,
+        /// What else the kernel tells: its tag, its link, who has it open, where it is pinned.
+        holders: String,
+        /// The command that detaches it.
+        detach: String,
+    },
+    /// The user's program cannot be called after ours.
+    #[error(
+        "cannot chain to the program at {path}: {reason}; pin an XDP program there (`bpftool prog load FILE {path} type \
+         xdp`), or do without `xdp = \"chain\"`"
+    )]
+    Chain {
+        /// Where it is, or should be, pinned.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
     },
     /// The ingress program could not be attached.
     #[error("cannot attach the ingress program to {interface}: {reasons}")]

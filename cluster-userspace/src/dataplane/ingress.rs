@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::xdp::{Xdp, XdpLink};
-use aya::programs::{ProgramError, XdpMode, loaded_programs};
+use aya::programs::{ProgramError, XdpMode};
 use cluster_proto::Mac;
 
 use super::error::DataPlaneError;
+use super::holders::Holders;
 use super::interfaces::{self, Interface, Programs};
 use super::options::XdpPreference;
 
@@ -32,22 +33,25 @@ pub enum Mode {
     Native,
     /// The kernel, behind the driver: slower, and it works everywhere.
     Generic,
+    /// A dispatcher of somebody else's, as far as that calls it: it is pinned and not attached.
+    Pinned,
 }
 
 impl Mode {
-    /// `native` or `generic`.
+    /// `native`, `generic` or `pinned`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Generic => "generic",
+            Self::Pinned => "pinned",
         }
     }
 
     const fn request(self) -> XdpMode {
         match self {
             Self::Native => XdpMode::Driver,
-            Self::Generic => XdpMode::Skb,
+            Self::Generic | Self::Pinned => XdpMode::Skb,
         }
     }
 }
@@ -135,6 +139,7 @@ fn allowed(preference: XdpPreference) -> &'static [Mode] {
         XdpPreference::Auto => &[Mode::Native, Mode::Generic],
         XdpPreference::Native => &[Mode::Native],
         XdpPreference::Generic => &[Mode::Generic],
+        XdpPreference::PinOnly => &[],
     }
 }
 
@@ -157,22 +162,21 @@ fn refuse_foreign(interface: &Interface) -> Result<(), DataPlaneError> {
     ];
     match occupied.into_iter().find(|(id, _, _)| *id != 0) {
         None => Ok(()),
-        Some((id, mode, off)) => Err(DataPlaneError::ForeignProgram {
-            interface: interface.name.clone(),
-            id,
-            name: name_of(id),
-            mode,
-            off,
-        }),
+        Some((id, mode, off)) => {
+            let holders = Holders::of(id);
+            Err(DataPlaneError::ForeignProgram {
+                interface: interface.name.clone(),
+                id,
+                name: holders.name.clone(),
+                mode,
+                holders: holders.to_string(),
+                detach: match holders.link {
+                    Some(link) => format!("bpftool link detach id {link}"),
+                    None => format!("ip link set dev {} {off} off", interface.name),
+                },
+            })
+        }
     }
-}
-
-fn name_of(id: u32) -> String {
-    loaded_programs()
-        .filter_map(Result::ok)
-        .find(|program| program.id() == id)
-        .and_then(|program| program.name_as_str().map(str::to_owned))
-        .unwrap_or_default()
 }
 
 fn interface_again(interface: &Interface) -> Result<Interface, DataPlaneError> {
@@ -222,7 +226,7 @@ fn program_error(interface: &Interface, mode: Mode, error: &ProgramError) -> Dat
 }
 
 /// The error and what lies behind it, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

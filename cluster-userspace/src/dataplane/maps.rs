@@ -214,8 +214,8 @@ impl Maps {
     }
 
     /// In whose name the node asks for neighbours where it may not do so in a VIP's.
-    pub(super) fn set_own(&mut self, own: Own) -> Result<(), DataPlaneError> {
-        self.own.set(0, bytemuck::cast::<_, [u8; size_of::<Own>()]>(own), 0).map_err(unusable(OWN))
+    pub(super) fn set_own(&mut self, slot: u32, own: Own) -> Result<(), DataPlaneError> {
+        self.own.set(slot, bytemuck::cast::<_, [u8; size_of::<Own>()]>(own), 0).map_err(unusable(OWN))
     }
 
     /// A node of the cluster has this Ethernet address, and no longer the one before.

@@ -8,8 +8,10 @@
 //! (`network`), and every decision about who holds a group.
 
 mod capabilities;
+mod chain;
 mod classifiers;
 mod error;
+mod holders;
 mod ingress;
 mod interfaces;
 mod lease_table;
@@ -18,18 +20,20 @@ mod objects;
 mod options;
 mod pins;
 mod plane;
+mod programs;
 mod slots;
 mod trace;
 mod unsafe_shared_words;
 
 pub use capabilities::{MissingCapabilities, may_lock_memory, missing_capabilities};
+pub use chain::ChainedProgram;
 pub use classifiers::{Fenced, Hook};
 pub use cluster_common::Verdict;
 pub use error::DataPlaneError;
 pub use ingress::{Attached, Mode};
 pub use lease_table::{LeaseTable, Tenancy};
 pub use objects::{BENCH_OBJECT, DATAPLANE_OBJECT, LAB_OBJECT, TRAFFIC_OBJECT};
-pub use options::{EgressHook, GroupVips, Options, PIN_ROOT, Vip, XdpPreference};
+pub use options::{EgressHook, GroupVips, Options, OwnAddresses, PIN_ROOT, Vip, XdpPreference};
 pub use plane::{
     Claimed, DataPlane, GroupCount, MapsWere, Noted, Remains, ServedAddress, cleanup, lock_remains,
 };

@@ -9,7 +9,7 @@ pub static DATAPLANE_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DI
 /// u32: how many of 65 536 frames a port loses of those it receives (entry 0) and of those it sends (entry 1).
 pub static LAB_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lab.o"));
 
-/// Programs that only the benchmark runs: XDP `empty`, `answer_and_undo` and `undo`.
+/// Programs that only the benchmark runs: XDP `empty`, and those that make their frame a question again.
 pub static BENCH_OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.o"));
 
 /// Both ends of the benchmark of responders: XDP `ask_arp` and `ask_neighbour`, which send what the array `question` has,

@@ -1,9 +1,11 @@
 //! What the data plane is told when it is opened.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use cluster_proto::{GroupId, VirtualMac};
+
+use crate::network::vlan::Vlan;
 
 /// Where pins live unless told otherwise.
 pub const PIN_ROOT: &str = "/sys/fs/bpf/cluster";
@@ -21,6 +23,8 @@ pub struct Options {
     pub interface: String,
     /// How the ingress program is to be attached.
     pub xdp: XdpPreference,
+    /// Where the user's XDP program is pinned that gets what ours lets pass.
+    pub chain: Option<PathBuf>,
     /// How the egress program is to be attached.
     pub egress: EgressHook,
     /// The groups and their VIPs.
@@ -36,6 +40,17 @@ pub struct GroupVips {
     pub vips: Vec<Vip>,
     /// Under which Ethernet addresses they appear; `None` is the network card's.
     pub mac: Option<VirtualMac>,
+    /// The VLAN that they are on; `None` is the untagged link.
+    pub vlan: Option<Vlan>,
+}
+
+/// Addresses of this host on a link, in whose name it asks for neighbours there.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct OwnAddresses {
+    /// Of IPv4, if there is one.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Of IPv6, if there is one.
+    pub ipv6: Option<Ipv6Addr>,
 }
 
 /// A VIP and its prefix.
@@ -57,6 +72,8 @@ pub enum XdpPreference {
     Native,
     /// By the kernel, behind the driver.
     Generic,
+    /// Not at all: it is pinned for a dispatcher of somebody else's.
+    PinOnly,
 }
 
 /// How the egress program is to be attached.

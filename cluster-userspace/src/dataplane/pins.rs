@@ -4,6 +4,7 @@
 //! <root>/<cluster>/<node>/        locked for the daemon's life
 //!     v3/vips, leases, …          maps, in a directory named for their layout
 //!     xdp                         the link of the ingress program
+//!     cluster_ingress, cluster_linear   ingress programs for somebody else's dispatcher (`--pin-only`)
 //!     egress-<ifindex>            the link of the egress program on an interface (TCX)
 //!     ingress-<ifindex>           the link of the program for virtual Ethernet addresses (TCX)
 //!     clsact-<ifindex>-<p>-<m>    a directory that records a filter: priority p, discipline made by us (m = 1) or not

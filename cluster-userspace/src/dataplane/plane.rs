@@ -7,29 +7,26 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use aya::Ebpf;
-use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use cluster_common::Verdict;
 use cluster_common::maps::{COUNTERS, GroupCounters, Nic, Own};
 use cluster_proto::{GroupId, Mac, Time};
 
 use super::capabilities::check_process;
-use super::classifiers::{Classifiers, Direction, Fenced};
+use super::chain::{self, Chain, ChainedProgram, Opened};
+use super::classifiers::{Classifiers, Direction, Fenced, Hook};
 use super::error::DataPlaneError;
-use super::ingress::{self, Attached};
+use super::ingress::{self, Attached, Mode};
 use super::interfaces::{self, Interface};
 use super::lease_table::LeaseTable;
 pub use super::maps::MapsWere;
 use super::maps::{self, Former, Maps, NIC_WORDS};
-use super::options::{EgressHook, GroupVips, Options};
+use super::options::{EgressHook, GroupVips, Options, OwnAddresses, XdpPreference};
 use super::pins::PinDirectory;
+use super::programs::{self, EGRESS, Loaded, MEND, classifier, ingress_program};
 use super::slots::{self, GroupSlot};
 use super::trace::Trace;
+use crate::network::vlan::Vlan;
 
-/// The names of the programs in the object.
-const INGRESS: &str = "cluster_ingress";
-const INGRESS_LINEAR: &str = "cluster_linear";
-const EGRESS: &str = "cluster_egress";
-const MEND: &str = "cluster_mend";
 /// The pin of the ingress program's link.
 const INGRESS_PIN: &str = "xdp";
 
@@ -40,6 +37,8 @@ pub struct DataPlane {
     directory: PinDirectory,
     object: Ebpf,
     ingress_program: &'static str,
+    chain: Option<Chain>,
+    frags_refused: Option<String>,
     maps: Maps,
     maps_were: MapsWere,
     former: Option<Former>,
@@ -48,6 +47,7 @@ pub struct DataPlane {
     fences: Classifiers,
     mends: Classifiers,
     attached: Option<Attached>,
+    own: (OwnAddresses, HashMap<Vlan, OwnAddresses>),
 }
 
 /// What a group's packets came to, over all CPUs.
@@ -109,10 +109,13 @@ impl DataPlane {
     pub fn open(options: Options) -> Result<Self, DataPlaneError> {
         check_process()?;
         slots::check(&options.groups)?;
+        // What is wrong with it is told before anything is changed.
+        let next = options.chain.as_deref().map(Opened::at).transpose()?;
         let directory = PinDirectory::open(&options.pin_root, &options.cluster, &options.node)?;
         let (mut object, maps_were, former) = maps::load(&directory)?;
         // The programs name the maps by their descriptors, so these must be open until the programs are loaded.
-        let ingress_program = load_programs(&mut object)?;
+        let Loaded { ingress_program, chain, frags_refused } =
+            programs::load(&mut object, next.as_ref(), options.xdp)?;
         let mut maps = Maps::take(&mut object)?;
         maps.forget_kin()?;
         let table = maps.lease_table()?;
@@ -128,6 +131,8 @@ impl DataPlane {
             directory,
             object,
             ingress_program,
+            chain,
+            frags_refused,
             maps,
             maps_were,
             former,
@@ -136,6 +141,7 @@ impl DataPlane {
             fences,
             mends,
             attached: None,
+            own: Default::default(),
         };
         plane.set_groups(plane.options.groups.clone())?;
         plane.fences.adopt(classifier(&mut plane.object, EGRESS)?, &plane.directory)?;
@@ -202,6 +208,7 @@ impl DataPlane {
         slots::write_virtual_macs(faces, owners, &groups, &self.slots);
         slots::write_vips(&mut self.maps.vips, self.maps.filter.words(), &groups, &self.slots)?;
         self.options.groups = groups;
+        self.write_own()?;
         match self.attached {
             Some(attached) => self.mend(attached.ifindex),
             None => Ok(()),
@@ -228,18 +235,87 @@ impl DataPlane {
         self.fence(&interface)?;
         self.set_nic(Nic { mac: interface.mac.0, ifindex: interface.ifindex, ..self.nic() });
         self.mend(interface.ifindex)?;
-        let pin = self.directory.entry(INGRESS_PIN);
-        let program = ingress_program(&mut self.object, self.ingress_program)?;
-        let (mode, adopted) = ingress::attach(program, &interface, self.options.xdp, &pin)?;
+        let (mode, adopted) = if self.options.xdp == XdpPreference::PinOnly {
+            self.pin_programs()?
+        } else {
+            self.attach_program(&interface)?
+        };
         let attached = Attached { ifindex: interface.ifindex, mac: interface.mac, mode, adopted };
         self.attached = Some(attached);
         Ok(attached)
+    }
+
+    fn attach_program(&mut self, interface: &Interface) -> Result<(Mode, bool), DataPlaneError> {
+        if let Some(chain) = &self.chain {
+            chain.pin(&self.directory)?;
+        }
+        let program = ingress_program(&mut self.object, self.ingress_program)?;
+        let pin = self.directory.entry(INGRESS_PIN);
+        let attached = ingress::attach(program, interface, self.options.xdp, &pin)?;
+        chain::settle(self.chain.as_mut(), &self.directory)?;
+        programs::unpin(&self.directory)?;
+        Ok(attached)
+    }
+
+    /// For a dispatcher of somebody else's, which calls one of them where it likes.
+    fn pin_programs(&mut self) -> Result<(Mode, bool), DataPlaneError> {
+        let adopted = programs::pin(&mut self.object, &self.directory)?;
+        ingress::detach(&self.directory.entry(INGRESS_PIN))?;
+        chain::settle(None, &self.directory)?;
+        Ok((Mode::Pinned, adopted))
     }
 
     /// Where the ingress program is, as of the last [`DataPlane::attach`].
     #[must_use]
     pub fn attached(&self) -> Option<Attached> {
         self.attached
+    }
+
+    /// The name of the ingress program that was chosen.
+    #[must_use]
+    pub fn ingress_program(&self) -> &'static str {
+        self.ingress_program
+    }
+
+    /// Where the ingress programs are pinned for somebody else's dispatcher.
+    #[must_use]
+    pub fn pinned_programs(&self) -> Vec<String> {
+        match self.attached {
+            Some(Attached { mode: Mode::Pinned, .. }) => programs::pins(&self.directory),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The user's program that gets what ours lets pass.
+    #[must_use]
+    pub fn chained(&self) -> Option<&ChainedProgram> {
+        self.chain.as_ref().map(Chain::next)
+    }
+
+    /// Takes up what is pinned at the path of the user's program now; `None` if nothing is chained.
+    ///
+    /// # Errors
+    /// If there is no program, or none that the kernel takes; then the one before stays.
+    pub fn read_chain_again(&mut self) -> Result<Option<&ChainedProgram>, DataPlaneError> {
+        self.chain.as_mut().map(Chain::read_again).transpose()
+    }
+
+    /// What the kernel lacks of what the data plane can use, as found by trying, in a sentence each.
+    #[must_use]
+    pub fn absent_features(&self) -> Vec<String> {
+        let frags = self.frags_refused.as_ref().map(|why| {
+            format!(
+                "the XDP program does not take frames in several buffers ({why}), so native XDP may refuse jumbo frames"
+            )
+        });
+        let clsact = self.options.egress == EgressHook::Auto
+            && self.fences.list().any(|fenced| fenced.hook == Hook::Clsact);
+        let clsact = clsact.then(|| {
+            "the kernel has no TCX (Linux 6.6), so the egress fence is a clsact filter, which a filter of somebody else's \
+             that runs earlier can bypass"
+                .to_owned()
+        });
+        frags.into_iter().chain(clsact).collect()
     }
 
     /// Answers with this Ethernet address from now on, because the interface has changed its own.
@@ -258,15 +334,31 @@ impl DataPlane {
         self.set_nic(Nic { flags, ..self.nic() });
     }
 
-    /// Asks for neighbours in the name of these addresses of the service link from now on, where the lease does not allow it
-    /// to do so in a VIP's; where there is none, it does not ask.
+    /// Asks for neighbours in the name of these addresses of the service link, and of its VLANs, from now on, where the lease
+    /// does not allow it to do so in a VIP's; where there is none, it does not ask.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn set_own(&mut self, ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) -> Result<(), DataPlaneError> {
-        let ipv4 = ipv4.map_or([0; 4], |address| address.octets());
-        let ipv6 = ipv6.map_or([0; 16], |address| address.octets());
-        self.maps.set_own(Own { ipv4, ipv6 })
+    pub fn set_own(
+        &mut self,
+        service: OwnAddresses,
+        vlans: HashMap<Vlan, OwnAddresses>,
+    ) -> Result<(), DataPlaneError> {
+        self.own = (service, vlans);
+        self.write_own()
+    }
+
+    fn write_own(&mut self) -> Result<(), DataPlaneError> {
+        for (group, slot) in self.options.groups.iter().zip(&self.slots) {
+            let own = match group.vlan {
+                None => self.own.0,
+                Some(vlan) => self.own.1.get(&vlan).copied().unwrap_or_default(),
+            };
+            let ipv4 = own.ipv4.map_or([0; 4], |address| address.octets());
+            let ipv6 = own.ipv6.map_or([0; 16], |address| address.octets());
+            self.maps.set_own(slot.index(), Own { ipv4, ipv6 })?;
+        }
+        Ok(())
     }
 
     /// Puts the egress program onto every Ethernet interface of the namespace.
@@ -527,36 +619,4 @@ fn remove_everything(
     // The directory says where the filters are, so it stays until they are gone.
     detached.and(unmended).and(unfenced)?;
     directory.remove_all()
-}
-
-/// Loads the programs; gives the name of the ingress program that the kernel took.
-fn load_programs(object: &mut Ebpf) -> Result<&'static str, DataPlaneError> {
-    for name in [EGRESS, MEND] {
-        classifier(object, name)?.load().map_err(refused(name))?;
-    }
-    // Kernels before 5.18 do not know the flag for frames in several buffers.
-    if ingress_program(object, INGRESS)?.load().is_ok() {
-        return Ok(INGRESS);
-    }
-    ingress_program(object, INGRESS_LINEAR)?.load().map_err(refused(INGRESS_LINEAR))?;
-    Ok(INGRESS_LINEAR)
-}
-
-fn ingress_program<'o>(object: &'o mut Ebpf, name: &'static str) -> Result<&'o mut Xdp, DataPlaneError> {
-    let program =
-        object.program_mut(name).ok_or_else(|| refused(name)(ProgramError::UnexpectedProgramType))?;
-    program.try_into().map_err(refused(name))
-}
-
-fn classifier<'o>(
-    object: &'o mut Ebpf,
-    name: &'static str,
-) -> Result<&'o mut SchedClassifier, DataPlaneError> {
-    let program =
-        object.program_mut(name).ok_or_else(|| refused(name)(ProgramError::UnexpectedProgramType))?;
-    program.try_into().map_err(refused(name))
-}
-
-fn refused(program: &'static str) -> impl FnOnce(ProgramError) -> DataPlaneError {
-    move |source| DataPlaneError::Program { program, source }
 }

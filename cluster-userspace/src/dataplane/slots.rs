@@ -9,7 +9,7 @@ use aya::Pod;
 use aya::maps::{HashMap as BpfHashMap, MapData};
 use cluster_common::maps::{
     Faces, MAX_GROUPS, MAX_VIPS, VIPS, VIPS6, Vip6Entry, VipEntry, filter_place, filter_place6,
-    virtual_mac_place,
+    virtual_mac_place, vlan_tags,
 };
 
 use super::error::DataPlaneError;
@@ -114,17 +114,18 @@ pub(super) fn write_vips(
     let (mut ipv4, mut ipv6) = (HashMap::new(), HashMap::new());
     let mut exact = vec![0_u64; filter.len()];
     for (group, slot) in groups.iter().zip(slots) {
+        let tags = group.vlan.map_or(0, |vlan| vlan_tags(vlan.outer(), vlan.inner().unwrap_or(0)));
         for vip in &group.vips {
             let group = slot.index();
             let (word, bit) = match vip.address {
                 IpAddr::V4(address) => {
                     let address = address.octets();
-                    ipv4.insert(address, bytemuck::cast(VipEntry { group, mask: mask(vip.prefix) }));
+                    ipv4.insert(address, bytemuck::cast(VipEntry { group, mask: mask(vip.prefix), tags }));
                     filter_place(address)
                 }
                 IpAddr::V6(address) => {
                     let address = address.octets();
-                    ipv6.insert(address, bytemuck::cast(Vip6Entry { group, mask: mask(vip.prefix) }));
+                    ipv6.insert(address, bytemuck::cast(Vip6Entry { group, mask: mask(vip.prefix), tags }));
                     filter_place6(bytemuck::cast(address))
                 }
             };

@@ -69,14 +69,14 @@ pub enum AddressReport {
 /// What both threads and the daemon know of the interface and the groups.
 #[derive(Debug)]
 pub struct AddressState {
-    /// The service interface's number; 0 while there is none.
-    pub ifindex: AtomicU32,
     groups: Vec<GroupState>,
 }
 
 /// What is known of one group.
 #[derive(Default, Debug)]
 struct GroupState {
+    /// The number of the interface where its VIPs go; 0 while there is none.
+    ifindex: AtomicU32,
     foreign: AtomicBool,
     wanted: AtomicBool,
 }
@@ -93,7 +93,7 @@ impl AddressState {
     /// No interface, nothing wanted.
     fn new() -> Self {
         let groups = (0..MAX_GROUPS).map(|_| GroupState::default()).collect();
-        Self { ifindex: AtomicU32::new(0), groups }
+        Self { groups }
     }
 
     fn of(&self, slot: GroupSlot) -> &GroupState {
@@ -108,6 +108,19 @@ impl AddressState {
 
     fn set_wanted(&self, slot: GroupSlot, wanted: bool) {
         self.of(slot).wanted.store(wanted, Ordering::SeqCst);
+    }
+
+    /// Says where VIPs go: those of the groups named to these interfaces, all others to the service interface. 0 is none.
+    pub fn set_interfaces(&self, service: u32, others: &BTreeMap<GroupSlot, u32>) {
+        let others: BTreeMap<u32, u32> =
+            others.iter().map(|(slot, ifindex)| (slot.index(), *ifindex)).collect();
+        for (slot, group) in (0..).zip(&self.groups) {
+            group.ifindex.store(others.get(&slot).copied().unwrap_or(service), Ordering::SeqCst);
+        }
+    }
+
+    fn ifindex(&self, slot: GroupSlot) -> u32 {
+        self.of(slot).ifindex.load(Ordering::SeqCst)
     }
 
     fn is_foreign(&self, slot: GroupSlot) -> bool {
@@ -385,16 +398,36 @@ impl Worker {
         Ok(())
     }
 
-    /// Puts the VIPs of these groups onto the interface, of each all or none; how many of each were not there.
+    /// Puts the VIPs of these groups onto their interfaces, of each all or none; how many of each were not there.
     async fn add(&self, groups: &[GroupSlot], addresses: &Addresses) -> Vec<Result<usize, String>> {
-        let ifindex = self.state.ifindex.load(Ordering::SeqCst);
+        let mut outcomes: Vec<Result<usize, String>> = groups.iter().map(|_| Ok(0)).collect();
+        let mut by_interface: BTreeMap<u32, Vec<(usize, GroupSlot)>> = BTreeMap::new();
+        for (place, &group) in groups.iter().enumerate() {
+            by_interface.entry(self.state.ifindex(group)).or_default().push((place, group));
+        }
+        for (ifindex, placed) in by_interface {
+            let groups: Vec<GroupSlot> = placed.iter().map(|(_, group)| *group).collect();
+            let added = self.add_to(ifindex, &groups, addresses).await;
+            for ((place, _), outcome) in placed.into_iter().zip(added) {
+                outcomes[place] = outcome;
+            }
+        }
+        outcomes
+    }
+
+    async fn add_to(
+        &self,
+        ifindex: u32,
+        groups: &[GroupSlot],
+        addresses: &Addresses,
+    ) -> Vec<Result<usize, String>> {
         let mut outcomes: Vec<Result<usize, String>> = Vec::with_capacity(groups.len());
         let (mut vips, mut places) = (Vec::new(), Vec::new());
         for (place, &group) in groups.iter().enumerate() {
             outcomes.push(if self.state.is_foreign(group) {
                 Err("a VIP of the group is configured by somebody else".to_owned())
             } else if ifindex == 0 {
-                Err("the service interface is gone".to_owned())
+                Err("the interface where its VIPs go is gone".to_owned())
             } else {
                 vips.extend(self.vips_of(group).iter().map(|vip| (vip.address, vip.prefix)));
                 places.resize(vips.len(), place);

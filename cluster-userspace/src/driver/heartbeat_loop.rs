@@ -16,6 +16,7 @@ use super::clock;
 use super::mailbox::{LoopCounters, Order, Reconfiguration, Shown, Task, ThreadEnd, mac_of};
 use super::path_sockets::{Drain, PathEnds, PathSockets, Replacement};
 use super::realtime::{self, Granted};
+use super::vlan_links::{Place, VlanLink, VlanLinks};
 use crate::dataplane::{GroupSlot, LeaseTable};
 use crate::network::arp::{self, Arp, Operation};
 use crate::network::heartbeat_socket::{Received, Sent};
@@ -97,6 +98,7 @@ struct HeartbeatLoop {
     ndp: ndp::Host,
     link_sockets: Option<LinkSockets>,
     mac: Option<Mac>,
+    vlans: Box<VlanLinks>,
     mailbox: ThreadEnd,
     counters: LoopCounters,
     announcements: Vec<u64>,
@@ -128,6 +130,7 @@ impl HeartbeatLoop {
             ndp,
             link_sockets,
             mac: mac_of(start.link),
+            vlans: Box::new(VlanLinks::none()),
             mailbox,
             counters: LoopCounters::default(),
             announcements: vec![0; groups],
@@ -157,7 +160,7 @@ impl HeartbeatLoop {
             }
             let mut read = 0;
             if readable {
-                read = self.read_heartbeats() + self.read_arp() + self.read_ndp();
+                read = self.read_heartbeats() + self.read_arp() + self.read_ndp() + self.read_vlans();
                 self.read_orders();
             }
             // Whether there is more to read, the next wait says. Timers run once nothing is left.
@@ -178,7 +181,7 @@ impl HeartbeatLoop {
             Some(LinkSockets { arp, ndp }) => (Some(arp.as_fd()), ndp.as_ref().map(AsFd::as_fd)),
             None => (None, None),
         };
-        self.sockets.wait(self.mailbox.wake_fd(), arp, ndp, left)
+        self.sockets.wait(self.mailbox.wake_fd(), arp, ndp, self.vlans.any(), left)
     }
 
     /// Reads one datagram from each path that has one; how many.
@@ -208,15 +211,10 @@ impl HeartbeatLoop {
         if !self.sockets.arp_is_ready() {
             return 0;
         }
-        let mut frame = [0; 128];
         for read in 0..FRAMES_A_TURN {
             let Some(LinkSockets { arp, .. }) = &self.link_sockets else { return read };
-            // A socket whose interface is down fails until it is up again; the daemon tells the core of that.
-            let Ok(Some(length)) = arp.receive(&mut frame) else { return read };
-            let Some(arp) = Arp::parse(&frame[..length.min(frame.len())]) else { continue };
-            if arp.operation == Operation::Reply || arp.is_announcement() {
-                self.handle(Input::ProbeAnswer { address: arp.sender_ip.into(), mac: arp.sender_mac });
-            }
+            let Some(found) = heard_by_arp(arp) else { return read };
+            self.found(found);
         }
         FRAMES_A_TURN
     }
@@ -226,15 +224,49 @@ impl HeartbeatLoop {
         if !self.sockets.ndp_is_ready() {
             return 0;
         }
-        let mut frame = [0; ndp::READ_LEN];
         for read in 0..FRAMES_A_TURN {
             let Some(LinkSockets { ndp: Some(ndp), .. }) = &self.link_sockets else { return read };
-            let Ok(Some(length)) = ndp.receive(&mut frame) else { return read };
-            if let Some(found) = Advertisement::parse(&frame[..length.min(frame.len())]) {
-                self.handle(Input::ProbeAnswer { address: found.target.into(), mac: found.mac });
-            }
+            let Some(found) = heard_by_ndp(ndp) else { return read };
+            self.found(found);
         }
         FRAMES_A_TURN
+    }
+
+    /// Reads frames of both kinds on the VLANs, of each as many; how many.
+    fn read_vlans(&mut self) -> usize {
+        if !self.sockets.vlans_are_ready() {
+            return 0;
+        }
+        let mut read = 0;
+        for place in 0..self.vlans.links().len() {
+            for _ in 0..FRAMES_A_TURN {
+                let Some(VlanLink { sockets: LinkSockets { arp, .. }, .. }) = self.vlans.links().get(place)
+                else {
+                    break;
+                };
+                let Some(found) = heard_by_arp(arp) else { break };
+                read += 1;
+                self.found(found);
+            }
+            for _ in 0..FRAMES_A_TURN {
+                let Some(VlanLink { sockets: LinkSockets { ndp: Some(ndp), .. }, .. }) =
+                    self.vlans.links().get(place)
+                else {
+                    break;
+                };
+                let Some(found) = heard_by_ndp(ndp) else { break };
+                read += 1;
+                self.found(found);
+            }
+        }
+        read
+    }
+
+    /// A frame told who has an address, or nothing of interest.
+    fn found(&mut self, found: Option<(IpAddr, Mac)>) {
+        if let Some((address, mac)) = found {
+            self.handle(Input::ProbeAnswer { address, mac });
+        }
     }
 
     fn read_orders(&mut self) {
@@ -258,6 +290,10 @@ impl HeartbeatLoop {
                         // Closing a packet socket waits for the kernel (`synchronize_net`), so others do it.
                         self.task(Task::Close(old));
                     }
+                }
+                Order::Vlans(vlans) => {
+                    let old = std::mem::replace(&mut self.vlans, vlans);
+                    self.task(Task::CloseVlans(old));
                 }
                 Order::Ndp(host) => self.ndp = host,
                 Order::AddressFailed(slot) => self.address_failed(slot),
@@ -364,10 +400,10 @@ impl HeartbeatLoop {
                 self.announcements[group.0] += 1;
                 for place in 0..self.vips[group.0].len() {
                     match self.vips[group.0][place] {
-                        IpAddr::V4(vip) => self.send_arp(|mac| arp::announcement(mac, vip)),
+                        IpAddr::V4(vip) => self.send_arp(vip, |mac| arp::announcement(mac, vip)),
                         IpAddr::V6(vip) => {
-                            let is_router = self.ndp.is_router;
-                            self.send_ndp(|mac| ndp::announcement(mac, vip, is_router));
+                            let is_router = self.ndp_of(vip).is_router;
+                            self.send_ndp(vip, |mac| ndp::announcement(mac, vip, is_router));
                         }
                     }
                 }
@@ -411,31 +447,53 @@ impl HeartbeatLoop {
     }
 
     fn ask_by_arp(&mut self, address: Ipv4Addr, is_vip: bool) {
-        match self.service_address.filter(|_| !is_vip) {
-            Some(own) => self.send_arp(|mac| arp::request(mac, own, address)),
-            None => self.send_arp(|mac| arp::probe(mac, address)),
+        let own = match self.vlans.place_of(address.into()) {
+            Place::Vlan(link) => link.place.own,
+            Place::Untagged | Place::Nowhere => self.service_address,
+        };
+        match own.filter(|_| !is_vip) {
+            Some(own) => self.send_arp(address, |mac| arp::request(mac, own, address)),
+            None => self.send_arp(address, |mac| arp::probe(mac, address)),
         }
     }
 
     fn ask_by_ndp(&mut self, address: Ipv6Addr, is_vip: bool) {
-        match self.ndp.address {
-            Some(own) => self.send_ndp(|mac| ndp::solicitation(mac, own, address)),
-            None if is_vip => self.send_ndp(|mac| ndp::probe(mac, address)),
+        match self.ndp_of(address).address {
+            Some(own) => self.send_ndp(address, |mac| ndp::solicitation(mac, own, address)),
+            None if is_vip => self.send_ndp(address, |mac| ndp::probe(mac, address)),
             // A probe would make a host that is about to take this address give it up.
             None => self.counters.ndp_failed += 1,
         }
     }
 
-    fn send_arp(&mut self, frame: impl FnOnce(Mac) -> [u8; arp::FRAME_LEN]) {
-        let socket = self.link_sockets.as_ref().map(|sockets| &sockets.arp);
-        let sent = sent_on(socket, self.mac, frame);
+    /// What neighbour discovery says of this host where the address is.
+    fn ndp_of(&self, address: Ipv6Addr) -> ndp::Host {
+        match self.vlans.place_of(address.into()) {
+            Place::Vlan(link) => link.place.ndp,
+            Place::Untagged | Place::Nowhere => self.ndp,
+        }
+    }
+
+    /// Sends a frame about an address to where that is.
+    fn send_arp(&mut self, about: Ipv4Addr, frame: impl FnOnce(Mac) -> [u8; arp::FRAME_LEN]) {
+        let (sockets, mac) = self.there(about.into());
+        let sent = sent_on(sockets.map(|sockets| &sockets.arp), mac, frame);
         self.counters.arp_failed += u64::from(!sent);
     }
 
-    fn send_ndp<const LENGTH: usize>(&mut self, frame: impl FnOnce(Mac) -> [u8; LENGTH]) {
-        let socket = self.link_sockets.as_ref().and_then(|sockets| sockets.ndp.as_ref());
-        let sent = sent_on(socket, self.mac, frame);
+    fn send_ndp<const LENGTH: usize>(&mut self, about: Ipv6Addr, frame: impl FnOnce(Mac) -> [u8; LENGTH]) {
+        let (sockets, mac) = self.there(about.into());
+        let sent = sent_on(sockets.and_then(|sockets| sockets.ndp.as_ref()), mac, frame);
         self.counters.ndp_failed += u64::from(!sent);
+    }
+
+    /// The sockets and the Ethernet address where an address is.
+    fn there(&self, address: IpAddr) -> (Option<&LinkSockets>, Option<Mac>) {
+        match self.vlans.place_of(address) {
+            Place::Untagged => (self.link_sockets.as_ref(), self.mac),
+            Place::Vlan(link) => (Some(&link.sockets), Some(link.place.mac)),
+            Place::Nowhere => (None, None),
+        }
     }
 
     fn task(&mut self, task: Task) {
@@ -449,6 +507,7 @@ impl HeartbeatLoop {
                 | Task::Reply(..)
                 | Task::Shown(_)
                 | Task::Close(_)
+                | Task::CloseVlans(_)
                 | Task::CloseAll(_) => {}
             }
         }
@@ -493,6 +552,26 @@ impl HeartbeatLoop {
             self.handle(Input::NotRemembered);
         }
     }
+}
+
+/// Reads a frame of ARP; what it tells, if anything. `None` if there is none to read.
+#[expect(clippy::option_option, reason = "no frame is another thing than a frame that tells nothing")]
+fn heard_by_arp(socket: &PacketSocket) -> Option<Option<(IpAddr, Mac)>> {
+    let mut frame = [0; 128];
+    // A socket whose interface is down fails until it is up again; the daemon tells the core of that.
+    let length = socket.receive(&mut frame).ok()??;
+    let arp = Arp::parse(&frame[..length.min(frame.len())]);
+    let telling = arp.filter(|arp| arp.operation == Operation::Reply || arp.is_announcement());
+    Some(telling.map(|arp| (arp.sender_ip.into(), arp.sender_mac)))
+}
+
+/// Likewise of neighbour discovery.
+#[expect(clippy::option_option, reason = "as above")]
+fn heard_by_ndp(socket: &PacketSocket) -> Option<Option<(IpAddr, Mac)>> {
+    let mut frame = [0; ndp::READ_LEN];
+    let length = socket.receive(&mut frame).ok()??;
+    let found = Advertisement::parse(&frame[..length.min(frame.len())]);
+    Some(found.map(|found| (found.target.into(), found.mac)))
 }
 
 /// Sends a frame in the name of the interface, if it is up; whether it was sent.

@@ -12,6 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::path_sockets::{Leftover, Replacement};
+use super::vlan_links::VlanLinks;
 use crate::dataplane::GroupSlot;
 use crate::network::ndp;
 use crate::network::packet_socket::LinkSockets;
@@ -28,6 +29,8 @@ pub const SERVED: usize = 8;
 pub enum Order {
     /// The service interface changed, or the sockets that are needed there. With `Up` come those.
     Link(Link, Option<LinkSockets>),
+    /// The service link's VLANs are other, or the sockets on them.
+    Vlans(Box<VlanLinks>),
     /// What neighbour discovery says of this host is other.
     Ndp(ndp::Host),
     /// The group's VIPs are no longer on the interface and could not be put back.
@@ -73,6 +76,8 @@ pub enum Task {
     Shown(Box<Shown>),
     /// Sockets to be closed, which can take the kernel a while.
     Close(LinkSockets),
+    /// The same of VLANs.
+    CloseVlans(Box<VlanLinks>),
     /// Sockets that another configuration has no use for, to be closed.
     CloseAll(Leftover),
 }

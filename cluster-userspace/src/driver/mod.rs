@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `heartbeat_loop.rs` | the thread's loop: wait, read, tick, carry out effects |
 //! | `path_sockets.rs` | its sockets: which are ready, and how much is read before timers run |
+//! | `vlan_links.rs` | the service link's VLANs: where each address is asked for, and their sockets |
 //! | `unsafe_poll.rs` | the wait for them |
 //! | `mailbox.rs` | wait-free queues to and from the rest of the daemon |
 //! | `address_thread.rs` | the thread that puts VIPs onto the interface, a little below the heartbeat thread |
@@ -22,4 +23,5 @@ pub mod mailbox;
 pub mod path_sockets;
 pub mod realtime;
 mod unsafe_poll;
+pub mod vlan_links;
 pub mod wake;

@@ -1,5 +1,5 @@
 //! All sockets that the heartbeat thread waits for: those of the paths, which are made from the settings and replaced as
-//! a whole with them, the mailbox, ARP and neighbour discovery.
+//! a whole with them, the mailbox, ARP and neighbour discovery, on the service link and its VLANs.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,7 +25,8 @@ const OTHER_FILES: usize = 256;
 const MAILBOX: usize = 0;
 const ARP: usize = 1;
 const NDP: usize = 2;
-const PATHS: usize = 3;
+const VLANS: usize = 3;
+const PATHS: usize = 4;
 
 /// The sockets of all paths.
 #[derive(Debug)]
@@ -170,18 +171,20 @@ impl PathSockets {
         self.sockets.len()
     }
 
-    /// Waits until a path, the mailbox, ARP or neighbour discovery has something, or the time is over; whether any has. What has nothing then
+    /// Waits until a path, the mailbox, ARP, neighbour discovery or a VLAN has something, or the time is over; whether any has. What has nothing then
     /// was empty when the wait ended, so that the others alone have to be read.
     pub(super) fn wait(
         &mut self,
         mailbox: BorrowedFd<'_>,
         arp: Option<BorrowedFd<'_>>,
         ndp: Option<BorrowedFd<'_>>,
+        vlans: Option<BorrowedFd<'_>>,
         time: Duration,
     ) -> bool {
         self.poll.set(MAILBOX, Some(mailbox));
         self.poll.set(ARP, arp);
         self.poll.set(NDP, ndp);
+        self.poll.set(VLANS, vlans);
         self.poll.wait(time) == Waited::Some
     }
 
@@ -198,6 +201,11 @@ impl PathSockets {
     /// Whether there are frames of neighbour discovery.
     pub(super) fn ndp_is_ready(&self) -> bool {
         self.poll.is_ready(NDP)
+    }
+
+    /// Whether there are frames of VLANs.
+    pub(super) fn vlans_are_ready(&self) -> bool {
+        self.poll.is_ready(VLANS)
     }
 
     /// Reads one datagram of the path at `place` if the last wait found one there.
@@ -359,7 +367,7 @@ mod tests {
     fn with_32_nodes_of_8_paths_a_flood_starves_no_path_and_no_timer() {
         let mailbox: OwnedFd = EventFd::new().unwrap().into();
         let (mut sockets, remotes) = cluster();
-        assert!(!sockets.wait(mailbox.as_fd(), None, None, Duration::ZERO), "nothing was sent yet");
+        assert!(!sockets.wait(mailbox.as_fd(), None, None, None, Duration::ZERO), "nothing was sent yet");
         let flooded = [0, 100, ALL - 1];
         for (place, remote) in remotes.iter().enumerate() {
             let bytes = message(index(place));
@@ -371,7 +379,7 @@ mod tests {
         let mut drain = Drain::default();
         let (mut turns, mut read) = (0, 0);
         loop {
-            assert!(sockets.wait(mailbox.as_fd(), None, None, Duration::from_secs(5)), "nothing came");
+            assert!(sockets.wait(mailbox.as_fd(), None, None, None, Duration::from_secs(5)), "nothing came");
             let of = turn(&mut sockets);
             turns += 1;
             read += of.len();
@@ -394,7 +402,7 @@ mod tests {
         }
         read = 0;
         loop {
-            assert!(sockets.wait(mailbox.as_fd(), None, None, Duration::from_secs(5)), "nothing came");
+            assert!(sockets.wait(mailbox.as_fd(), None, None, None, Duration::from_secs(5)), "nothing came");
             let of = turn(&mut sockets).len();
             read += of;
             if drain.turn(true, of) {
@@ -423,18 +431,18 @@ mod tests {
             (sockets.mailbox_is_ready(), sockets.arp_is_ready(), sockets.ndp_is_ready())
         };
         arp.write(1).unwrap();
-        assert!(!sockets.wait(mailbox.as_fd(), None, None, Duration::ZERO));
-        assert!(sockets.wait(mailbox.as_fd(), Some(arp.as_fd()), Some(ndp.as_fd()), Duration::ZERO));
+        assert!(!sockets.wait(mailbox.as_fd(), None, None, None, Duration::ZERO));
+        assert!(sockets.wait(mailbox.as_fd(), Some(arp.as_fd()), Some(ndp.as_fd()), None, Duration::ZERO));
         assert_eq!(ready(&sockets), (false, true, false));
         ndp.write(1).unwrap();
-        assert!(sockets.wait(mailbox.as_fd(), None, Some(ndp.as_fd()), Duration::ZERO));
+        assert!(sockets.wait(mailbox.as_fd(), None, Some(ndp.as_fd()), None, Duration::ZERO));
         assert_eq!(ready(&sockets), (false, false, true));
         mailbox.write(1).unwrap();
-        assert!(sockets.wait(mailbox.as_fd(), None, None, Duration::ZERO));
+        assert!(sockets.wait(mailbox.as_fd(), None, None, None, Duration::ZERO));
         assert_eq!(ready(&sockets), (true, false, false));
         assert!(turn(&mut sockets).is_empty());
         remotes[9].send(&message(index(9))).unwrap();
-        assert!(sockets.wait(mailbox.as_fd(), Some(arp.as_fd()), Some(ndp.as_fd()), Duration::ZERO));
+        assert!(sockets.wait(mailbox.as_fd(), Some(arp.as_fd()), Some(ndp.as_fd()), None, Duration::ZERO));
         assert_eq!(ready(&sockets), (true, true, true));
         assert_eq!(turn(&mut sockets), [index(9)]);
         assert!(matches!(sockets.send(index(9), b"answer"), Sent::Sent));

@@ -177,6 +177,7 @@ mod tests {
             is_up: true,
             has_carrier,
             mac: Mac([2; 6]),
+            vlan: None,
         }
     }
 

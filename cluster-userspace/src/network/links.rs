@@ -32,6 +32,17 @@ pub struct Interface {
     pub has_carrier: bool,
     /// Its Ethernet address; zeroes if it has none.
     pub mac: Mac,
+    /// Which VLAN of which interface it is, if it is a VLAN's.
+    pub vlan: Option<VlanOf>,
+}
+
+/// The VLAN of which an interface is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VlanOf {
+    /// The number of the interface below.
+    pub below: u32,
+    /// The VLAN identifier, 0 to 4094.
+    pub id: u16,
 }
 
 /// An address on an interface.

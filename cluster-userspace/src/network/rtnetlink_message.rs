@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cluster_proto::Mac;
 
-use super::links::Interface;
+use super::links::{Interface, VlanOf};
 
 /// `IFA_PROTO` of the addresses that are ours. The kernel's own values are 0 (unspecified), 1 (loopback), 2 (router
 /// announcement) and 3 (link-local) (`linux/if_addr.h`, `IFAPROT_*`), and only it uses those. User space may pick any
@@ -116,13 +116,15 @@ fn link(body: &[u8]) -> Option<Interface> {
     }
     let is_ethernet = u16_at(body, 2)? == ARPHRD_ETHER;
     let flags = u32_at(body, 8)?;
-    let (mut name, mut mac) = (None, None);
+    let (mut name, mut mac, mut below, mut vlan) = (None, None, None, None);
     for (kind, value) in attributes(body.get(IFINFOMSG..)?) {
         match kind {
             IFLA_IFNAME => {
                 name = Some(String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned())
             }
             IFLA_ADDRESS => mac = value.try_into().ok().map(Mac),
+            IFLA_LINK => below = u32_at(value, 0),
+            IFLA_LINKINFO => vlan = vlan_id(value),
             _ => {}
         }
     }
@@ -135,7 +137,18 @@ fn link(body: &[u8]) -> Option<Interface> {
         is_up: flags & IFF_UP != 0,
         has_carrier: flags & IFF_LOWER_UP != 0,
         mac,
+        vlan: below.zip(vlan).map(|(below, id)| VlanOf { below, id }),
     })
+}
+
+/// The identifier in the description of an interface, if it is a VLAN's.
+fn vlan_id(info: &[u8]) -> Option<u16> {
+    let find = |within, wanted| attributes(within).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let kind = find(info, IFLA_INFO_KIND)?;
+    if kind.strip_suffix(&[0]).unwrap_or(kind) != b"vlan" {
+        return None;
+    }
+    u16_at(find(find(info, IFLA_INFO_DATA)?, IFLA_VLAN_ID)?, 0)
 }
 
 fn address(body: &[u8]) -> Option<Address> {
@@ -205,6 +218,12 @@ const IFF_UP: u32 = libc::IFF_UP as u32;
 const IFF_LOWER_UP: u32 = 1 << 16;
 const IFLA_ADDRESS: u16 = libc::IFLA_ADDRESS;
 const IFLA_IFNAME: u16 = libc::IFLA_IFNAME;
+const IFLA_LINK: u16 = libc::IFLA_LINK;
+const IFLA_LINKINFO: u16 = libc::IFLA_LINKINFO;
+const IFLA_INFO_KIND: u16 = libc::IFLA_INFO_KIND;
+const IFLA_INFO_DATA: u16 = libc::IFLA_INFO_DATA;
+/// linux/if_link.h
+const IFLA_VLAN_ID: u16 = 1;
 const IFA_ADDRESS: u16 = libc::IFA_ADDRESS;
 const IFA_LOCAL: u16 = libc::IFA_LOCAL;
 const IFA_FLAGS: u16 = 8;
@@ -284,6 +303,7 @@ mod tests {
             is_up: true,
             has_carrier: true,
             mac: Mac([2, 0, 0, 0, 0, 10]),
+            vlan: None,
         }
     }
 

@@ -10,7 +10,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::{ndp, unsafe_socket_options};
 
-/// Memberships of one interface, for as long as this value lives and the interface is there.
+/// Memberships, for as long as this value lives and the interfaces are there.
 #[derive(Debug)]
 pub struct SolicitedNodes {
     /// Sockets that are members of groups and receive nothing, since they have no port.
@@ -18,14 +18,15 @@ pub struct SolicitedNodes {
 }
 
 impl SolicitedNodes {
-    /// Joins the groups of these addresses on an interface. Waits for the kernel.
+    /// Joins the groups of these addresses, each on the interface of this number. Waits for the kernel.
     ///
     /// # Errors
     /// When the kernel refuses: `ENODEV` without such an interface, `EINVAL` or `EAFNOSUPPORT` without IPv6 on it.
-    pub fn join(ifindex: u32, addresses: impl Iterator<Item = Ipv6Addr>) -> io::Result<Self> {
-        let groups: BTreeSet<Ipv6Addr> = addresses.map(ndp::solicited_node).collect();
+    pub fn join(addresses: impl Iterator<Item = (u32, Ipv6Addr)>) -> io::Result<Self> {
+        let groups: BTreeSet<(u32, Ipv6Addr)> =
+            addresses.map(|(ifindex, address)| (ifindex, ndp::solicited_node(address))).collect();
         let mut sockets: Vec<OwnedFd> = Vec::new();
-        for group in groups {
+        for (ifindex, group) in groups {
             if let Some(socket) = sockets.last() {
                 match join(socket, ifindex, group) {
                     Ok(()) => continue,

@@ -203,6 +203,7 @@ pub(crate) fn status_with_lease(lease_until: Time) -> Status {
         run: Incarnation(0x0123_4567_89ab_cdef),
         started: NOW - Duration::from_millis(1234),
         xdp: "native",
+        chain: None,
         warnings: &warnings,
     })
 }

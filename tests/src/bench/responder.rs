@@ -1,9 +1,9 @@
 //! `cluster-lab bench responder`: how many questions who has a VIP are answered in a second, by the product's ingress program and by
 //! the kernel's own responder, on the same wire in the same run.
 //!
-//! A veth connects a node directly with the client, whose end asks and counts ([`super::traffic`]). In each round both
+//! A veth connects a node directly with the client, whose end asks and counts ([`super::traffic`]). In each round the
 //! responders have the VIP in turn: the kernel with the address on its interface and no program on it, the product as a
-//! cluster of one node.
+//! cluster of one node, and for comparison the barest program that answers ARP at all.
 
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
-use super::traffic::{Asker, Exchange, Question};
+use super::traffic::{Asker, BareResponder, Exchange, Question};
 use crate::lab::cluster::{Cluster, ClusterSettings};
 use crate::lab::namespace::Namespace;
 use crate::lab::probe::question::{arp_request, neighbour_solicitation};
@@ -76,11 +76,17 @@ pub enum Responder {
     Kernel,
     /// The product's program.
     Product,
+    /// A program that answers every ARP request and looks nothing up.
+    Bare,
 }
 
 impl Responder {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Kernel, Self::Product];
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Kernel, Self::Product, Self::Bare];
+
+    fn is_measured(self, family: Family) -> bool {
+        self != Self::Bare || family == Family::Ipv4
+    }
 }
 
 /// What is to be measured.
@@ -132,16 +138,17 @@ pub fn run(plan: Plan) -> anyhow::Result<Results> {
         for (family, responder) in
             Family::ALL.into_iter().flat_map(|family| Responder::ALL.map(|who| (family, who)))
         {
-            if results
-                .refused
-                .iter()
-                .any(|(refused, _)| *refused == family && responder == Responder::Product)
-            {
+            let refused = results.refused.iter().any(|(refused, _)| *refused == family);
+            if !responder.is_measured(family) || (refused && responder == Responder::Product) {
                 continue;
             }
             let measured = match responder {
                 Responder::Kernel => {
                     with_kernel(node, family, || measure(&mut asker, plan, family, responder))?
+                }
+                Responder::Bare => {
+                    let _answering = BareResponder::on(&node.namespace, WIRE)?;
+                    measure(&mut asker, plan, family, responder)?
                 }
                 Responder::Product => {
                     let cluster = Cluster::with_configuration(&lab, &configuration(&lab, family))?;

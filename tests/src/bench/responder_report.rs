@@ -16,8 +16,9 @@ pub fn report(plan: Plan, results: &Results) -> Report {
         "# Responder: questions who has a VIP, answered in a second\n\n\
          Measured by `cargo xtask bench responder --write` on {machine}: a veth between two network namespaces, at one end questions as\n\
          fast as a processor can send them (XDP live frames) and a program that counts and drops the answers, at the other end the\n\
-         responder: the kernel itself with the address on its interface, or `clusterd`'s ingress program. Medians of {} rounds of\n\
-         {:.1} s, both responders in turn in every round. The asking and the counting are in every figure.\n\n{}",
+         responder: the kernel itself with the address on its interface, `clusterd`'s ingress program, or for comparison a program that answers\n\
+         every ARP request and looks nothing up: what XDP can do at all on this machine. Medians of {} rounds of {:.1} s, all\n\
+         responders in turn in every round. The asking and the counting are in every figure.\n\n{}",
         plan.rounds,
         plan.length.as_secs_f64(),
         table(results)
@@ -29,8 +30,8 @@ pub fn report(plan: Plan, results: &Results) -> Report {
 #[must_use]
 pub fn table(results: &Results) -> String {
     let mut table = String::from(
-        "| question | asked from | kernel, million/s (lost) | product, million/s (lost) | ratio | at least |\n\
-         |---|---|---:|---:|---:|---:|\n",
+        "| question | asked from | kernel, million/s (lost) | product, million/s (lost) | ratio | at least | bare program (lost) | ratio |\n\
+         |---|---|---:|---:|---:|---:|---:|---:|\n",
     );
     for (family, offer) in Family::ALL.into_iter().flat_map(|family| Offer::ALL.map(|offer| (family, offer)))
     {
@@ -38,16 +39,21 @@ pub fn table(results: &Results) -> String {
             Family::Ipv4 => "ARP request",
             Family::Ipv6 => "neighbour solicitation",
         };
-        let [kernel, product] = Responder::ALL.map(|who| summary(results, who, family, offer));
-        let ratio = kernel.zip(product).map(|((kernel, _), (product, _))| product / kernel);
+        let [kernel, product, bare] = Responder::ALL.map(|who| summary(results, who, family, offer));
+        let ratio = |to: Option<(f64, f64)>| {
+            let ratio = kernel.zip(to).map(|((kernel, _), (to, _))| to / kernel);
+            ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"))
+        };
         let _ = writeln!(
             table,
-            "| {name} | {} | {} | {} | {} | {:.1} |",
+            "| {name} | {} | {} | {} | {} | {:.1} | {} | {} |",
             offer.label(),
             entry(kernel),
             entry(product),
-            ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
-            offer.bound()
+            ratio(product),
+            offer.bound(),
+            entry(bare),
+            ratio(bare)
         );
     }
     for (family, reason) in &results.refused {

@@ -19,14 +19,13 @@ use crate::lab::Moment;
 use crate::lab::clock::await_some;
 use crate::lab::namespace::Namespace;
 use crate::lab::run_in_real_time;
+use crate::programs::{self, question_words};
 
 /// How many frames go in one batch. A batch that is no larger than half of the ring at the other end of a veth (256) is answered
 /// before the next one is sent, where both ends share a processor.
 const BATCH: u32 = 64;
 /// How many frames are sent in one call.
 const CALL: u32 = 1 << 16;
-/// The words of the program's array; the question begins with the third byte of the first.
-const WORDS: usize = 22;
 /// The askers' priority in real time, that of the lab's probes.
 const PRIORITY: i32 = 42;
 /// How long answers may be on their way when the last question has been put.
@@ -115,14 +114,9 @@ impl Asker {
 
     /// Puts the question where the programs find it.
     fn set(&mut self, question: &Question) -> anyhow::Result<()> {
-        let mut words = [0_u32; WORDS];
-        let mut bytes = [0; 2].iter().chain(&question.frame);
-        for word in &mut words {
-            *word = u32::from_ne_bytes(std::array::from_fn(|_| bytes.next().copied().unwrap_or(0)));
-        }
         let map = self.object.map_mut("question").context("no map of questions")?;
-        let mut questions: Array<&mut MapData, [u32; WORDS]> = map.try_into()?;
-        Ok(questions.set(0, words, 0)?)
+        let mut questions: Array<&mut MapData, programs::Question> = map.try_into()?;
+        Ok(questions.set(0, question_words(&question.frame), 0)?)
     }
 
     /// The count of answers, once it no longer grows.
@@ -139,6 +133,28 @@ impl Asker {
         let map = self.object.map("answers").context("no map of answers")?;
         let answers: PerCpuArray<&MapData, u64> = map.try_into()?;
         Ok(answers.get(&0, 0)?.iter().sum())
+    }
+}
+
+/// Answers every ARP request on an interface by the barest program there can be, until it is dropped.
+#[derive(Debug)]
+pub struct BareResponder {
+    /// Its link ends with it.
+    _object: Ebpf,
+}
+
+impl BareResponder {
+    /// Attaches it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn on(namespace: &Namespace, interface: &str) -> anyhow::Result<Self> {
+        let mut object = Ebpf::load(TRAFFIC_OBJECT).context("reading the BPF object of the responder")?;
+        let answering = program(&mut object, "answer_all")?;
+        answering.load().context("loading answer_all")?;
+        let attached = namespace.run(|| Ok(answering.attach(interface, XdpMode::Driver)?));
+        attached.with_context(|| format!("attaching to {interface}"))?;
+        Ok(Self { _object: object })
     }
 }
 

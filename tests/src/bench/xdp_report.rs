@@ -14,7 +14,7 @@ pub fn report(costs: &XdpCosts) -> Report {
         "# The cost of a packet in the ingress program\n\n\
          Measured by `cargo xtask bench xdp --write` on {machine}, with `BPF_PROG_TEST_RUN`: the median of {} rounds of {} \
          runs\nfor each kind of packet, all kinds in turn in every round. The kernel's own work around a program is in every \
-         figure, the\nempty program's too, so that the multiples are what can be compared from machine to machine.\n\n{}\n\
+         figure, the\nempty program's too, so that the multiples are what can be compared from machine to machine. Where the\nnode has 10 000 VIPs, half of them of each family, every round is about others of them.\n\n{}\n\
          ![The costs as a chart](xdp.svg)\n",
         costs.rounds,
         costs.repeat,

@@ -7,7 +7,7 @@
 //!
 //! - [`topology`]: namespaces, switches, legs and addresses of each [`family`]; [`namespace`], [`batch`] and [`process`] are its
 //!   tools.
-//! - [`delay_line`]: a leg that is long.
+//! - [`delay_line`]: a leg that is long; [`soft_vlan`]: a VLAN's interface, which the test machine's kernel has not.
 //! - [`faults`]: cuts, carrier loss, random loss and vanishing interfaces, per leg and direction; [`cuts`]: every set of them
 //!   between three members.
 //! - [`cluster`]: `clusterd` on nodes and witnesses, driven only through its public interface (configuration, signals,
@@ -30,6 +30,7 @@ pub mod keepalived;
 pub mod namespace;
 pub mod probe;
 pub mod process;
+pub mod soft_vlan;
 pub mod sweep;
 mod switch_ports;
 pub mod topology;

@@ -69,6 +69,7 @@ impl Place {
             node: "node.example".to_owned(),
             interface: "eth0".to_owned(),
             xdp: XdpPreference::Auto,
+            chain: None,
             egress: EgressHook::Auto,
             groups: vec![group(GROUP, &[VIP.into(), VIP6.into()])],
         }
@@ -100,7 +101,7 @@ impl Drop for Place {
 
 pub(crate) fn group(id: GroupId, vips: &[IpAddr]) -> GroupVips {
     let vip = |&address: &IpAddr| Vip { address, prefix: if address.is_ipv4() { 24 } else { 64 } };
-    GroupVips { id, vips: vips.iter().map(vip).collect(), mac: None }
+    GroupVips { id, vips: vips.iter().map(vip).collect(), mac: None, vlan: None }
 }
 
 /// Asks for the VIP and waits for who answers.

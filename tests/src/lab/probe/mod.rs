@@ -16,6 +16,7 @@ pub mod beats;
 pub mod canary;
 pub mod capture;
 pub mod connections;
+pub mod download;
 mod ear;
 pub mod echo;
 pub(crate) mod question;
