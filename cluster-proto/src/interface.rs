@@ -81,7 +81,7 @@ pub enum Input<'a> {
     AddressReady(GroupIndex),
     /// They could not be put there.
     AddressFailed(GroupIndex),
-    /// After a hand-over: this node has no connection of the group's VIPs any more.
+    /// This node has no connection of the group's VIPs, after a hand-over or as [`Effect::WatchConnections`] asked.
     NoConnections(GroupIndex),
     /// An ARP reply or NA for (or an announcement of) one of our VIPs, or of another address that was probed.
     ProbeAnswer {
@@ -275,6 +275,13 @@ pub enum Effect {
         /// Whose.
         group: GroupIndex,
     },
+    /// Say when the group's VIPs have no connection here: [`Input::NoConnections`]. Of no interest after that time.
+    WatchConnections {
+        /// Whose.
+        group: GroupIndex,
+        /// Until then.
+        until: Time,
+    },
     /// Reset what connections the group's VIPs still have here, and take the VIPs off the interface. Not answered.
     LetGo {
         /// Whose.
@@ -357,6 +364,9 @@ pub enum Refusal {
     /// This node cannot serve now: its link, address or state is at fault.
     #[error("this node is in fault: its service interface or an address is not usable")]
     Fault,
+    /// This node has as many groups as it may.
+    #[error("this node has as many groups as `max_groups` allows")]
+    Full,
     /// Somebody on the service link answers for the VIP although no heartbeat arrives.
     #[error("another node answers for the VIP on the service link")]
     Answered,

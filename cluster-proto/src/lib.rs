@@ -8,6 +8,7 @@
 mod election;
 mod identity;
 mod interface;
+pub mod placement;
 mod replay;
 mod settings;
 #[cfg(feature = "simulation")]

@@ -24,6 +24,8 @@ pub struct Settings {
     pub timing: Timing,
     /// The keys: the first signs, all verify. Never empty.
     pub keys: Vec<Key>,
+    /// How many groups this node takes at most; any number if `None`.
+    pub max_groups: Option<usize>,
 }
 
 /// How many votes a lease takes, the holder's own included.
@@ -74,6 +76,9 @@ pub struct Group {
     /// Ethernet addresses under which the VIPs appear wherever they are: only a holder wears them. Empty if they appear under
     /// the holder's own.
     pub virtual_macs: Vec<Mac>,
+    /// Other groups, as places in [`Settings::groups`], that should not be on the same node as long as there is another one
+    /// that could take this group. Who is in a group's list has that group in its own.
+    pub apart: Vec<usize>,
 }
 
 /// Whether a group returns to a better-ranked node that has come back.
@@ -83,6 +88,8 @@ pub enum Failback {
     Never,
     /// It returns once the better node has been fit to serve for this long.
     After(Duration),
+    /// The same, once the group has no connection on its holder.
+    Idle(Duration),
 }
 
 /// How often and how far apart a takeover is announced (gratuitous ARP, unsolicited NA); the first at once.

@@ -161,6 +161,31 @@ fn gateway() {
     assert!(report.alone > 0 && report.failovers > 0 && report.overlaps > 0, "{report:?}");
 }
 
+/// Spares take no more than they may, and all groups are served as soon as somebody can.
+#[test]
+fn spares() {
+    let mut sum = Report::default();
+    for seed in 0..number("CLUSTER_SIM_SEEDS").unwrap_or(60) {
+        let seed = number("CLUSTER_SIM_FIRST").unwrap_or(200_000) + seed;
+        let nodes = if seed.is_multiple_of(2) { 3 } else { 5 };
+        match simulation::run(&Options::majority(seed, Profile::Spares, nodes, 0)) {
+            Ok(report) => sum.add(&report),
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+    assert!(sum.failovers > 0 && sum.quiet > 0 && sum.overlaps == 0, "{sum:?}");
+}
+
+#[test]
+fn spares_that_take_too_much_are_caught() {
+    let found = (0..400).find_map(|seed| {
+        let planted = Some(Planted::CapacityForgotten);
+        let options = Options { planted, ..Options::majority(seed, Profile::Spares, 5, 0) };
+        Some(simulation::run(&options).err()?.rule)
+    });
+    assert_eq!(found, Some(Rule::Capacity));
+}
+
 #[test]
 fn a_gateway_that_is_not_there_is_caught() {
     let found = caught(Planted::GatewayForged, Profile::Gateway, None);

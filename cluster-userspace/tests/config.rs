@@ -318,7 +318,7 @@ fn each_error_alone_is_found_where_it_is() {
         ("vips =", "members = []\nvips =", 17, "group[0].members", "at least one node"),
         ("vips =", "members = [\"a\", \"a\"]\nvips =", 17, "group[0].members[1]", "listed twice"),
         ("vips =", "members = [\"a\"]\nprefer = [\"a\", \"b\"]\nvips =", 18, "group[0].prefer", "names `b`, which `members`"),
-        ("vips =", "failback = \"later\"\nvips =", 17, "group[0].failback", "use \"never\" or \"now\""),
+        ("vips =", "failback = \"later\"\nvips =", 17, "group[0].failback", "use \"never\", \"now\" or \"idle\""),
         ("vips =", "failback_after = \"3s\"\nvips =", 17, "group[0].failback_after", "failback = \"now\""),
         ("vips =", "failback = \"now\"\nfailback_after = \"3\"\nvips =", 18, "group[0].failback_after", "a unit"),
         ("vips =", "announce = 5\nvips =", 17, "group[0].announce", "must be a table"),
@@ -380,21 +380,15 @@ fn there_are_at_most_256_groups() {
 #[test]
 fn what_is_documented_but_not_built_is_said_to_be_so() {
     let directory = Directory::new();
-    let in_node = |line: &str| GOOD.replace("name = \"b\"", &format!("name = \"b\"\n{line}"));
     let in_group = |line: &str| format!("{GOOD}{line}\n");
     let cases = [
         (format!("{GOOD}[metrics]\nlisten = \"127.0.0.1:9750\"\n"), "metrics"),
-        (in_node("weight = 1"), "node[1].weight"),
-        (in_node("spare = false"), "node[1].spare"),
-        (in_node("max_groups = 4"), "node[1].max_groups"),
         (in_group("mode = \"active-active\""), "group[0].mode"),
         (in_group("address = \"always\""), "group[0].address"),
         (in_group("protocol = \"vrrp3\""), "group[0].protocol"),
         (in_group("protocol = \"vrrp2\""), "group[0].protocol"),
         (in_group("protocol = \"carp\""), "group[0].protocol"),
         (in_group("hash = \"flow\""), "group[0].hash"),
-        (in_group("apart = [\"db\"]"), "group[0].apart"),
-        (in_group("failback = \"idle\""), "group[0].failback"),
     ];
     for (text, key) in cases {
         let errors = directory.errors(&text);
@@ -459,6 +453,49 @@ fn a_vlan_has_one_tag_or_two() {
 }
 
 #[test]
+fn groups_are_placed_by_weight_spares_and_what_is_apart() {
+    let directory = Directory::new();
+    let node = |name: &str, last: u8, lines: &str| {
+        format!(
+            "\n[[node]]\nname = \"{name}\"\ninterface = \"eth0\"\naddresses = [\"10.78.0.{last}\", \"10.77.0.{last}\"]\n{lines}\n"
+        )
+    };
+    let group = |name: &str, last: u8, lines: &str| {
+        format!("\n[[group]]\nname = \"{name}\"\nvips = [\"10.77.0.{last}/24\"]\n{lines}\n")
+    };
+    let head = "[cluster]\nname = \"edge\"\nkey_file = \"cluster.key\"\n";
+    let nodes =
+        node("a", 1, "weight = 2") + &node("b", 2, "") + &node("s", 3, "spare = true\nmax_groups = 1");
+    let groups = group("one", 101, "")
+        + &group("two", 102, "")
+        + &group("three", 103, "apart = [\"four\"]")
+        + &group("four", 104, "prefer = [\"b\"]");
+    let config = directory.parse(&format!("{head}{nodes}{groups}")).expect("a good file");
+    let (settings, local) = config.settings("s").expect("a node of the file");
+    let members: Vec<Vec<&str>> =
+        local.groups.iter().map(|group| group.members.iter().map(String::as_str).collect()).collect();
+    // Three for a, one for b, which has that already.
+    assert_eq!(members, [["a", "s", "b"], ["a", "s", "b"], ["a", "s", "b"], ["b", "s", "a"]]);
+    assert_eq!(settings.max_groups, Some(1));
+    assert_eq!((&settings.groups[2].apart, &settings.groups[3].apart), (&vec![3], &vec![2]));
+
+    let good =
+        |lines: &str, apart: &str| format!("{head}{}{}", node("a", 1, lines), group("one", 101, apart));
+    let cases = [
+        (good("weight = 0", ""), "node[0].weight", "from 1 to 1000"),
+        (good("spare = 1", ""), "node[0].spare", "true or false"),
+        (good("max_groups = 0", ""), "node[0].max_groups", "from 1 to 256"),
+        (good("", "apart = [\"one\"]"), "group[0].apart[0]", "apart from itself"),
+        (good("", "apart = [\"onne\"]"), "group[0].apart[0]", "did you mean \"one\""),
+        (good("", "apart = \"one\""), "group[0].apart", "an array"),
+    ];
+    for (text, key, words) in cases {
+        let errors = directory.errors(&text);
+        assert!(errors.len() == 1 && errors[0].1 == key && errors[0].2.contains(words), "{key}: {errors:#?}");
+    }
+}
+
+#[test]
 fn all_errors_come_at_once_and_in_order() {
     let directory = Directory::new();
     let text = r#"[cluster]
@@ -480,7 +517,7 @@ addresses = ["10.78.0.1", "10.77.0.1"]
 name = "a"
 interface = "eth0"
 addresses = ["10.78.0.1", "fd00::1"]
-weight = 2
+weight = 0
 
 [[group]]
 name = "web"

@@ -89,7 +89,45 @@ impl Core {
             && !self.stopping
             && !group.abstains
             && !cut_off
+            && !self.is_full(index)
             && self.epochs.available()
+    }
+
+    /// Whether this node has, or is about to take, as many other groups as it may.
+    pub(super) fn is_full(&self, index: usize) -> bool {
+        let Some(most) = self.settings.max_groups else { return false };
+        let others = (0..self.groups.len()).filter(|&other| other != index && self.takes(other));
+        others.count() >= most
+    }
+
+    /// Whether this node holds the group or is about to take it.
+    fn takes(&self, index: usize) -> bool {
+        match self.groups[index].stage {
+            Stage::Standing(_) | Stage::Ready(_) | Stage::Active(_) => true,
+            Stage::Init | Stage::Passive | Stage::Fault(_) => false,
+        }
+    }
+
+    /// The same of a peer, as it says itself.
+    fn peer_takes(&self, index: usize, peer: usize) -> bool {
+        let claim = self.peers[peer].claims[index];
+        claim.is_some_and(|claim| match claim.stand {
+            Stand::Idle | Stand::Unwilling | Stand::Wants(_) => false,
+            Stand::Requests | Stand::Suspended | Stand::Ready | Stand::Holds { .. } => true,
+        })
+    }
+
+    /// Whether a peer is before this node in the line of those that may take the group: who has one that should be apart
+    /// from it comes after all others, and else the rank decides.
+    fn is_before(&self, index: usize, peer: usize) -> bool {
+        let apart = &self.settings.groups[index].apart;
+        let own = apart.iter().any(|&other| self.takes(other));
+        if own == self.peer_is_apart(index, peer) { own } else { self.outranks(index, peer) }
+    }
+
+    /// Whether a peer has no group, and is about to take none, from which this one should be apart.
+    pub(super) fn peer_is_apart(&self, index: usize, peer: usize) -> bool {
+        !self.settings.groups[index].apart.iter().any(|&other| self.peer_takes(other, peer))
     }
 
     /// Passive: is it this node's turn?
@@ -166,7 +204,7 @@ impl Core {
         }
     }
 
-    /// How long this node lets better-ranked ones go first, but for the one whose silence it waits for: D for each that
+    /// How long this node lets those that are before it in the line go first, but for the one whose silence it waits for: D for each that
     /// is heard and able.
     fn stagger(&self, index: usize, silent: Option<usize>) -> Duration {
         let wish = self.groups[index].wish;
@@ -180,7 +218,7 @@ impl Core {
             let heard = if self.needs_majority() { state.is_mutual() } else { state.alive };
             // One that needs other voters than this node's may wait for them for ever.
             let heard = heard && self.membership.accepts(&state.membership);
-            silent != Some(peer) && heard && able && self.outranks(index, peer)
+            silent != Some(peer) && heard && able && self.is_before(index, peer)
         });
         let better = u32::try_from(better.count()).unwrap_or(u32::MAX);
         self.settings.timing.dead_after.saturating_mul(better)
@@ -465,7 +503,10 @@ impl Core {
     }
 
     fn wish_for_failback(&mut self, now: Time, index: usize) {
-        let Failback::After(wait) = self.settings.groups[index].failback else { return };
+        let wait = match self.settings.groups[index].failback {
+            Failback::After(wait) | Failback::Idle(wait) => wait,
+            Failback::Never => return,
+        };
         let group = &self.groups[index];
         let Some(promise) = group.binding_promise(now) else { return };
         let by_hand = self.peers[promise.peer].claims[index].is_some_and(|claim| claim.by_hand);

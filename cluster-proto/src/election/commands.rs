@@ -84,6 +84,9 @@ impl Core {
         if matches!(self.groups[index].stage, Stage::Fault(_)) {
             return Some(Err(Refusal::Fault));
         }
+        if self.is_full(index) {
+            return Some(Err(Refusal::Full));
+        }
         if self.groups[index].wish.is_some_and(|wish| wish.command.is_some()) {
             return Some(Err(Refusal::Busy));
         }

@@ -11,7 +11,7 @@ use crate::time::Time;
 use crate::wire::Reason;
 
 use super::Core;
-use super::group::{Grace, GroupState};
+use super::group::{Grace, GroupState, Stage};
 use super::tenure::handover_patience;
 
 /// How long the old holder sends over what comes to it, though it has no connection left: until then the last clients
@@ -61,8 +61,13 @@ impl Core {
         self.begin_grace(index, Grace { side: Side::Old, other, since: now, until, let_go }, out);
     }
 
-    /// The last connection is done.
-    pub(super) fn no_connections(&mut self, index: usize) {
+    /// The group has no connection on this node, or none any more.
+    pub(super) fn no_connections(&mut self, now: Time, index: usize) {
+        let group = &mut self.groups[index];
+        if matches!(group.stage, Stage::Active(_)) {
+            group.idle_at = Some(now);
+            group.watched_until = Time::ZERO;
+        }
         if let Some(grace) = &mut self.groups[index].grace
             && let Some(at) = grace.let_go
         {

@@ -63,6 +63,10 @@ pub(super) struct GroupState {
     pub(super) rival_check: Option<(Time, usize)>,
     /// When this node last answered a peer's announcement with its own.
     pub(super) defended: Option<Time>,
+    /// A holder whose group returns when it is idle: when it last had no connection.
+    pub(super) idle_at: Option<Time>,
+    /// Until when it is being watched for that.
+    pub(super) watched_until: Time,
     pub(super) answered_said: bool,
     // What was last shown of it.
     pub(super) role: Role,
@@ -280,6 +284,8 @@ impl GroupState {
             rival_answered: None,
             rival_check: None,
             defended: None,
+            idle_at: None,
+            watched_until: Time::ZERO,
             answered_said: false,
             role: Role::Init,
             cause: Cause::Startup,

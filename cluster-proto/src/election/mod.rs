@@ -199,7 +199,7 @@ impl Core {
             Input::AddressFailed(GroupIndex(group)) => self.address_failed(now, group, out),
             Input::ProbeAnswer { address, mac } => self.probe_answer(now, address, mac, out),
             Input::Claimed { address, mac } => self.claimed(now, address, mac, out),
-            Input::NoConnections(GroupIndex(group)) => self.no_connections(group),
+            Input::NoConnections(GroupIndex(group)) => self.no_connections(now, group),
             Input::EpochsReserved(below) => {
                 self.epochs.reserved(below);
                 self.reservation_failed_said = false;

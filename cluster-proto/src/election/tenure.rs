@@ -7,12 +7,18 @@ use crate::identity::{Epoch, GroupIndex};
 use crate::interface::{
     Cause, CommandId, Effect, Effects, EventKind, Link, Refusal, Role, ServiceHealth, Side,
 };
+use crate::settings::Failback;
 use crate::time::Time;
 use crate::wire::{Reason, Stand};
 
 use super::group::{Address, Awaited, Giving, Lapse, Stage, Tenure};
 use super::quorum::Basis;
 use super::{Core, event};
+
+/// For how long a group that was seen without connections counts as idle.
+const IDLE_FOR: Duration = Duration::from_secs(1);
+/// For how long a group that is to return when it is idle is watched at a time.
+const WATCHED_FOR: Duration = Duration::from_secs(5);
 
 impl Core {
     pub(super) fn tenure_timers(&mut self, now: Time, index: usize, out: &mut Effects) {
@@ -303,12 +309,28 @@ impl Core {
         }
         let granted = match reason {
             Reason::Promote | Reason::Undrain => true,
-            Reason::Failback => !group.by_hand && self.outranks(index, peer),
+            Reason::Failback => {
+                !group.by_hand && self.outranks(index, peer) && self.is_idle_enough(now, index, out)
+            }
             Reason::None | Reason::Demote | Reason::Drain | Reason::Resign | Reason::ServiceCut => false,
         };
         if granted && tenure.giving.is_none() && now < tenure.until && self.would_follow(peer) {
             self.give(now, index, peer, reason, None, out);
         }
+    }
+
+    /// Whether a group may return as far as its connections go. If that depends on them, they are looked at.
+    fn is_idle_enough(&mut self, now: Time, index: usize, out: &mut Effects) -> bool {
+        let Failback::Idle(_) = self.settings.groups[index].failback else { return true };
+        let group = &mut self.groups[index];
+        if group.idle_at.is_some_and(|at| now.since(at) < IDLE_FOR) {
+            return true;
+        }
+        if now >= group.watched_until {
+            group.watched_until = now + WATCHED_FOR;
+            out.list.push(Effect::WatchConnections { group: GroupIndex(index), until: group.watched_until });
+        }
+        false
     }
 
     /// This node's service link is cut while a peer's is not: the group must go there.
@@ -323,7 +345,7 @@ impl Core {
         }
     }
 
-    /// The best-ranked peer that is heard and could take the group.
+    /// The best-ranked peer that is heard and could take the group; one from whose groups it should be apart comes last.
     pub(super) fn successor(&self, index: usize) -> Option<usize> {
         self.successor_among(index, |_| true)
     }
@@ -336,7 +358,7 @@ impl Core {
             state.alive && willing && self.peer_rank(index, *peer) != usize::MAX && self.would_follow(*peer)
         };
         let candidates = (0..self.peers.len()).filter(able).filter(|&peer| among(peer));
-        candidates.min_by_key(|&peer| self.peer_rank(index, peer))
+        candidates.min_by_key(|&peer| (!self.peer_is_apart(index, peer), self.peer_rank(index, peer)))
     }
 
     /// Leaves whatever this node was in the group. Dark first, if it could have been anything else.

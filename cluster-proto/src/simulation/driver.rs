@@ -313,6 +313,12 @@ impl World<'_> {
                 tell!(self, "node {node}: grace of group {}, {side:?} side, until {until:?}", group.0);
                 self.begin_grace(node, group, side);
             }
+            // Every group is idle at once.
+            Effect::WatchConnections { group, .. } => {
+                if let Some(daemon) = &mut self.hosts[node].daemon {
+                    daemon.notes.push_back(Note::NoConnections(group));
+                }
+            }
             Effect::EndGrace { group } => {
                 tell!(self, "node {node}: end of the grace of group {}", self.planned(node, group).0);
             }
@@ -394,6 +400,7 @@ impl World<'_> {
             self.last_holder[group] = Some(node);
             self.note_survivor(node);
             self.may_move(node, group)?;
+            self.has_room(node)?;
             self.moved("a new tenure", node, group)?;
         } else if now >= was.until {
             self.moved("a gap between two leases", node, group)?;

@@ -163,11 +163,13 @@ pub enum Profile {
     Timings,
     /// Two nodes whose groups have a gateway, which each of them reaches or does not, while the other is lost or cut off.
     Gateway,
+    /// A third of the nodes are spares that take two groups each, and the groups are placed over the others: hosts are lost.
+    Spares,
 }
 
 impl Profile {
     /// All profiles.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Calm,
         Self::PassiveRestarts,
         Self::Loss,
@@ -185,6 +187,7 @@ impl Profile {
         Self::FailedRestarts,
         Self::Timings,
         Self::Gateway,
+        Self::Spares,
     ];
 
     /// Whether nodes read new files.
@@ -219,6 +222,7 @@ impl fmt::Display for Profile {
             Self::FailedRestarts => "failed-restarts",
             Self::Timings => "timings",
             Self::Gateway => "gateway",
+            Self::Spares => "spares",
         })
     }
 }
@@ -254,6 +258,8 @@ pub enum Planted {
     MemoryLies,
     /// Messages tell the usual lease while the one in the map is longer.
     LongLeaseUntold,
+    /// Cores are not told how many groups they may take.
+    CapacityForgotten,
     /// The gateway's answers arrive although it cannot be reached.
     GatewayForged,
 }
@@ -271,6 +277,8 @@ pub enum Rule {
     MapFollows,
     /// No move without a cause.
     NoMove,
+    /// No node takes more groups than it may.
+    Capacity,
     /// Bounded effects, no spinning.
     Bounded,
 }

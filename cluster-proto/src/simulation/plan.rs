@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::identity::{ClusterId, GroupId, Mac, NodeId};
 use crate::interface::Command;
+use crate::placement::{self, Place, Placed};
 use crate::settings::{AnnounceSchedule, Failback, Group, Key, Path, Peer, Quorum, Settings, Timing};
 use crate::wire::MAX_GROUPS;
 
 use super::clock::{MICROSECOND, MILLISECOND, SECOND, TrueTime};
 use super::drawing::draw_troubles;
-use super::options::{Options, Profile};
+use super::options::{Options, Planted, Profile};
 use super::random::Random;
 
 /// Everything that is drawn beforehand.
@@ -402,6 +403,11 @@ impl Plan {
             && self.driver.wakes_late <= beat / 8
     }
 
+    /// How many groups a node may take.
+    pub(super) fn max_groups(&self, node: usize) -> Option<usize> {
+        place(&self.options, node).max_groups
+    }
+
     /// Whether a majority of voters decides, so that there never are two holders.
     pub(super) fn by_majority(&self) -> bool {
         self.quorum == Quorum::Majority
@@ -430,6 +436,9 @@ impl Plan {
             groups: file.groups.iter().map(|&group| self.groups[group].clone()).collect(),
             timing: *timing,
             keys: vec![Key([7; 32])],
+            max_groups: self
+                .max_groups(me)
+                .filter(|_| self.options.planted != Some(Planted::CapacityForgotten)),
         }
     }
 }
@@ -586,10 +595,26 @@ fn draw_hosts(random: &mut Random, profile: Profile, nodes: usize, beat: u64) ->
         .collect()
 }
 
+/// What a node is to placement.
+fn place(options: &Options, node: usize) -> Place {
+    let spares = if options.profile == Profile::Spares { options.nodes / 3 } else { 0 };
+    let spare = node + spares >= options.nodes;
+    Place { weight: 1, spare, max_groups: spare.then_some(2) }
+}
+
+/// The ranks of so many groups that are placed over the nodes.
+fn ranks(options: &Options, count: usize) -> Vec<Vec<NodeId>> {
+    let places: Vec<Place> = (0..options.nodes).map(|node| place(options, node)).collect();
+    let anywhere = Placed { prefer: Vec::new(), members: (0..options.nodes).collect(), apart: Vec::new() };
+    let ranks = placement::ranks(&places, &vec![anywhere; count]);
+    ranks.into_iter().map(|rank| rank.into_iter().map(node_id).collect()).collect()
+}
+
 fn draw_groups(random: &mut Random, options: &Options) -> Vec<Group> {
     let count = match (options.groups, options.profile) {
         (Some(count), _) => count.clamp(1, MAX_GROUPS),
         (None, Profile::HolderLost) => 1,
+        (None, Profile::Spares) => (options.nodes - options.nodes / 3) * 2,
         // So many need two datagrams where all are named.
         (None, Profile::Timings) => random.one_of(&[1, 2, 3, 3, 60]),
         (None, _) => random.one_of(&[1, 1, 1, 2, 3]),
@@ -598,13 +623,19 @@ fn draw_groups(random: &mut Random, options: &Options) -> Vec<Group> {
         options.profile,
         Profile::Calm | Profile::PassiveRestarts | Profile::Restarts | Profile::HolderLost
     );
+    let placed = if options.profile == Profile::Spares { ranks(options, count) } else { Vec::new() };
     (0..count)
         .map(|group| {
             let mut prefer: Vec<NodeId> = (0..options.nodes).map(node_id).collect();
             let turn = random.between(0, options.nodes.max(1) as u64 - 1) as usize;
             prefer.rotate_left(turn);
+            if let Some(rank) = placed.get(group) {
+                prefer.clone_from(rank);
+            }
             let failback = if failback_allowed && random.per_million(300_000) {
-                Failback::After(Duration::from_millis(random.between(0, 100)))
+                let wait = Duration::from_millis(random.between(0, 100));
+                // Not drawn, so that what a seed draws stays what it was.
+                if group % 2 == 0 { Failback::After(wait) } else { Failback::Idle(wait) }
             } else {
                 Failback::Never
             };
@@ -619,6 +650,7 @@ fn draw_groups(random: &mut Random, options: &Options) -> Vec<Group> {
                 },
                 gateway: (options.profile == Profile::Gateway).then_some(GATEWAY),
                 virtual_macs: Vec::new(),
+                apart: Vec::new(),
                 // Not drawn, so that what a seed draws stays what it was.
                 grace: Duration::from_millis([60, 0, 3000][group % 3]),
             }
@@ -666,6 +698,7 @@ fn draw_quality(random: &mut Random, profile: Profile, beat: u64, dead: u64) -> 
         | Profile::Reloads
         | Profile::Timings
         | Profile::Gateway
+        | Profile::Spares
         | Profile::FailedRestarts => {
             if random.per_million(400_000) {
                 disturbed(random)

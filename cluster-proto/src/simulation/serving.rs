@@ -232,6 +232,19 @@ impl World<'_> {
     }
 }
 
+impl World<'_> {
+    /// A tenure begins: the node must not have more groups by it than it may.
+    pub(super) fn has_room(&self, node: usize) -> Result<(), Broken> {
+        let Some(most) = self.plan.max_groups(node) else { return Ok(()) };
+        let held =
+            (0..self.plan.groups.len()).filter(|&group| self.hosts[node].serves(group, self.now)).count();
+        if held > most {
+            return Err((Rule::Capacity, format!("node {node} holds {held} groups, and may take {most}")));
+        }
+        Ok(())
+    }
+}
+
 /// What is known of the time since the last change.
 #[derive(Clone, Debug)]
 pub(super) struct Calm {

@@ -15,6 +15,7 @@ mod leases;
 mod many;
 mod mixed_files;
 mod pair;
+mod placed;
 mod promises;
 mod reloads;
 mod replaced;

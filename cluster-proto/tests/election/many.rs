@@ -289,6 +289,7 @@ impl Many {
             | Effect::RemoveAddress { .. }
             | Effect::Grace { .. }
             | Effect::EndGrace { .. }
+            | Effect::WatchConnections { .. }
             | Effect::LetGo { .. }
             | Effect::Reconfigured
             | Effect::Event(_) => {}

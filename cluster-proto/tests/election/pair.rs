@@ -104,6 +104,7 @@ pub(crate) fn settings(me: usize) -> Settings {
             grace: Duration::ZERO,
             gateway: None,
             virtual_macs: Vec::new(),
+            apart: Vec::new(),
         }],
         timing: Timing {
             heartbeat: Duration::from_millis(10),
@@ -112,6 +113,7 @@ pub(crate) fn settings(me: usize) -> Settings {
             startup_wait: Duration::from_millis(200),
         },
         keys: vec![Key([3; 32])],
+        max_groups: None,
     }
 }
 
@@ -378,6 +380,7 @@ impl Pair {
             | Effect::Kin { .. }
             | Effect::RemoveAddress { .. }
             | Effect::EndGrace { .. }
+            | Effect::WatchConnections { .. }
             | Effect::LetGo { .. }
             | Effect::Reconfigured
             | Effect::Reply(..)
@@ -433,6 +436,7 @@ impl Pair {
             Effect::RemoveAddress { .. } => "remove address".into(),
             Effect::Grace { side, .. } => format!("grace {side:?}"),
             Effect::EndGrace { .. } => "end grace".into(),
+            Effect::WatchConnections { .. } => "watch connections".into(),
             Effect::LetGo { .. } => "let go".into(),
             Effect::Announce { .. } => "announce".into(),
             Effect::Probe { address } => format!("probe {address}"),

@@ -5,12 +5,12 @@ use std::time::Duration;
 use cluster_proto::wire::{Kind, Message};
 use cluster_proto::{
     Core, Effect, Effects, Group, GroupId, GroupIndex, Incarnation, Input, Link, NodeId, Path, PathIndex,
-    Peer, Quorum, Resumed, Start,
+    Peer, Quorum, Resumed, Settings, Start,
 };
 
 use crate::pair::{self, at, mac};
 
-const GROUPS: usize = 40;
+pub(crate) const GROUPS: usize = 40;
 /// How long a datagram takes, in microseconds.
 const DELAY: u64 = 100;
 /// How much longer one from the first node to the last does: so that the last waits longer for the first.
@@ -26,14 +26,15 @@ enum Coming {
 }
 
 /// Voters on one path each, of which the first, while it is there, is preferred in all groups.
-struct World {
+pub(crate) struct World {
     now: u64,
-    cores: Vec<Option<Core>>,
+    pub(crate) cores: Vec<Option<Core>>,
     coming: Vec<(u64, u64, usize, Coming)>,
     scheduled: u64,
     /// When the last address of each node will have come.
     addresses: Vec<u64>,
-    leases: Vec<Option<(usize, u64)>>,
+    /// By group who wrote a lease last, and when that began.
+    pub(crate) leases: Vec<Option<(usize, u64)>>,
     /// What was sent: when, by whom, to whom, which kind, how many votes were in it.
     sent: Vec<(u64, usize, usize, Kind, usize)>,
     effects: Effects,
@@ -42,6 +43,11 @@ struct World {
 impl World {
     /// So many that have just been started.
     fn starting(nodes: usize) -> Self {
+        Self::starting_with(nodes, |_, _| {})
+    }
+
+    /// The same with settings that are a little other.
+    pub(crate) fn starting_with(nodes: usize, adjust: impl Fn(usize, &mut Settings)) -> Self {
         let id = |node: usize| NodeId(node as u16 + 1);
         let core = |me: usize| {
             let mut settings = pair::settings(pair::A);
@@ -59,6 +65,7 @@ impl World {
                     ..template.clone()
                 })
                 .collect();
+            adjust(me, &mut settings);
             let start = Start {
                 now: at(1_000_000_000),
                 incarnation: Incarnation(me as u64 + 1),
@@ -94,7 +101,7 @@ impl World {
         world
     }
 
-    fn run(&mut self, micros: u64) {
+    pub(crate) fn run(&mut self, micros: u64) {
         let end = self.now + micros;
         loop {
             self.coming.sort_by_key(|&(at, number, ..)| (at, number));

@@ -84,6 +84,12 @@ enum Command {
     },
     /// Show the data plane's counters
     Stats,
+    /// Show who would serve which group if nodes were gone, and in what order nodes take it
+    Plan {
+        /// A node that is taken to be gone, besides those that this one does not hear; may be given several times
+        #[arg(long, value_name = "NODE")]
+        without: Vec<String>,
+    },
     /// Show the frames that concern a VIP as they come and go, what became of each and why, until interrupted
     ///
     /// Frames are shown as they are after the program has judged them: an answered request as the answer. While nobody
@@ -189,6 +195,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Completions { shell } => completions(*shell),
         Command::Status => query(arguments, &Request::Status, render::status),
         Command::Stats => query(arguments, &Request::Stats, render::stats),
+        Command::Plan { without } => {
+            query(arguments, &Request::Plan { without: without.clone() }, render::plan)
+        }
         Command::Trace { vip, every, count, seconds, write } => trace(
             arguments,
             &Traced { vip: *vip, every: *every, count: *count, seconds: *seconds, write: write.as_deref() },

@@ -32,8 +32,12 @@ pub(super) struct Group {
     pub(super) name: String,
     pub(super) id: GroupId,
     pub(super) vips: Vec<Vip>,
-    /// All nodes that may hold it, best first, as places in the list of nodes.
+    /// The nodes that it names, best first, as places in the list of nodes.
     pub(super) prefer: Vec<usize>,
+    /// All nodes that may hold it, in the order of the nodes.
+    pub(super) members: Vec<usize>,
+    /// Groups that should be on other nodes, as places in the list of groups; they have this one in theirs.
+    pub(super) apart: Vec<usize>,
     pub(super) failback: Failback,
     pub(super) announce: AnnounceSchedule,
     /// For how long connections go on where they were after a hand-over.
@@ -59,7 +63,54 @@ pub(super) fn read(root: &Section<'_>, nodes: &Nodes, findings: &mut Findings) -
     let mut seen = Seen::default();
     let groups: Vec<_> =
         sections.iter().map(|section| read_group(section, nodes, &mut seen, findings)).collect();
-    groups.into_iter().collect()
+    let apart = read_apart(&sections, findings);
+    let mut groups: Vec<Group> = groups.into_iter().collect::<Option<_>>()?;
+    for (group, others) in apart?.into_iter().enumerate() {
+        for other in others {
+            for (group, other) in [(group, other), (other, group)] {
+                if !groups[group].apart.contains(&other) {
+                    groups[group].apart.push(other);
+                }
+            }
+        }
+    }
+    Some(groups)
+}
+
+/// For each group those that it names in `apart`.
+fn read_apart(sections: &[Section<'_>], findings: &mut Findings) -> Option<Vec<Vec<usize>>> {
+    // What is wrong with a name is said where it is given.
+    let mut silent = Findings::new("", std::path::Path::new(""));
+    let mut name = |section: &Section<'_>| {
+        section.item("name").and_then(|item| item.string(&mut silent).map(str::to_owned))
+    };
+    let names: Vec<Option<String>> = sections.iter().map(&mut name).collect();
+    let mut all = Vec::new();
+    let mut right = true;
+    for (place, section) in sections.iter().enumerate() {
+        let mut others = Vec::new();
+        let named = section.item("apart").map(|item| item.strings(findings));
+        right &= !matches!(named, Some(None));
+        for (item, name) in named.flatten().unwrap_or_default() {
+            match names.iter().position(|known| known.as_deref() == Some(name)) {
+                Some(other) if other == place => {
+                    item.refuse("a group cannot be apart from itself", findings);
+                    right = false;
+                }
+                Some(other) => others.push(other),
+                None => {
+                    let hint = match nearest(name, names.iter().flatten().map(String::as_str)) {
+                        Some(meant) => format!("; did you mean \"{meant}\"?"),
+                        None => String::new(),
+                    };
+                    item.refuse(format!("no group is called {:?}{hint}", values::shortened(name)), findings);
+                    right = false;
+                }
+            }
+        }
+        all.push(others);
+    }
+    right.then_some(all)
 }
 
 fn read_group(
@@ -85,8 +136,9 @@ fn read_group(
             "grace",
             "virtual_id",
             "vlan",
+            "apart",
         ],
-        &[("hash", "spreading flows over nodes is"), ("apart", "keeping groups apart is")],
+        &[("hash", "spreading flows over nodes is")],
         findings,
     );
     let name = section
@@ -124,11 +176,14 @@ fn read_group(
         None => Some(None),
     };
     let (name, id) = name?;
+    let (prefer, members) = prefer?;
     Some(Group {
         name: name.to_owned(),
         id,
         vips: vips?,
-        prefer: prefer?,
+        prefer,
+        members,
+        apart: Vec::new(),
         failback: failback?,
         announce: announce?,
         grace: grace?,
@@ -334,8 +389,12 @@ fn unowned(item: &Item<'_>, vip: IpAddr, nodes: &Nodes, findings: &mut Findings)
     false
 }
 
-/// The members, best first: those of `prefer`, then the remaining members in the order of the nodes.
-fn read_rank(section: &Section<'_>, nodes: &Nodes, findings: &mut Findings) -> Option<Vec<usize>> {
+/// The nodes of `prefer`, and all members in the order of the nodes.
+fn read_rank(
+    section: &Section<'_>,
+    nodes: &Nodes,
+    findings: &mut Findings,
+) -> Option<(Vec<usize>, Vec<usize>)> {
     let members = match section.item("members") {
         Some(item) => Some(read_nodes(&item, nodes, findings)?),
         None => None,
@@ -358,9 +417,8 @@ fn read_rank(section: &Section<'_>, nodes: &Nodes, findings: &mut Findings) -> O
             return None;
         }
     }
-    let rest: Vec<_> = (0..nodes.count()).filter(|node| is_member(node) && !rank.contains(node)).collect();
-    rank.extend(rest);
-    Some(rank)
+    let all = (0..nodes.count()).filter(is_member).collect();
+    Some((rank, all))
 }
 
 /// A list of nodes by name, each once, as places in the list of nodes.
@@ -393,18 +451,20 @@ fn read_nodes(item: &Item<'_>, nodes: &Nodes, findings: &mut Findings) -> Option
 
 fn read_failback(section: &Section<'_>, findings: &mut Findings) -> Option<Failback> {
     let policy = match section.item("failback") {
-        Some(item) => item.choice(&["never", "now"], &["idle"], findings)?,
+        Some(item) => item.choice(&["never", "now", "idle"], &[], findings)?,
         None => "never",
     };
     let most = Duration::from_secs(3600);
     let after =
         values::duration(Some(section), "failback_after", Duration::ZERO, Duration::ZERO, most, findings);
-    if policy == "now" {
-        return Some(Failback::After(after?));
+    match policy {
+        "now" => return Some(Failback::After(after?)),
+        "idle" => return Some(Failback::Idle(after?)),
+        _ => {}
     }
     if let Some(item) = section.item("failback_after") {
         item.refuse(
-            "has no meaning with failback = \"never\"; leave it out or write failback = \"now\"",
+            "has no meaning with failback = \"never\"; leave it out or write failback = \"now\" or \"idle\"",
             findings,
         );
         return None;

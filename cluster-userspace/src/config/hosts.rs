@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cluster_proto::NodeId;
+use cluster_proto::placement::Place;
 
 use super::DEFAULT_PORT;
 use super::document::{Findings, Item, Section};
@@ -74,6 +75,8 @@ pub(super) struct Host {
     pub(super) voter: bool,
     /// `None` for a witness.
     pub(super) service: Option<Service>,
+    /// How many groups it gets, and when. Of no meaning for a witness.
+    pub(super) place: Place,
 }
 
 impl Host {
@@ -131,7 +134,12 @@ impl<'d> Common<'d> {
     }
 
     /// The host, if all of it is right.
-    pub(super) fn host(self, voter: Option<bool>, service: Option<Service>) -> Option<Host> {
+    pub(super) fn host(
+        self,
+        voter: Option<bool>,
+        service: Option<Service>,
+        place: Option<Place>,
+    ) -> Option<Host> {
         Some(Host {
             name: self.name?.to_owned(),
             id: self.id?,
@@ -140,6 +148,7 @@ impl<'d> Common<'d> {
             cpu: self.cpu?,
             voter: voter?,
             service,
+            place: place?,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cluster_proto::placement::{self, Place, Placed};
 use cluster_proto::{ClusterId, Mac, NodeId, Path, Peer, Quorum, Settings, Timing, VirtualMac};
 
 use super::hosts::{Host, HostKind, Service};
@@ -35,9 +36,38 @@ pub struct Local {
     pub peers: Vec<LocalPeer>,
     /// The groups, in the order of [`Settings::groups`].
     pub groups: Vec<LocalGroup>,
+    /// By what groups are placed.
+    pub placement: Placement,
     /// What is allowed but probably not meant.
     pub warnings: Vec<Warning>,
     hosts: Vec<(NodeId, String)>,
+}
+
+/// By what groups are placed over the nodes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placement {
+    /// The nodes, by name, in the order of the file.
+    pub nodes: Vec<(String, Place)>,
+    /// The groups, in the order of the file.
+    pub groups: Vec<Placed>,
+}
+
+impl Placement {
+    fn places(&self) -> Vec<Place> {
+        self.nodes.iter().map(|(_, place)| *place).collect()
+    }
+
+    /// For each group the nodes that may hold it, best first, as places in the list of nodes.
+    #[must_use]
+    pub fn ranks(&self) -> Vec<Vec<usize>> {
+        placement::ranks(&self.places(), &self.groups)
+    }
+
+    /// Who would serve each group, if those nodes alone were there and groups stayed where they are.
+    #[must_use]
+    pub fn plan(&self, present: &[Option<usize>], is_there: impl Fn(usize) -> bool) -> Vec<Option<usize>> {
+        placement::plan(&self.places(), &self.groups, present, is_there)
+    }
 }
 
 /// Another node, or a witness.
@@ -228,6 +258,9 @@ impl Config {
             known: self.host_names().map(str::to_owned).collect(),
         })?;
         let others = || self.hosts.iter().filter(|other| other.id != me.id);
+        let placement = self.placement();
+        let ranks = placement.ranks();
+        let ranked = || self.groups.iter().zip(&ranks);
         let settings = Settings {
             cluster: ClusterId::from_name(&self.cluster.name),
             me: me.id,
@@ -236,9 +269,10 @@ impl Config {
             peers: others()
                 .map(|other| Peer { id: other.id, voter: other.voter, paths: self.core_paths(me, other) })
                 .collect(),
-            groups: self.groups.iter().map(|group| self.core_group(group)).collect(),
+            groups: ranked().map(|(group, rank)| self.core_group(group, rank)).collect(),
             timing: self.timing,
             keys: self.cluster.keys.clone(),
+            max_groups: me.place.max_groups,
         };
         let local = Local {
             cluster: self.cluster.name.clone(),
@@ -250,7 +284,8 @@ impl Config {
             state_dir: self.cluster.state_dir.join(&self.cluster.name).join(&me.name),
             socket: self.socket.clone(),
             peers: others().map(|other| local_peer(me, other)).collect(),
-            groups: self.groups.iter().map(|group| self.local_group(me, group)).collect(),
+            groups: ranked().map(|(group, rank)| self.local_group(me, group, rank)).collect(),
+            placement,
             warnings: warnings(&settings, &self.hosts, me, &self.groups),
             hosts: self.hosts.iter().map(|host| (host.id, host.name.clone())).collect(),
         };
@@ -272,26 +307,41 @@ impl Config {
         me.addresses.iter().zip(&other.addresses).map(path).collect()
     }
 
-    fn core_group(&self, group: &super::Group) -> cluster_proto::Group {
+    /// Nodes and groups as far as placement goes.
+    fn placement(&self) -> Placement {
+        let nodes = self.hosts.iter().filter(|host| host.kind() == HostKind::Node);
+        let placed = |group: &super::Group| Placed {
+            prefer: group.prefer.clone(),
+            members: group.members.clone(),
+            apart: group.apart.clone(),
+        };
+        Placement {
+            nodes: nodes.map(|node| (node.name.clone(), node.place)).collect(),
+            groups: self.groups.iter().map(placed).collect(),
+        }
+    }
+
+    fn core_group(&self, group: &super::Group, rank: &[usize]) -> cluster_proto::Group {
         cluster_proto::Group {
             id: group.id,
             vips: group.vips.iter().map(|vip| vip.address).collect(),
-            prefer: group.prefer.iter().map(|node| self.hosts[*node].id).collect(),
+            prefer: rank.iter().map(|node| self.hosts[*node].id).collect(),
             failback: group.failback,
             announce: group.announce,
             grace: group.grace,
             gateway: group.gateway,
             virtual_macs: virtual_macs(group.virtual_mac, &group.vips),
+            apart: group.apart.clone(),
         }
     }
 
-    fn local_group(&self, me: &Host, group: &super::Group) -> LocalGroup {
-        let rank = group.prefer.iter().position(|node| self.hosts[*node].id == me.id);
+    fn local_group(&self, me: &Host, group: &super::Group, rank: &[usize]) -> LocalGroup {
+        let own = rank.iter().position(|node| self.hosts[*node].id == me.id);
         LocalGroup {
             name: group.name.clone(),
             vips: group.vips.clone(),
-            members: group.prefer.iter().map(|node| self.hosts[*node].name.clone()).collect(),
-            priority: rank.map(|rank| 200_u32.saturating_sub(u32::try_from(rank).unwrap_or(u32::MAX))),
+            members: rank.iter().map(|node| self.hosts[*node].name.clone()).collect(),
+            priority: own.map(|rank| 200_u32.saturating_sub(u32::try_from(rank).unwrap_or(u32::MAX))),
             virtual_mac: group.virtual_mac,
             vlan: group.vlan,
         }
@@ -352,7 +402,7 @@ fn warnings(settings: &Settings, hosts: &[Host], me: &Host, groups: &[super::Gro
     if startup_wait < dead_after {
         warnings.push(Warning::StartupWaitShort { startup_wait, dead_after });
     }
-    let is_member = |group: &super::Group| group.prefer.iter().any(|node| hosts[*node].id == me.id);
+    let is_member = |group: &super::Group| group.members.iter().any(|node| hosts[*node].id == me.id);
     if me.service.is_some() && !groups.iter().any(is_member) {
         warnings.push(Warning::MemberOfNothing);
     }

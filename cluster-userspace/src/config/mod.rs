@@ -31,7 +31,7 @@ use cluster_proto::Timing;
 pub use errors::{ConfigError, ConfigErrors};
 pub use groups::Vip;
 pub use hosts::{HostKind, Service, XdpMode};
-pub use local::{Local, LocalGroup, LocalPath, LocalPeer, UnknownNode, Warning};
+pub use local::{Local, LocalGroup, LocalPath, LocalPeer, Placement, UnknownNode, Warning};
 pub use protection::Protection;
 pub use timing_advice::{fitting_timings, lease_is_too_short};
 pub use values::format_duration;

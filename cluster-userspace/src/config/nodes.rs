@@ -4,9 +4,14 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use cluster_proto::placement::Place;
+
 use super::document::{Findings, Item, Section};
 use super::hosts::{Common, Host, HostKind, Owner, Seen, Service, XdpMode};
-use super::{MAX_NODES, MAX_VOTERS, values};
+use super::{MAX_GROUPS, MAX_NODES, MAX_VOTERS, values};
+
+/// What a node is that says nothing of how many groups it gets.
+const ORDINARY: Place = Place { weight: 1, spare: false, max_groups: None };
 
 /// The nodes and witnesses as far as they could be read. Groups are checked against this even if some node is wrong, so that one
 /// slip does not hide others, nor produce errors about nodes that do exist.
@@ -93,7 +98,7 @@ pub(super) fn read(root: &Section<'_>, findings: &mut Findings) -> Nodes {
         section.refuse_unknown(&["name", "id", "addresses", "port", "cpu"], &[], findings);
         let common = Common::read(section, HostKind::Witness, &mut seen, findings);
         nodes.witness_names.extend(common.name.map(str::to_owned));
-        nodes.witnesses.push(common.host(Some(true), None));
+        nodes.witnesses.push(common.host(Some(true), None, Some(ORDINARY)));
     }
     refuse_unpaired(&sections, &witnesses, findings);
     refuse_voters(&sections, &witnesses, &nodes, findings);
@@ -131,21 +136,35 @@ fn refuse_voters(
 
 fn read_node(section: &Section<'_>, common: Common<'_>, findings: &mut Findings) -> Option<Host> {
     section.refuse_unknown(
-        &["name", "id", "interface", "addresses", "port", "xdp", "chain", "voter", "cpu"],
-        &[("weight", "weights are"), ("spare", "spare nodes are"), ("max_groups", "limits on groups are")],
+        &[
+            "name",
+            "id",
+            "interface",
+            "addresses",
+            "port",
+            "xdp",
+            "chain",
+            "voter",
+            "cpu",
+            "weight",
+            "spare",
+            "max_groups",
+        ],
+        &[],
         findings,
     );
     let interface = section
         .required("interface", "the interface where clients reach the VIPs, such as \"eth0\"", findings)
         .and_then(|item| interface_name(&item, findings));
     let attachment = attachment(section, findings);
+    let place = read_place(section, findings);
     let voter = match section.item("voter") {
         Some(item) => item.boolean(findings),
         None => Some(true),
     };
     let (xdp, chain) = attachment?;
     let service = Service { interface: interface?.to_owned(), xdp, chain };
-    common.host(voter, Some(service))
+    common.host(voter, Some(service), place)
 }
 
 /// How the program is attached, and what is chained to it: `chain` names it if `xdp` is so, and only then.
@@ -188,6 +207,23 @@ fn attachment(section: &Section<'_>, findings: &mut Findings) -> Option<(XdpMode
         }
         (_, None) => Some((mode, None)),
     }
+}
+
+/// How many groups the node gets, and when.
+fn read_place(section: &Section<'_>, findings: &mut Findings) -> Option<Place> {
+    let weight = match section.item("weight") {
+        Some(item) => item.integer(1, 1000, findings),
+        None => Some(ORDINARY.weight),
+    };
+    let spare = match section.item("spare") {
+        Some(item) => item.boolean(findings),
+        None => Some(ORDINARY.spare),
+    };
+    let max_groups = match section.item("max_groups") {
+        Some(item) => item.integer(1, MAX_GROUPS as u32, findings).map(|most| Some(most as usize)),
+        None => Some(None),
+    };
+    Some(Place { weight: weight?, spare: spare?, max_groups: max_groups? })
 }
 
 /// What may be an interface's name: the kernel's own rule (`dev_valid_name`), less the loopback device.

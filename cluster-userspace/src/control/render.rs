@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::event::EventRecord;
+use super::plan::Plan;
 use super::stats::Stats;
 use super::status::{PeerStatus, Status};
 
@@ -236,6 +237,31 @@ fn dropped(status: &Status) -> String {
     let some: Vec<_> =
         kinds.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{count} {kind}")).collect();
     some.join(", ")
+}
+
+/// A `plan` as a table.
+#[must_use]
+pub fn plan(plan: &Plan, paint: Paint) -> String {
+    let mut table = Table::new(&["GROUP", "NOW", "PLANNED", "ORDER"]);
+    for group in &plan.groups {
+        let shown = |node: &Option<String>| node.clone().unwrap_or_else(|| "nobody".to_owned());
+        let style = match (&group.planned, group.planned == group.holder) {
+            (None, _) => Style::Bad,
+            (Some(_), true) => Style::Plain,
+            (Some(_), false) => Style::Attention,
+        };
+        table.row([
+            (group.name.clone(), Style::Heading),
+            (shown(&group.holder), Style::Plain),
+            (shown(&group.planned), style),
+            (group.order.join(", "), Style::Plain),
+        ]);
+    }
+    let without = match plan.without.as_slice() {
+        [] => "all nodes there".to_owned(),
+        gone => format!("without {}", gone.join(", ")),
+    };
+    format!("{without}\n\n{}", table.text(paint))
 }
 
 /// A `stats` over several lines.

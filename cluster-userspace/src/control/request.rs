@@ -50,6 +50,12 @@ pub enum Request {
     },
     /// Data-plane counters.
     Stats,
+    /// Who would serve what.
+    Plan {
+        /// Nodes that are taken to be gone.
+        #[serde(default)]
+        without: Vec<String>,
+    },
     /// The frames that concern a VIP and what became of them, since this client last asked. Asking has them traced for the next
     /// three seconds.
     Trace {
@@ -77,6 +83,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("undrain", &[]),
     ("events", &["follow", "since"]),
     ("stats", &[]),
+    ("plan", &["without"]),
     ("trace", &["vip", "every", "trace"]),
     ("reload", &[]),
     ("restart", &[]),
@@ -173,6 +180,7 @@ impl From<Refusal> for ControlError {
             Refusal::NoVote => ErrorCode::NoVote,
             Refusal::Drained => ErrorCode::Drained,
             Refusal::Fault => ErrorCode::Fault,
+            Refusal::Full => ErrorCode::Full,
             Refusal::Answered => ErrorCode::Answered,
             Refusal::Busy => ErrorCode::Busy,
             Refusal::Superseded => ErrorCode::Superseded,
@@ -197,6 +205,8 @@ pub enum ErrorCode {
     UnknownGroup,
     /// No group has such a VIP.
     UnknownVip,
+    /// There is no such node.
+    UnknownNode,
     /// The line is longer than [`MAX_LINE_BYTES`]; the connection is closed.
     LineTooLong,
     /// Documented, but not built yet.
@@ -221,6 +231,8 @@ pub enum ErrorCode {
     Drained,
     /// This node cannot serve now.
     Fault,
+    /// This node has as many groups as it may.
+    Full,
     /// Another node answers for the VIP on the service link.
     Answered,
     /// Another command is under way.
@@ -272,6 +284,7 @@ mod tests {
             Request::Undrain,
             Request::Events { follow: true, since: 7 },
             Request::Stats,
+            Request::Plan { without: vec!["b".to_owned()] },
             Request::Trace { vip: "10.77.0.100".to_owned(), every: 7, trace: 9 },
             Request::Reload,
             Request::Restart,

@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout};
 
 use super::event::{EventBody, EventRecord};
 use super::event_log::EventLog;
+use super::plan::Plan;
 use super::request::{ControlError, ErrorCode, MAX_LINE_BYTES, Request};
 use super::stats::Stats;
 use super::status::Status;
@@ -114,6 +115,8 @@ pub enum Reply {
     Status(Box<Status>),
     /// To `stats`.
     Stats(Box<Stats>),
+    /// To `plan`.
+    Plan(Box<Plan>),
     /// To `trace`.
     Trace(Box<TraceAnswer>),
 }

@@ -7,8 +7,8 @@ use cluster_proto::{Command, CommandId, GroupIndex, Refusal};
 use super::Daemon;
 use crate::config::HostKind;
 use crate::control::{
-    Call, ControlError, ErrorCode, GroupStats, LoopStats, Observation, PeerStats, Reply, Request, Stats,
-    Status, status,
+    Call, ControlError, ErrorCode, GroupStats, LoopStats, Observation, PeerStats, Plan, Reply, Request,
+    Stats, Status, status,
 };
 use crate::dataplane::{GroupCount, Verdict};
 use crate::driver::clock;
@@ -36,6 +36,8 @@ pub(super) type Counted = (Call, Result<Vec<GroupCount>, String>);
 enum Waiting {
     Status(Call),
     Stats(Call, Vec<GroupCount>),
+    /// With these nodes gone.
+    Plan(Call, Vec<String>),
     /// This daemon itself, for what it has to hand on to the next.
     HandingOn,
 }
@@ -105,6 +107,10 @@ impl Daemon {
         let command = match &call.request {
             Request::Status => return self.ask_state(Waiting::Status(call)),
             Request::Stats => return self.stats(call),
+            Request::Plan { without } => {
+                let without = without.clone();
+                return self.ask_state(Waiting::Plan(call, without));
+            }
             Request::Trace { vip, every, trace } => {
                 let (vip, every, trace) = (vip.clone(), *every, *trace);
                 return self.trace(call, &vip, every, trace);
@@ -208,6 +214,10 @@ impl Daemon {
                 Waiting::Status(call) => call.answer(Ok(Reply::Status(Box::new(self.status(&shown))))),
                 Waiting::Stats(call, counts) => {
                     call.answer(Ok(Reply::Stats(Box::new(self.stats_of(&shown, &counts)))));
+                }
+                Waiting::Plan(call, without) => {
+                    let plan = Plan::of(&self.settings, &self.local, &shown.snapshot, &without);
+                    call.answer(plan.map(|plan| Reply::Plan(Box::new(plan))));
                 }
                 Waiting::HandingOn => self.hand_on(shown.snapshot.resumed.clone()),
             }

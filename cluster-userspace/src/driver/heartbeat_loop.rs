@@ -388,6 +388,12 @@ impl HeartbeatLoop {
                 }
             }
             Effect::Grace { group, side, other, until } => self.begin_grace(group, side, other, until),
+            Effect::WatchConnections { group, until } => {
+                if let Some(Serving { slots, .. }) = &self.serving {
+                    let slot = slots[group.0];
+                    self.task(Task::WatchConnections(slot, until));
+                }
+            }
             Effect::EndGrace { group } => {
                 if let Some(Serving { leases, slots, .. }) = &self.serving {
                     leases.end_grace(slots[group.0]);

@@ -304,6 +304,7 @@ mod tests {
                 startup_wait: Duration::from_secs(1),
             },
             keys: vec![Key([1; 32])],
+            max_groups: None,
         }
     }
 

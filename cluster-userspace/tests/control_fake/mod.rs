@@ -13,7 +13,7 @@ use cluster_proto::{
 };
 use cluster_userspace::config::{Config, Local};
 use cluster_userspace::control::{
-    Call, ControlError, ControlSocket, ErrorCode, EventLog, Observation, Reply, Request, Status,
+    Call, ControlError, ControlSocket, ErrorCode, EventLog, Observation, Plan, Reply, Request, Status,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -213,6 +213,9 @@ pub(crate) fn sensible(request: &Request) -> Result<Reply, ControlError> {
     match request {
         Request::Status => Ok(Reply::Status(Box::new(status()))),
         Request::Stats => Ok(Reply::Stats(Box::default())),
+        Request::Plan { without } => {
+            Ok(Reply::Plan(Box::new(Plan { without: without.clone(), groups: Vec::new() })))
+        }
         Request::Promote { group, .. } | Request::Demote { group, .. } if group != "web" => {
             Err(ControlError::unknown_group(group, ["web"].into_iter()))
         }

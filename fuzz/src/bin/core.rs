@@ -57,11 +57,13 @@ fn settings(majority: bool) -> Settings {
         id: GroupId(index as u32 + 1),
         vips: vec![[10, 77, 0, 100 + index as u8].into()],
         prefer: (0..=PEERS).map(id).collect(),
-        failback: [Failback::Never, Failback::After(Duration::from_millis(30))][index % 2],
+        failback: [Failback::Idle(Duration::from_millis(5)), Failback::After(Duration::from_millis(30))]
+            [index % 2],
         announce: AnnounceSchedule { count: 3, interval: Duration::from_millis(20) },
         grace: Duration::from_millis(200),
         gateway: (!majority).then_some([10, 77, 0, 254].into()),
         virtual_macs: Vec::new(),
+        apart: Vec::new(),
     };
     Settings {
         cluster: ClusterId::from_name("fuzz"),
@@ -83,6 +85,7 @@ fn settings(majority: bool) -> Settings {
             startup_wait: Duration::from_millis(100),
         },
         keys: vec![Key([3; 32])],
+        max_groups: None,
     }
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use cluster_proto::wire::{self, Authenticator, Content, Message};
 use cluster_proto::{
-    AnnounceSchedule, ClusterId, Core, Effect, Effects, Failback, Group, GroupId, Incarnation, Input, Key, Link,
-    Mac, NodeId, Path, Peer, Quorum, Settings, Start, Time, Timing,
+    AnnounceSchedule, ClusterId, Core, Effect, Effects, Failback, Group, GroupId, Incarnation, Input, Key,
+    Link, Mac, NodeId, Path, Peer, Quorum, Settings, Start, Time, Timing,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -26,6 +26,7 @@ static HEARTBEAT: LazyLock<Vec<u8>> = LazyLock::new(|| {
         grace: Duration::ZERO,
         gateway: None,
         virtual_macs: Vec::new(),
+        apart: Vec::new(),
     };
     let settings = Settings {
         cluster: ClusterId::from_name("fuzz"),
@@ -41,6 +42,7 @@ static HEARTBEAT: LazyLock<Vec<u8>> = LazyLock::new(|| {
             startup_wait: Duration::from_millis(100),
         },
         keys: vec![Key([3; 32])],
+        max_groups: None,
     };
     let start = Start {
         now: Time::from_nanos(1_000_000_000),

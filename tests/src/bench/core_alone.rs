@@ -245,6 +245,7 @@ impl World {
             | Effect::RemoveAddress { .. }
             | Effect::Grace { .. }
             | Effect::EndGrace { .. }
+            | Effect::WatchConnections { .. }
             | Effect::LetGo { .. }
             | Effect::Announce { .. }
             | Effect::Probe { .. }
@@ -289,6 +290,7 @@ fn settings(node: usize, groups: usize) -> Settings {
         announce: AnnounceSchedule { count: 5, interval: Duration::from_millis(500) },
         gateway: None,
         virtual_macs: Vec::new(),
+        apart: Vec::new(),
         grace: Duration::ZERO,
     };
     Settings {
@@ -300,6 +302,7 @@ fn settings(node: usize, groups: usize) -> Settings {
         groups: (0..groups).map(group).collect(),
         timing: TIMING,
         keys: vec![Key([7; 32])],
+        max_groups: None,
     }
 }
 
