@@ -52,12 +52,13 @@ impl Watch {
         by_kind.or_else(|| self.interfaces().find(|interface| interface.name == name))
     }
 
-    /// The VLAN's interface, if VIPs can be served there.
+    /// The VLAN's interface, if VIPs can be served there. The ingress program answers with the address of the interface below, and
+    /// the peers know this node by that, so it has to have the same.
     fn usable_vlan(&self, vlan: Vlan, service: &str) -> Option<&Interface> {
-        if !matches!(self.link(), Link::Up { .. }) {
-            return None;
-        }
-        self.vlan_interface(vlan, service).filter(|interface| interface.has_carrier && interface.is_ethernet)
+        let Link::Up { mac } = self.link() else { return None };
+        let usable =
+            |interface: &&Interface| interface.has_carrier && interface.is_ethernet && interface.mac == mac;
+        self.vlan_interface(vlan, service).filter(usable)
     }
 
     /// All VLANs that groups are on.
@@ -141,8 +142,8 @@ impl Node {
         let before = std::mem::replace(&mut self.watch.told_vlans.absent, absent.clone());
         for vlan in absent.difference(&before) {
             let text = format!(
-                "VLAN {vlan} of {service} has no interface that is up: its groups are in fault here until there is one, such \
-                 as by `ip link add link {service} name {} type vlan id {}`",
+                "VLAN {vlan} of {service} has no interface that is up and has the Ethernet address of {service}: its groups are \
+                 in fault here until there is one, such as by `ip link add link {service} name {} type vlan id {}`",
                 vlan.interface_name(&service),
                 vlan.inner().unwrap_or(vlan.outer())
             );

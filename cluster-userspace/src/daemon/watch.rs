@@ -514,17 +514,22 @@ impl Node {
             drop(old);
             joined
         };
-        let joined = self.patiently(tokio::task::spawn_blocking(work)).await.map_err(std::io::Error::other);
-        match joined.flatten() {
-            Ok(joined) => {
+        let joined = self.patiently(tokio::task::spawn_blocking(work)).await;
+        let refused = match joined {
+            Ok((joined, refused)) => {
                 self.watch.solicited_nodes = Some(joined);
-                self.watch.unjoined_why = None;
+                refused
             }
-            Err(error) => {
+            // The daemon stops.
+            Err(error) => Some(std::io::Error::other(error)),
+        };
+        match refused {
+            None => self.watch.unjoined_why = None,
+            Some(error) => {
                 let why = error.to_string();
                 if self.watch.unjoined_why.as_ref() != Some(&why) {
                     tracing::warn!(
-                        "cannot join the multicast groups of the IPv6 VIPs on {}: {why}; switches that send multicast to \
+                        "cannot join all multicast groups of the IPv6 VIPs on {}: {why}; switches that send multicast to \
                          members alone learn of this node late; tried again every second",
                         self.service.interface
                     );

@@ -18,29 +18,36 @@ pub struct SolicitedNodes {
 }
 
 impl SolicitedNodes {
-    /// Joins the groups of these addresses, each on the interface of this number. Waits for the kernel.
-    ///
-    /// # Errors
-    /// When the kernel refuses: `ENODEV` without such an interface, `EINVAL` or `EAFNOSUPPORT` without IPv6 on it.
-    pub fn join(addresses: impl Iterator<Item = (u32, Ipv6Addr)>) -> io::Result<Self> {
+    /// Joins the groups of these addresses, each on the interface of this number, as many as can be; and the first error, if
+    /// there was one: `ENODEV` without such an interface, `EINVAL` or `EAFNOSUPPORT` without IPv6 on it. Waits for the kernel.
+    pub fn join(addresses: impl Iterator<Item = (u32, Ipv6Addr)>) -> (Self, Option<io::Error>) {
         let groups: BTreeSet<(u32, Ipv6Addr)> =
             addresses.map(|(ifindex, address)| (ifindex, ndp::solicited_node(address))).collect();
         let mut sockets: Vec<OwnedFd> = Vec::new();
+        let mut refused = None;
         for (ifindex, group) in groups {
-            if let Some(socket) = sockets.last() {
-                match join(socket, ifindex, group) {
-                    Ok(()) => continue,
-                    // A socket has room for some hundred memberships (`net.core.optmem_max`).
-                    Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {}
-                    Err(error) => return Err(error),
-                }
+            // What one interface refuses, another may grant.
+            if let Err(error) = join_by_one_of(&mut sockets, ifindex, group) {
+                refused.get_or_insert(error);
             }
-            let socket = socket(AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-            join(&socket, ifindex, group)?;
-            sockets.push(socket);
         }
-        Ok(Self { _sockets: sockets })
+        (Self { _sockets: sockets }, refused)
     }
+}
+
+/// Joins by the last of the sockets, or by another one if that is full.
+fn join_by_one_of(sockets: &mut Vec<OwnedFd>, ifindex: u32, group: Ipv6Addr) -> io::Result<()> {
+    if let Some(socket) = sockets.last() {
+        match join(socket, ifindex, group) {
+            // A socket has room for some hundred memberships (`net.core.optmem_max`).
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {}
+            joined => return joined,
+        }
+    }
+    let socket = socket(AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    join(&socket, ifindex, group)?;
+    sockets.push(socket);
+    Ok(())
 }
 
 fn join(socket: &OwnedFd, ifindex: u32, group: Ipv6Addr) -> io::Result<()> {
