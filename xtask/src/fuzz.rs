@@ -13,6 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
+use crate::platform::program;
 use crate::setup::{self, Scope};
 use crate::workspace::{cargo_with_bpf, root, target};
 
@@ -172,6 +173,11 @@ struct Outcome {
 /// Builds the targets and runs them.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let bpf = setup::ensure(Scope::Build)?;
+    // The set-up for Debian has brought it along.
+    ensure!(
+        program("c++").is_some(),
+        "libFuzzer is compiled here, for which there is no C++ compiler: install g++ (Debian), gcc-c++ (Fedora) or gcc (Arch)"
+    );
     let targets = if arguments.targets.is_empty() { Target::value_variants() } else { &arguments.targets };
     let directory = target().join("fuzz");
     let triple = host_triple()?;
@@ -199,7 +205,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let findings: Vec<_> =
         outcomes.iter().filter_map(|one| Some((one.target, one.finding.as_ref()?))).collect();
     for (target, file) in &findings {
-        let program = program(*target, &directory, &triple);
+        let program = built(*target, &directory, &triple);
         println!(
             "FOUND in {}: {}; again: {} {}",
             target.name(),
@@ -215,7 +221,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn program(target: Target, directory: &Path, triple: &str) -> PathBuf {
+fn built(target: Target, directory: &Path, triple: &str) -> PathBuf {
     directory.join(triple).join("release").join(target.name())
 }
 
@@ -246,7 +252,7 @@ fn start(target: Target, directory: &Path, triple: &str, seconds: u64) -> Result
         fs::write(&file, bytes).with_context(|| format!("writing {}", file.display()))?;
     }
     println!("{}: {seconds} s", target.name());
-    let mut child = Command::new(program(target, directory, triple))
+    let mut child = Command::new(built(target, directory, triple))
         .arg(&corpus)
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-max_len={}", target.longest()))
