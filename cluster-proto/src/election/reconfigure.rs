@@ -122,6 +122,8 @@ impl Core {
             let group = match from.and_then(|from| old[from].take()) {
                 Some(mut group) => {
                     group.move_peers(&moves.peers, ranks, new);
+                    // Who was to watch it may have lost sight of it.
+                    group.watched_until = Time::ZERO;
                     if new.groups[index].failback == Failback::Never {
                         group.wish = group.wish.filter(|wish| !wish.is_failback());
                     }
