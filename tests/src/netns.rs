@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
@@ -47,14 +48,31 @@ impl Netns {
         &self.name
     }
 
-    /// Runs `ip` with these arguments, separated by spaces, in the namespace; what it printed.
+    /// Runs `ip` with these arguments, separated by spaces, in the namespace; what it printed. An IPv6 address that was added
+    /// `nodad`, to an interface that is up, can be used when this returns.
     ///
     /// # Errors
     /// When it fails; the error carries what it said.
     pub fn ip(&self, arguments: &str) -> Result<String> {
         let mut words = vec!["-n", &self.name];
         words.extend(arguments.split_whitespace());
-        execute(&words)
+        let printed = execute(&words)?;
+        if let ["addr", "add", address, .., "nodad"] = words[2..] {
+            self.await_local(address.split('/').next().unwrap_or_default())?;
+        }
+        Ok(printed)
+    }
+
+    /// Waits until the kernel takes in what is sent to the IPv6 address: it makes the route to a new one later, on a
+    /// thread of its own (`addrconf_dad_work`).
+    fn await_local(&self, address: &str) -> Result<()> {
+        let began = Instant::now();
+        while execute(&["-n", &self.name, "-6", "route", "show", "table", "local", address])?.is_empty() {
+            if began.elapsed() > Duration::from_secs(10) {
+                bail!("the kernel makes no route to {address}");
+            }
+        }
+        Ok(())
     }
 
     /// Connects this namespace with another by a pair of virtual Ethernet interfaces, both up. Hardware addresses may
