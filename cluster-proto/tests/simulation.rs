@@ -79,6 +79,17 @@ fn what_was_found_once_stays_mended() {
             panic!("{violation}");
         }
     }
+    // Changes of the voters that never came to their end: a node came from voters of which its disk did not say that they were
+    // over, or took a peer that was not through with one change for one that had begun the next.
+    for (seed, nodes, witnesses) in
+        [(70_001_832, 2, 0), (80_014_080, 2, 0), (90_000_871, 3, 0), (90_001_414, 2, 1)]
+    {
+        let options = Options::new(seed, Profile::Reloads);
+        let options = Options { nodes, witnesses, quorum: None, heartbeats: 120, ..options };
+        if let Err(violation) = simulation::run(&options) {
+            panic!("{violation}");
+        }
+    }
 }
 
 #[test]

@@ -105,11 +105,11 @@ impl Memory {
         if new == self.current {
             return Ok(());
         }
-        // While the change is open, nothing rests on it yet: this node is as good as on the file before.
         let before = match self.former {
+            // While the change is open, nothing rests on it yet: this node is as good as on the file before.
             Some((former, Phase::Open)) if former == new => return Ok(()),
-            Some((former, Phase::Open)) => former,
-            Some((_, Phase::Closed)) => return Err(MembershipRefusal::Unsettled),
+            // The others may be through with it already, and leave voters that this node would know nothing of.
+            Some((_, Phase::Open | Phase::Closed)) => return Err(MembershipRefusal::Unsettled),
             None => self.current,
         };
         let known = |voter| voter == settings.me || settings.peers.iter().any(|peer| peer.id == voter);
@@ -250,14 +250,24 @@ impl Membership {
     /// Whether a peer that says this has gone too far with this node's current voters to return from them.
     fn relies_on_change(&self, peer: &wire::Membership) -> bool {
         let closed = peer.former.is_none_or(|former| former.closed);
-        let went_on =
-            peer.former.is_some_and(|former| VoterSet::from_wire(&former).hash() == self.current_hash);
+        let left = peer.former.map(|former| VoterSet::from_wire(&former).hash());
+        // One that goes to where this node comes from may not have been here yet: it may be on its way there still.
+        let goes_back = self.former.is_some_and(|former| former.hash == peer.voters);
+        let went_on = left == Some(self.current_hash) && !goes_back;
         (peer.voters == self.current_hash && closed) || went_on
     }
 
-    /// The former voters and how far the change is, if one is under way.
+    /// The former voters and how far the change is, if one is under way: until a restart knows that it is over, too.
     pub(super) fn change(&self) -> Option<(VoterSet, Phase)> {
-        Some((self.former?.set, self.announced_phase()?))
+        match self.former {
+            Some(former) => Some((former.set, self.announced_phase()?)),
+            None => {
+                let durable = self
+                    .durable
+                    .filter(|durable| (durable.current, durable.former) != (self.current, None))?;
+                durable.former.or(Some((durable.current, Phase::Closed)))
+            }
+        }
     }
 
     pub(super) fn remembered(&mut self) {
@@ -382,8 +392,27 @@ impl Core {
         }
     }
 
+    /// Whether this node may go over to a configuration. It leaves voters only once a restart would know them: else it would
+    /// come from earlier ones, which the others may have left. What is not on disk is written now, however short ago that failed.
+    pub(super) fn admits(&mut self, settings: &Settings) -> Result<(), MembershipRefusal> {
+        let membership = &mut self.membership;
+        let memory = membership.memory();
+        memory.admits(settings)?;
+        let new = VoterSet::of(settings);
+        let goes_back = memory.former.is_some_and(|(former, _)| former == new);
+        let knows = |durable: Memory| (durable.current, durable.former) == (memory.current, memory.former);
+        if new != membership.current
+            && !goes_back
+            && membership.durable.is_some_and(|durable| !knows(durable))
+        {
+            membership.retry = Time::ZERO;
+            return Err(MembershipRefusal::Unsettled);
+        }
+        self.may_change_its_mind(settings)
+    }
+
     /// A change that some node may rely on already has to be gone through with.
-    pub(super) fn may_change_its_mind(&self, settings: &Settings) -> Result<(), MembershipRefusal> {
+    fn may_change_its_mind(&self, settings: &Settings) -> Result<(), MembershipRefusal> {
         let other = self.membership.current != VoterSet::of(settings) && self.membership.former.is_some();
         let relied_on =
             self.peers.iter().any(|peer| peer.alive && self.membership.relies_on_change(&peer.membership));
@@ -472,5 +501,7 @@ mod tests {
         assert!(past(Some((first, Phase::Closed)), third));
         assert!(past(None, third));
         assert!(past(Some((third, Phase::Open)), second));
+        // It may not be through with the change before this one.
+        assert!(!past(Some((third, Phase::Closed)), first));
     }
 }

@@ -25,8 +25,7 @@ struct Moves {
 impl Core {
     /// Goes over to new settings, or refuses them and changes nothing.
     pub(super) fn reconfigure(&mut self, now: Time, id: CommandId, new: Settings, out: &mut Effects) {
-        let admitted = self.membership.memory().admits(&new).and_then(|()| self.may_change_its_mind(&new));
-        if let Err(refusal) = admitted {
+        if let Err(refusal) = self.admits(&new) {
             out.list.push(Effect::Reply(id, Err(Refusal::Membership(refusal))));
             return;
         }
