@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
+
+use crate::lab::await_some;
 
 /// A namespace of a name of its own, with its loopback up.
 #[derive(Debug)]
@@ -66,13 +68,10 @@ impl Netns {
     /// Waits until the kernel takes in what is sent to the IPv6 address: it makes the route to a new one later, on a
     /// thread of its own (`addrconf_dad_work`).
     fn await_local(&self, address: &str) -> Result<()> {
-        let began = Instant::now();
-        while execute(&["-n", &self.name, "-6", "route", "show", "table", "local", address])?.is_empty() {
-            if began.elapsed() > Duration::from_secs(10) {
-                bail!("the kernel makes no route to {address}");
-            }
-        }
-        Ok(())
+        await_some(&format!("a route to {address}"), Duration::from_secs(10), || {
+            let route = execute(&["-n", &self.name, "-6", "route", "show", "table", "local", address])?;
+            Ok((!route.is_empty()).then_some(()))
+        })
     }
 
     /// Connects this namespace with another by a pair of virtual Ethernet interfaces, both up. Hardware addresses may
