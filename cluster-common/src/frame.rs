@@ -28,6 +28,8 @@ pub mod ipv4 {
     pub const LENGTH: usize = 20;
     /// The version and the header's length in words of 4 bytes, 4 bits each.
     pub const VERSION: usize = 0;
+    /// The number of the datagram, which its fragments share, 2 bytes.
+    pub const IDENTIFICATION: usize = 4;
     /// Flags and fragment offset, 2 bytes.
     pub const FRAGMENT: usize = 6;
     /// The protocol of what follows the header, 1 byte.
@@ -39,6 +41,62 @@ pub mod ipv4 {
 
     /// Of flags and fragment offset what is 0 in whole packets.
     pub const FRAGMENT_MASK: u16 = 0x3fff;
+    /// Of flags and fragment offset the offset.
+    pub const OFFSET_MASK: u16 = 0x1fff;
+}
+
+/// Offsets within an ICMP message (RFC 792), and its types that are told apart.
+pub mod icmp {
+    /// The protocol number of ICMP.
+    pub const PROTOCOL: u8 = 1;
+    /// Length of a message's own header; behind it errors carry the packet that they are about.
+    pub const LENGTH: usize = 8;
+    /// The type, 1 byte.
+    pub const TYPE: usize = 0;
+    /// The identifier of an echo, 2 bytes.
+    pub const IDENTIFIER: usize = 4;
+
+    /// Type: the answer to an echo.
+    pub const ECHO_REPLY: u8 = 0;
+    /// Type: destination unreachable, a packet that is too long included.
+    pub const UNREACHABLE: u8 = 3;
+    /// Type: source quench.
+    pub const QUENCH: u8 = 4;
+    /// Type: redirect.
+    pub const REDIRECT: u8 = 5;
+    /// Type: echo.
+    pub const ECHO: u8 = 8;
+    /// Type: time exceeded.
+    pub const TIME_EXCEEDED: u8 = 11;
+    /// Type: parameter problem.
+    pub const PARAMETER: u8 = 12;
+}
+
+/// The same for ICMPv6 (RFC 4443).
+pub mod icmpv6 {
+    /// Length of a message's own header; behind it errors carry the packet that they are about.
+    pub const LENGTH: usize = 8;
+    /// The type, 1 byte.
+    pub const TYPE: usize = 0;
+    /// The identifier of an echo, 2 bytes.
+    pub const IDENTIFIER: usize = 4;
+
+    /// Type: destination unreachable, the first of the errors.
+    pub const UNREACHABLE: u8 = 1;
+    /// Type: parameter problem, the last of the errors.
+    pub const PARAMETER: u8 = 4;
+    /// Type: echo.
+    pub const ECHO: u8 = 128;
+    /// Type: the answer to an echo.
+    pub const ECHO_REPLY: u8 = 129;
+}
+
+/// UDP (RFC 768); the ports lie where TCP has them.
+pub mod udp {
+    /// The protocol number of UDP in IPv4, and its next header in IPv6.
+    pub const PROTOCOL: u8 = 17;
+    /// Length of what is looked at.
+    pub const LOOKED_AT: usize = 4;
 }
 
 /// Offsets within a TCP header (RFC 9293 section 3.1), and the values of its fields.
@@ -114,6 +172,12 @@ pub mod ipv6 {
     pub const ROUTING: u8 = 43;
     /// Next header: fragment.
     pub const FRAGMENT: u8 = 44;
+    /// Length of a fragment header (RFC 8200 section 4.5).
+    pub const FRAGMENT_LENGTH: usize = 8;
+    /// The fragment offset in it, 13 bits, then flags; 2 bytes.
+    pub const FRAGMENT_OFFSET: usize = 2;
+    /// The number of the packet in it, which its fragments share, 4 bytes.
+    pub const FRAGMENT_ID: usize = 4;
     /// Next header: authentication (RFC 4302).
     pub const AUTHENTICATION: u8 = 51;
     /// Next header: ICMPv6 (RFC 4443).

@@ -8,7 +8,10 @@
 
 #[cfg(feature = "reference")]
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
+pub mod flow;
 pub mod frame;
 pub mod maps;
 #[cfg(feature = "reference")]

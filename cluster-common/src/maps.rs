@@ -1,9 +1,10 @@
 //! The layouts of the pinned maps. Whoever changes one of them raises [`LAYOUT_VERSION`].
 
 use crate::Verdict;
+use crate::flow::BUCKETS;
 
 /// The version of the layouts; maps are pinned in a directory named for it, so that no program meets another's maps.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Groups a node can have.
 pub const MAX_GROUPS: u32 = 256;
@@ -13,6 +14,16 @@ pub const MAX_VIPS: u32 = 16_384;
 pub const MAX_KIN: u32 = 1024;
 /// Bytes of a key of [`KIN`]: an Ethernet address and two zeros.
 pub const KIN_KEY: usize = 8;
+/// Tables of active/active groups: two for each, of which one is gone by while the other is written.
+pub const MAX_TABLES: u32 = 2 * MAX_SPREAD;
+/// Active/active groups a node can have.
+pub const MAX_SPREAD: u32 = 32;
+/// Nodes that a table has places for.
+pub const MAX_MEMBERS: usize = 32;
+/// The place of nobody.
+pub const NOBODY: u8 = u8::MAX;
+/// Datagrams in pieces that are remembered.
+pub const MAX_FRAGMENTED: u32 = 4096;
 /// Bytes of the ring buffer: some 1 500 frames.
 pub const TRACE_BYTES: u32 = 1 << 18;
 /// Bytes of a frame that a trace has at most.
@@ -33,6 +44,10 @@ pub const LEASES: &str = "leases";
 pub const TENURES: &str = "tenures";
 /// Array by group slot of [`Grace`], memory-mapped by user space.
 pub const GRACES: &str = "graces";
+/// Array of [`MAX_TABLES`] [`SpreadTable`], memory-mapped by user space.
+pub const TABLES: &str = "tables";
+/// Hash map of the datagrams that came in pieces lately to their bucket.
+pub const FRAGMENTS: &str = "fragments";
 /// Array of one [`Nic`], memory-mapped by user space.
 pub const NIC: &str = "nic";
 /// Array by group slot of [`Own`].
@@ -54,13 +69,15 @@ pub const TRACE: &str = "trace";
 /// Per-CPU array by group slot of [`GroupCounters`].
 pub const COUNTERS: &str = "counters";
 /// All maps of the data plane.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 17] = [
     VIPS,
     VIPS6,
     FILTER,
     LEASES,
     TENURES,
     GRACES,
+    TABLES,
+    FRAGMENTS,
     NIC,
     OWN,
     KIN,
@@ -190,6 +207,38 @@ impl Grace {
     pub const NEW: u16 = 1;
     /// The node gave the group up.
     pub const OLD: u16 = 2;
+    /// The node is one of several that serve an active/active group: until then, by the table whose number is in the first four
+    /// bytes of `other`, in the host's order.
+    pub const MEMBER: u16 = 3;
+}
+
+/// The table of an active/active group.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct SpreadTable {
+    /// The slot of its group, counted from 1; 0 if it is free.
+    pub group: u32,
+    /// This node's place; [`NOBODY`] if it is no member.
+    pub me: u8,
+    /// 1 if flows go by their source alone ([`crate::flow::By::Source`]).
+    pub by_source: u8,
+    /// The node of the epoch in which it was made; for the daemon that adopts it, like what follows.
+    pub node: u16,
+    /// That epoch's counter.
+    pub counter: u64,
+    /// Which table of that epoch it is.
+    pub number: u32,
+    /// Zero.
+    pub unused: u32,
+    /// What the hash is begun with.
+    pub seed: u64,
+    /// The Ethernet addresses that this node puts into frames that it sends on, for the first time and for the second, each padded to a
+    /// word. All nodes' have the third and fourth byte in common, and the first two tell how often.
+    pub marks: [[u8; 8]; 2],
+    /// By place: the node's Ethernet address, zeros if it is not known, and its id; all zeros for none.
+    pub members: [[u8; 8]; MAX_MEMBERS],
+    /// By bucket: the places of first and second.
+    pub buckets: [[u8; 2]; BUCKETS],
 }
 
 /// The network card that the ingress program answers for.
@@ -355,6 +404,8 @@ const _: () = {
     assert!(size_of::<VipEntry>() == 12 && align_of::<VipEntry>() == 4);
     assert!(size_of::<Vip6Entry>() == 24 && align_of::<Vip6Entry>() == 4);
     assert!(size_of::<Tenure>() == 16 && align_of::<Tenure>() == 8);
+    assert!(size_of::<SpreadTable>() == 32 + 16 + MAX_MEMBERS * 8 + BUCKETS * 2);
+    assert!(align_of::<SpreadTable>() == 8);
     assert!(size_of::<Grace>() == 16 && align_of::<Grace>() == 8);
     assert!(size_of::<Nic>() == 16 && align_of::<Nic>() == 8);
     assert!(size_of::<Own>() == 20 && align_of::<Own>() == 1);

@@ -69,11 +69,19 @@ pub enum Verdict {
     VirtualMacDark = 29,
     /// A frame of this host from the group's virtual Ethernet address, kept from leaving because there was no valid lease.
     EgressVirtualMacFenced = 30,
+    /// An IPv4 packet to the VIP of an active/active group, sent to the node that its flow's bucket names.
+    Ipv4Spread = 31,
+    /// An IPv6 packet to the VIP of an active/active group, sent to the node that its flow's bucket names.
+    Ipv6Spread = 32,
+    /// An IPv4 packet of a connection that is not known here, sent to the node that had its bucket before.
+    Ipv4SecondChance = 33,
+    /// An IPv6 packet of a connection that is not known here, sent to the node that had its bucket before.
+    Ipv6SecondChance = 34,
 }
 
 impl Verdict {
     /// How many verdicts there are.
-    pub const COUNT: usize = 31;
+    pub const COUNT: usize = 35;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -108,6 +116,10 @@ impl Verdict {
         Self::NsRival,
         Self::VirtualMacDark,
         Self::EgressVirtualMacFenced,
+        Self::Ipv4Spread,
+        Self::Ipv6Spread,
+        Self::Ipv4SecondChance,
+        Self::Ipv6SecondChance,
     ];
 
     /// Whether it is about a frame of this host that was to leave.
@@ -167,6 +179,10 @@ impl Verdict {
             Self::NsRival => "ns_rival",
             Self::VirtualMacDark => "virtual_mac_dark",
             Self::EgressVirtualMacFenced => "egress_virtual_mac_fenced",
+            Self::Ipv4Spread => "ipv4_spread",
+            Self::Ipv6Spread => "ipv6_spread",
+            Self::Ipv4SecondChance => "ipv4_second_chance",
+            Self::Ipv6SecondChance => "ipv6_second_chance",
         }
     }
 }

@@ -2,28 +2,17 @@
 //! the other's (`docs/switchover.md`).
 
 use aya_ebpf::programs::XdpContext;
-use cluster_common::frame::{ETHERNET_DESTINATION, ETHERNET_SOURCE, ipv4, ipv6, tcp};
+use cluster_common::frame::{ETHERNET_SOURCE, ipv4, ipv6, tcp};
 
-use crate::unsafe_maps::{Side, Standing, nic};
+use crate::unsafe_maps::{Grace, Side, nic};
 use crate::unsafe_packet::{Frame, Header};
 use crate::unsafe_sockets::{Ends, has_connection};
+use crate::way::{Journey, Way};
 
-/// Where a packet to a VIP goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// To this host.
-    Here,
-    /// To the node at the other end.
-    Over([u16; 3]),
-    /// Nowhere.
-    Nowhere,
-}
-
-/// Where a packet goes that came in while this node has that standing. Whose connection it belongs to costs to find out,
+/// Where a packet goes that came in while this node has that  Whose connection it belongs to costs to find out,
 /// and is asked only where that decides.
 #[inline(always)]
-pub(crate) fn way(standing: Standing, header: Header, owner: impl FnOnce() -> Owner) -> Way {
-    let Standing { holds, grace: Some(grace), .. } = standing else { return Way::Here };
+pub(crate) fn way(holds: bool, grace: Grace, header: Header, owner: impl FnOnce() -> Owner) -> Way {
     // What was sent over once is never sent over again.
     if header.mac(ETHERNET_SOURCE) == grace.other {
         return Way::Here;
@@ -34,10 +23,19 @@ pub(crate) fn way(standing: Standing, header: Header, owner: impl FnOnce() -> Ow
         (Side::Old, true) => Way::Here,
         (Side::New, true) | (Side::Old, false) => match owner() {
             Owner::Here => Way::Here,
-            Owner::Elsewhere => Way::Over(grace.other),
+            Owner::Elsewhere => over(grace.other),
             Owner::Nobody if holds => Way::Here,
-            Owner::Nobody => Way::Over(grace.other),
+            Owner::Nobody => over(grace.other),
         },
+    }
+}
+
+/// To the node at the other end.
+#[inline(always)]
+fn over(to: [u16; 3]) -> Way {
+    match nic() {
+        Some(nic) => Way::Over { to, from: nic.mac, journey: Journey::Handover },
+        None => Way::Nowhere,
     }
 }
 
@@ -96,13 +94,4 @@ fn owner(context: &XdpContext, flags: u8, ends: &Ends) -> Owner {
         return Owner::Nobody;
     }
     if has_connection(context, ends) { Owner::Here } else { Owner::Elsewhere }
-}
-
-/// Addresses the frame to the node at the other end, from this one.
-#[inline(always)]
-pub(crate) fn send_over(header: Header, other: [u16; 3]) -> bool {
-    let Some(nic) = nic() else { return false };
-    header.set_mac(ETHERNET_DESTINATION, other);
-    header.set_mac(ETHERNET_SOURCE, nic.mac);
-    true
 }

@@ -14,10 +14,12 @@ pub mod egress;
 mod grace;
 pub mod ingress;
 pub mod mend;
+mod spread;
 pub mod trace;
 mod unsafe_maps;
 mod unsafe_packet;
 mod unsafe_sockets;
+mod way;
 
 pub use unsafe_packet::{Frame, received};
 

@@ -5,13 +5,15 @@ use core::ptr::{read_volatile, write_volatile};
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use cluster_common::Verdict;
+use cluster_common::flow::BUCKETS;
 use cluster_common::frame::ipv6;
 use cluster_common::maps::{
-    Claim, FILTER_WORDS, Face, Faces, GroupCounters, Judged, Lease, MAX_GROUPS, MAX_KIN, MAX_VIPS, Nic,
-    SERVED_PLACES, Served, Served6, TRACE_BYTES, TRACED_BYTES, Tenure, Traced, Tracing, VIRTUAL_MACS,
-    Vip6Entry, VipEntry, filter_place, filter_place6, virtual_mac_place,
+    Claim, FILTER_WORDS, Face, Faces, GroupCounters, Judged, Lease, MAX_FRAGMENTED, MAX_GROUPS, MAX_KIN,
+    MAX_MEMBERS, MAX_TABLES, MAX_VIPS, Nic, SERVED_PLACES, Served, Served6, SpreadTable, TRACE_BYTES,
+    TRACED_BYTES, Tenure, Traced, Tracing, VIRTUAL_MACS, Vip6Entry, VipEntry, filter_place, filter_place6,
+    virtual_mac_place,
 };
 
 use crate::unsafe_packet::Frame;
@@ -30,6 +32,10 @@ static LEASES: Array<Lease> = Array::with_max_entries(MAX_GROUPS, BPF_F_MMAPABLE
 static TENURES: Array<Tenure> = Array::with_max_entries(MAX_GROUPS, BPF_F_MMAPABLE);
 #[map(name = "graces")]
 static GRACES: Array<GraceWords> = Array::with_max_entries(MAX_GROUPS, BPF_F_MMAPABLE);
+#[map(name = "tables")]
+static TABLES: Array<SpreadTable> = Array::with_max_entries(MAX_TABLES, BPF_F_MMAPABLE);
+#[map(name = "fragments")]
+static FRAGMENTS: LruHashMap<FragmentKey, u32> = LruHashMap::with_max_entries(MAX_FRAGMENTED, 0);
 #[map(name = "own")]
 static OWN: Array<OwnWords> = Array::with_max_entries(MAX_GROUPS, 0);
 #[map(name = "nic")]
@@ -49,6 +55,8 @@ static VIRTUAL_MAC_OWNERS: Array<u64> = Array::with_max_entries(VIRTUAL_MACS, BP
 #[map(name = "counters")]
 static COUNTERS: PerCpuArray<GroupCounters> = PerCpuArray::with_max_entries(MAX_GROUPS, 0);
 
+/// The addresses, the datagram's number and the protocol.
+type FragmentKey = [u32; 10];
 /// An Ethernet address as the key of a map: two bytes at a time, and zeros.
 type KinKey = [u16; 4];
 /// [`cluster_common::maps::Grace`], as it is read.
@@ -63,15 +71,24 @@ pub(crate) struct Standing {
     pub(crate) now: u64,
     /// Whether the lease is valid.
     pub(crate) holds: bool,
-    /// The hand-over that is under way.
-    pub(crate) grace: Option<Grace>,
+    /// With whom this node shares the group's packets.
+    pub(crate) sharing: Option<Sharing>,
+}
+
+/// How a node shares a group's packets with others.
+#[derive(Clone, Copy)]
+pub(crate) enum Sharing {
+    /// For a while, with the node at the other end of a hand-over.
+    Handover(Grace),
+    /// With all that are in the table of this number.
+    Spread(u32),
 }
 
 impl Standing {
     /// Whether this node gave the group up just now.
     #[inline(always)]
     pub(crate) fn gave_up(self) -> bool {
-        matches!(self.grace, Some(Grace { side: Side::Old, .. }))
+        matches!(self.sharing, Some(Sharing::Handover(Grace { side: Side::Old, .. })))
     }
 }
 
@@ -169,16 +186,130 @@ pub(crate) fn standing(group: u32) -> Option<Standing> {
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let holds = now < held_until;
     if now >= shared_until {
-        return if holds { Some(Standing { now, holds, grace: None }) } else { None };
+        return if holds { Some(Standing { now, holds, sharing: None }) } else { None };
     }
     // SAFETY: as above.
     let [a, b, c, d, e, f, g, h] = unsafe { read_volatile(grace.add(1)) }.to_ne_bytes();
     let other = [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])];
-    let side = match u16::from_ne_bytes([g, h]) {
-        cluster_common::maps::Grace::NEW => Side::New,
-        _ => Side::Old,
+    let sharing = match u16::from_ne_bytes([g, h]) {
+        cluster_common::maps::Grace::NEW => Sharing::Handover(Grace { side: Side::New, other }),
+        cluster_common::maps::Grace::MEMBER => Sharing::Spread(u32::from_ne_bytes([a, b, c, d])),
+        _ => Sharing::Handover(Grace { side: Side::Old, other }),
     };
-    Some(Standing { now, holds, grace: Some(Grace { side, other }) })
+    Some(Standing { now, holds, sharing: Some(sharing) })
+}
+
+/// A table of buckets.
+#[derive(Clone, Copy)]
+pub(crate) struct Table(*const SpreadTable);
+
+/// The table of this number, if there is such a one.
+#[inline(always)]
+pub(crate) fn spread_table(number: u32) -> Option<Table> {
+    TABLES.get_ptr(number).map(Table)
+}
+
+impl Table {
+    /// This node's place.
+    #[inline(always)]
+    pub(crate) fn me(&self) -> u8 {
+        // SAFETY: the pointer is the map's own; a table is complete before anybody is told of its number.
+        unsafe { (*self.0).me }
+    }
+
+    /// Whether all flows of a client are one.
+    #[inline(always)]
+    pub(crate) fn is_by_source(&self) -> bool {
+        // SAFETY: as in `me`.
+        unsafe { (*self.0).by_source != 0 }
+    }
+
+    /// What the hash is begun with.
+    #[inline(always)]
+    pub(crate) fn seed(&self) -> u64 {
+        // SAFETY: as in `me`.
+        unsafe { (*self.0).seed }
+    }
+
+    /// First and second of a bucket.
+    #[inline(always)]
+    pub(crate) fn bucket(&self, number: usize) -> (u8, u8) {
+        // SAFETY: as in `me`; the number is kept below BUCKETS, so that the verifier sees it too. Both are one aligned u16,
+        // which is written whole.
+        let both = unsafe {
+            let buckets = (&raw const (*self.0).buckets).cast::<u16>();
+            read_volatile(buckets.add(number & (BUCKETS - 1)))
+        };
+        let [first, second] = both.to_ne_bytes();
+        (first, second)
+    }
+
+    /// The Ethernet address of the node at a place.
+    #[inline(always)]
+    pub(crate) fn member(&self, place: u8) -> Option<[u16; 3]> {
+        let place = usize::from(place);
+        if place >= MAX_MEMBERS {
+            return None;
+        }
+        // SAFETY: as in `me`, below the number of members.
+        let word = unsafe { read_volatile((&raw const (*self.0).members).cast::<u64>().add(place)) };
+        let mac = mac_in(word);
+        if mac == [0; 3] { None } else { Some(mac) }
+    }
+
+    /// The address that this node puts into frames that it sends on: 0 for the first time, 1 for the second.
+    #[inline(always)]
+    pub(crate) fn mark(&self, time: usize) -> [u16; 3] {
+        // SAFETY: as in `me`, and there are two.
+        mac_in(unsafe { read_volatile((&raw const (*self.0).marks).cast::<u64>().add(time & 1)) })
+    }
+
+    /// How often a frame from this address was sent on.
+    #[inline(always)]
+    pub(crate) fn hops(&self, source: [u16; 3]) -> u32 {
+        let (first, second) = (self.mark(0), self.mark(1));
+        if source[1] != first[1] {
+            0
+        } else if source[0] == first[0] {
+            1
+        } else if source[0] == second[0] {
+            2
+        } else {
+            0
+        }
+    }
+}
+
+/// Takes note of the bucket of a datagram that comes in pieces.
+#[inline(always)]
+pub(crate) fn note_fragments(
+    source: [u32; 4],
+    destination: [u32; 4],
+    datagram: u32,
+    protocol: u8,
+    bucket: u32,
+) {
+    let key = fragment_key(source, destination, datagram, protocol);
+    // Without room its other pieces go by their addresses.
+    let _full = FRAGMENTS.insert(key, bucket, 0);
+}
+
+/// The bucket of a datagram whose first piece was seen.
+#[inline(always)]
+pub(crate) fn bucket_of_fragments(
+    source: [u32; 4],
+    destination: [u32; 4],
+    datagram: u32,
+    protocol: u8,
+) -> Option<u32> {
+    // SAFETY: of an entry that is used again meanwhile another datagram's bucket is read, which is a bucket too.
+    unsafe { FRAGMENTS.get(fragment_key(source, destination, datagram, protocol)) }.copied()
+}
+
+#[inline(always)]
+fn fragment_key(source: [u32; 4], destination: [u32; 4], datagram: u32, protocol: u8) -> FragmentKey {
+    let ([a, b, c, d], [e, f, g, h]) = (source, destination);
+    [a, b, c, d, e, f, g, h, datagram, protocol as u32]
 }
 
 /// This node's own IPv4 address on the link of the group's VIPs, if it has one; four bytes as they lie in memory.

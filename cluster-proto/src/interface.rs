@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::identity::{Epoch, GroupIndex, Incarnation, Mac, NodeId, PathIndex};
 use crate::settings::Settings;
+use crate::spread::{Buckets, Table, Version};
 use crate::time::Time;
 use crate::wire::VoterList;
 
@@ -22,6 +23,8 @@ pub struct Start {
     pub memory: Option<Memory>,
     /// Groups whose lease the data plane still holds from a daemon that died: group, epoch, valid until.
     pub adopted: Vec<(GroupIndex, Epoch, Time)>,
+    /// The tables of active/active groups by which the data plane still goes.
+    pub tables: Vec<(GroupIndex, Version, Table)>,
     /// What the last run handed on, if it was replaced in place.
     pub resumed: Resumed,
     /// The service interface as it is now.
@@ -83,6 +86,17 @@ pub enum Input<'a> {
     AddressFailed(GroupIndex),
     /// This node has no connection of the group's VIPs, after a hand-over or as [`Effect::WatchConnections`] asked.
     NoConnections(GroupIndex),
+    /// The connections of an active/active group's VIPs that this host's kernel knew of at that time.
+    Flows {
+        /// Whose.
+        group: GroupIndex,
+        /// In which buckets.
+        busy: &'a Buckets,
+        /// How many.
+        flows: u32,
+        /// When they were asked for.
+        since: Time,
+    },
     /// An ARP reply or NA for (or an announcement of) one of our VIPs, or of another address that was probed.
     ProbeAnswer {
         /// The address asked for.
@@ -280,6 +294,19 @@ pub enum Effect {
         /// Whose.
         group: GroupIndex,
         /// Until then.
+        until: Time,
+    },
+    /// Write the table of an active/active group ([`crate::Core::spread_table`]) into the map. Comes before the lease of a new
+    /// entry.
+    Table {
+        /// Whose.
+        group: GroupIndex,
+    },
+    /// This node may serve what the group's table gives it, until then; [`Time::ZERO`] is not at all.
+    Serve {
+        /// Whose.
+        group: GroupIndex,
+        /// Until when.
         until: Time,
     },
     /// Reset what connections the group's VIPs still have here, and take the VIPs off the interface. Not answered.
@@ -639,6 +666,8 @@ pub struct Dropped {
 pub struct Snapshot {
     /// One for each group, in the settings' order.
     pub groups: Vec<GroupView>,
+    /// One for each group that several nodes serve, in the settings' order.
+    pub spreads: Vec<Option<SpreadView>>,
     /// One for each peer, in the settings' order.
     pub peers: Vec<PeerView>,
     /// One for each path: peer by peer, path by path.
@@ -684,6 +713,32 @@ pub struct GroupView {
     pub lapses: u64,
     /// How often each role was taken: init, passive, active, fault.
     pub transitions: u64,
+}
+
+/// The table of a group as this node sees it.
+#[derive(Clone, Default, Debug)]
+pub struct SpreadView {
+    /// Which table this node goes by.
+    pub version: Option<Version>,
+    /// Until when it may serve by it.
+    pub serves_until: Time,
+    /// Everybody who may be a member.
+    pub members: Vec<SpreadMemberView>,
+}
+
+/// A node that flows may go to, as this node sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct SpreadMemberView {
+    /// Who.
+    pub node: NodeId,
+    /// Of how many buckets it is the first.
+    pub buckets: usize,
+    /// Of how many it is the second.
+    pub seconds: usize,
+    /// Connections that it last said it has.
+    pub flows: u32,
+    /// With which weight the entry counts it, if it does; known to the entry alone.
+    pub weight: Option<u32>,
 }
 
 /// Somebody outside the cluster who claims a VIP.

@@ -13,10 +13,11 @@ mod replay;
 mod settings;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+pub mod spread;
 mod time;
 pub mod wire;
 
-pub use election::Core;
+pub use election::{Core, SpreadTable};
 pub use identity::*;
 pub use interface::*;
 pub use settings::*;

@@ -79,6 +79,36 @@ pub struct Group {
     /// Other groups, as places in [`Settings::groups`], that should not be on the same node as long as there is another one
     /// that could take this group. Who is in a group's list has that group in its own.
     pub apart: Vec<usize>,
+    /// Several nodes serve it at once (active/active); `None` if the holder alone does.
+    pub spread: Option<SpreadOver>,
+}
+
+/// Over which nodes the flows of a group are spread.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SpreadOver {
+    /// The nodes, best first, at most [`crate::spread::MAX_MEMBERS`].
+    pub members: Vec<SpreadMember>,
+    /// Whether all flows of a client go the same way.
+    pub by_source: bool,
+}
+
+impl SpreadOver {
+    /// What the hash of flows is begun with, on all nodes alike.
+    #[must_use]
+    pub fn seed(&self, cluster: ClusterId, group: GroupId) -> u64 {
+        cluster.0 ^ u64::from(group.0) << 16
+    }
+}
+
+/// A node that flows may go to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SpreadMember {
+    /// Who.
+    pub node: NodeId,
+    /// Its share is in proportion to this.
+    pub weight: u32,
+    /// It takes part only while one of the others is missing.
+    pub spare: bool,
 }
 
 /// Whether a group returns to a better-ranked node that has come back.

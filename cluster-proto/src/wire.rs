@@ -68,7 +68,9 @@ pub mod offset {
 }
 
 /// The kinds of messages there are.
-pub const KINDS: RangeInclusive<u8> = 1..=3;
+pub const KINDS: RangeInclusive<u8> = 1..=4;
+/// The kind whose content is of groups that several nodes serve at once.
+const SPREAD: u8 = 4;
 
 const FLAG_VOTING: u8 = 1 << 0;
 const FLAG_HELD: u8 = 1 << 1;
@@ -88,6 +90,8 @@ pub enum Kind {
     Acknowledgement,
     /// The answer to a sender that is not believed yet: what to echo, what this node is and has promised.
     Introduction,
+    /// Of the table of a group that several nodes serve at once ([`crate::spread::message`]). Never answered at once.
+    Spread,
 }
 
 /// The fixed part of a message.
@@ -334,13 +338,16 @@ impl<'a> Message<'a> {
         let votes = usize::from(bytes[85]);
         let served = usize::from(bytes[86]);
         let length = HEADER_LEN + claims * CLAIM_LEN + votes * VOTE_LEN + served * SERVED_LEN + TAG_LEN;
-        if length != bytes.len() || usize::from(u16_at(bytes, 4)) != bytes.len() {
+        // The content of that kind says itself how long it is.
+        let fits = length == bytes.len() || bytes[2] == SPREAD && (claims, votes, served) == (0, 0, 0);
+        if !fits || usize::from(u16_at(bytes, 4)) != bytes.len() {
             return Err(WireError::Malformed);
         }
         let kind = match bytes[2] {
             1 => Kind::Heartbeat,
             2 => Kind::Acknowledgement,
             3 => Kind::Introduction,
+            SPREAD => Kind::Spread,
             _ => return Err(WireError::Malformed),
         };
         let membership = parse_membership(bytes)?;
@@ -425,6 +432,12 @@ impl<'a> Message<'a> {
             let address = Ipv6Addr::from(octets).to_canonical();
             is_of_one_host(address).then_some(address)
         })
+    }
+
+    /// What follows the header in a message of the kind [`Kind::Spread`].
+    #[must_use]
+    pub fn body(&self) -> &'a [u8] {
+        &self.bytes[HEADER_LEN..self.bytes.len() - TAG_LEN]
     }
 
     fn section(&self, start: usize, count: usize, size: usize) -> impl Iterator<Item = &'a [u8]> + 'a {
@@ -599,6 +612,30 @@ pub fn emit(
     // What fits MAX_LEN is fewer than 256 of each.
     let counts =
         [claims.len(), votes.len(), served.len()].map(|count| u8::try_from(count).unwrap_or(u8::MAX));
+    sign(out, start, header, counts, key)
+}
+
+/// Appends one signed message of the kind [`Kind::Spread`] with the body that is given, and returns where it lies.
+pub fn emit_spread(
+    out: &mut Vec<u8>,
+    header: &Header,
+    key: &Authenticator,
+    body: impl FnOnce(&mut Vec<u8>),
+) -> std::ops::Range<usize> {
+    let start = out.len();
+    out.resize(start + HEADER_LEN, 0);
+    body(out);
+    sign(out, start, header, [0; 3], key)
+}
+
+/// Writes the header of the message that begins there, and appends its authentication code.
+fn sign(
+    out: &mut Vec<u8>,
+    start: usize,
+    header: &Header,
+    counts: [u8; 3],
+    key: &Authenticator,
+) -> std::ops::Range<usize> {
     let length = out.len() - start + TAG_LEN;
     emit_header(&mut out[start..start + HEADER_LEN], header, counts, length);
     let mut hmac = key.0.clone();
@@ -615,6 +652,7 @@ fn emit_header(out: &mut [u8], header: &Header, counts: [u8; 3], length: usize) 
         Kind::Heartbeat => 1,
         Kind::Acknowledgement => 2,
         Kind::Introduction => 3,
+        Kind::Spread => SPREAD,
     };
     let service = match header.service {
         ServiceHealth::Unjudged => 0,

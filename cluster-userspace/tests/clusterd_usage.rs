@@ -153,8 +153,8 @@ fn vips_timings_and_keys_are_held_to_the_rules() {
     assert_one(&directory.refused(&short), ":7: timing.lease: ", "at least 3 heartbeats, 30ms");
     let close = GOOD.replace("dead_after = \"50ms\"", "dead_after = \"43ms\"");
     assert_one(&directory.refused(&close), ":8: timing.dead_after: ", "at least 1.1 leases, 44ms");
-    let later = format!("{GOOD}address = \"always\"\n");
-    assert_one(&directory.refused(&later), ":23: group[0].address: ", "not supported yet");
+    let later = format!("{GOOD}protocol = \"carp\"\n");
+    assert_one(&directory.refused(&later), ":23: group[0].protocol: ", "not supported yet");
     let unknown = format!("{GOOD}colour = \"red\"\n");
     assert_one(&directory.refused(&unknown), ":23: group[0].colour: ", "unknown key");
 }

@@ -378,17 +378,36 @@ fn there_are_at_most_256_groups() {
 }
 
 #[test]
+fn active_active_has_its_keys_and_no_others() {
+    let directory = Directory::new();
+    let in_group = |line: &str| format!("{GOOD}{line}\n");
+    let refused = |line: &str, key: &str, why: &str| {
+        let errors = directory.errors(&in_group(line));
+        assert!(errors.len() == 1 && errors[0].1 == key && errors[0].2.contains(why), "{line}: {errors:#?}");
+    };
+    refused("hash = \"flow\"", "group[0].hash", "with `mode = \"active-active\"` only");
+    refused("mode = \"active-active\"\ngrace = \"1s\"", "group[0].grace", "of no use");
+    refused("mode = \"active-active\"\naddress = \"active\"", "group[0].address", "must be \"always\"");
+    let config =
+        directory.parse(&in_group("mode = \"active-active\"\nhash = \"source\"")).expect("a configuration");
+    let (settings, local) = config.settings("a").expect("a node");
+    let spread = settings.groups[0].spread.as_ref().expect("a spread group");
+    assert!(spread.by_source && spread.members.len() == 2 && local.groups[0].keeps_address);
+    assert_eq!(settings.groups[0].grace, std::time::Duration::ZERO);
+    let config = directory.parse(&in_group("address = \"always\"")).expect("a configuration");
+    let (settings, local) = config.settings("a").expect("a node");
+    assert!(settings.groups[0].spread.is_none() && local.groups[0].keeps_address);
+}
+
+#[test]
 fn what_is_documented_but_not_built_is_said_to_be_so() {
     let directory = Directory::new();
     let in_group = |line: &str| format!("{GOOD}{line}\n");
     let cases = [
         (format!("{GOOD}[metrics]\nlisten = \"127.0.0.1:9750\"\n"), "metrics"),
-        (in_group("mode = \"active-active\""), "group[0].mode"),
-        (in_group("address = \"always\""), "group[0].address"),
         (in_group("protocol = \"vrrp3\""), "group[0].protocol"),
         (in_group("protocol = \"vrrp2\""), "group[0].protocol"),
         (in_group("protocol = \"carp\""), "group[0].protocol"),
-        (in_group("hash = \"flow\""), "group[0].hash"),
     ];
     for (text, key) in cases {
         let errors = directory.errors(&text);

@@ -11,8 +11,9 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use cluster_common::maps::{
     COUNTERS, Claim, FACES, FILTER, Face, Faces, GRACES, Grace, GroupCounters, KIN, KIN_KEY, LEASES,
-    MAX_GROUPS, NIC, Nic, OWN, Own, TRACE, TRACING, Traced, Tracing, VIPS, VIPS6, VIRTUAL_MAC_OWNERS,
-    Vip6Entry, VipEntry, filter_place, filter_place6, virtual_mac_place, vlan_tags,
+    MAX_GROUPS, MAX_MEMBERS, NIC, Nic, OWN, Own, SpreadTable, TABLES, TRACE, TRACING, Traced, Tracing, VIPS,
+    VIPS6, VIRTUAL_MAC_OWNERS, Vip6Entry, VipEntry, filter_place, filter_place6, virtual_mac_place,
+    vlan_tags,
 };
 use cluster_common::{Verdict, reference};
 
@@ -137,6 +138,43 @@ impl Programs {
             reference::Side::Old => Grace::OLD,
         };
         let words: [u64; 2] = bytemuck::cast(Grace { until, other: grace.other, side });
+        let mut graces: Array<&mut MapData, [u64; 2]> = self.map_mut(GRACES)?.try_into()?;
+        Ok(graces.set(group, words, 0)?)
+    }
+
+    /// Has a group's flows go by a table until then, in nanoseconds of the boot clock.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_spread(
+        &mut self,
+        group: u32,
+        until: u64,
+        number: u32,
+        spread: &reference::Spread,
+    ) -> Result<()> {
+        let mut words = vec![0_u8; size_of::<SpreadTable>()];
+        let padded = |mac: [u8; 6]| [mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0];
+        words[..4].copy_from_slice(&(group + 1).to_ne_bytes());
+        words[4] = u8::try_from(spread.me)?;
+        words[5] = spread.by_source.into();
+        words[24..32].copy_from_slice(&spread.seed.to_ne_bytes());
+        words[32..40].copy_from_slice(&padded(spread.marks[0]));
+        words[40..48].copy_from_slice(&padded(spread.marks[1]));
+        for (place, mac) in spread.members.iter().enumerate() {
+            words[48 + 8 * place..56 + 8 * place].copy_from_slice(&padded(mac.unwrap_or_default()));
+        }
+        let buckets = &mut words[48 + 8 * MAX_MEMBERS..];
+        for (bucket, (first, second)) in buckets.as_chunks_mut::<2>().0.iter_mut().zip(&spread.buckets) {
+            *bucket = [u8::try_from(*first)?, u8::try_from(*second)?];
+        }
+        let table: [u8; size_of::<SpreadTable>()] =
+            words.try_into().map_err(|_| anyhow!("a table of another length"))?;
+        let mut tables: Array<&mut MapData, [u8; size_of::<SpreadTable>()]> =
+            self.map_mut(TABLES)?.try_into()?;
+        tables.set(number, table, 0)?;
+        let [a, b, c, d] = number.to_ne_bytes();
+        let words: [u64; 2] = bytemuck::cast(Grace { until, other: [a, b, c, d, 0, 0], side: Grace::MEMBER });
         let mut graces: Array<&mut MapData, [u64; 2]> = self.map_mut(GRACES)?.try_into()?;
         Ok(graces.set(group, words, 0)?)
     }

@@ -95,6 +95,7 @@ fn judge_all(vip: IpAddr, known: SocketAddr, unknown: SocketAddr, side: Side, he
         group: 0,
         held,
         grace: Some(grace),
+        spread: None,
         face: None,
         vlan: (0, 0),
     }];

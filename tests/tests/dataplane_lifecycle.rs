@@ -524,6 +524,7 @@ fn the_maps_hold_what_is_promised_and_no_more() {
         (0..groups)
             .map(|id| GroupVips {
                 vlan: None,
+                keeps_address: false,
                 id: GroupId(id),
                 vips: (id * each..(id + 1) * each).map(vip).collect(),
                 mac: None,

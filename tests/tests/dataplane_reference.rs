@@ -7,8 +7,9 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cluster_common::Verdict;
+use cluster_common::flow::BUCKETS;
 use cluster_common::maps::Nic;
-use cluster_common::reference::{Fate, Grace, Node, Outcome, Side, Vip};
+use cluster_common::reference::{Fate, Grace, Node, Outcome, Side, Spread, Vip};
 use cluster_tests::frames::{ArpFrame, BROADCAST, NdFrame, ipv4, ipv6, set_icmpv6_checksum, tagged};
 use cluster_tests::netns::available;
 use cluster_tests::programs::{NETWORK_CARD, Programs};
@@ -20,7 +21,7 @@ const KIN: [[u8; 6]; 2] = [OTHER_MAC, [2, 0, 0, 0, 0, 0x0b]];
 const STRANGER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xee];
 
 /// Held, never held, run out, held; of all kinds of prefixes. The third slot has two of a family.
-const VIPS: [Vip; 22] = [
+const VIPS: [Vip; 26] = [
     vip4([10, 77, 0, 100], 24, 0, true),
     vip4([10, 77, 0, 101], 24, 1, false),
     vip4([172, 16, 3, 4], 12, 2, false),
@@ -32,6 +33,8 @@ const VIPS: [Vip; 22] = [
     shared(vip4([10, 77, 0, 106], 24, 6, true), Side::Old),
     on((100, 0), vip4([10, 77, 0, 107], 24, 7, true)),
     on((200, 100), vip4([10, 77, 0, 108], 24, 8, true)),
+    vip4([10, 77, 0, 109], 24, 9, true),
+    vip4([10, 77, 0, 110], 24, 10, false),
     vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x100], 64, 0, true),
     vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x101], 64, 1, false),
     vip6([0xfd77, 0, 0, 9, 0, 0, 0, 1], 61, 2, false),
@@ -43,9 +46,11 @@ const VIPS: [Vip; 22] = [
     shared(vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x106], 64, 6, true), Side::Old),
     on((100, 0), vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x107], 64, 7, true)),
     on((200, 100), vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x108], 64, 8, true)),
+    vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x109], 64, 9, true),
+    vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x10a], 64, 10, false),
 ];
-/// Four are being handed over; the last but one of all had been once.
-const LEASES: [(u32, u64); 10] = [
+/// Four are being handed over, two are spread over several nodes; the last but one of all had been handed over once.
+const LEASES: [(u32, u64); 12] = [
     (0, u64::MAX),
     (1, 0),
     (2, 1),
@@ -56,6 +61,8 @@ const LEASES: [(u32, u64); 10] = [
     (6, u64::MAX),
     (7, u64::MAX),
     (8, u64::MAX),
+    (9, u64::MAX),
+    (10, 0),
 ];
 const OWN: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(10, 77, 0, 1), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 0x0a));
@@ -76,6 +83,7 @@ const fn vip4([a, b, c, d]: [u8; 4], prefix: u8, group: u32, held: bool) -> Vip 
         group,
         held,
         grace: None,
+        spread: None,
         face,
         vlan: (0, 0),
     }
@@ -89,9 +97,34 @@ const fn vip6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8, group: u32, held: 
         group,
         held,
         grace: None,
+        spread: None,
         face,
         vlan: (0, 0),
     }
+}
+
+/// How many nodes serve the groups that are spread.
+const MEMBERS: usize = 5;
+/// What this node, and another, put into frames that they send on.
+const MARKS: [[u8; 6]; 4] =
+    [[2, 0xa1, 1, 2, 0, 1], [2, 0xa2, 1, 2, 0, 1], [2, 0xa1, 1, 2, 0, 7], [2, 0xa2, 1, 2, 0, 7]];
+
+/// The VIPs; groups 9 and 10 are spread over some nodes, one of which the table names without an address.
+fn with_tables() -> Vec<Vip> {
+    let table = |group: u32| {
+        let mut random = Random(0x5eed + u64::from(group));
+        let place = |random: &mut Random| random.one_of(&[0, 1, 2, 3, 4, 255]);
+        let buckets = (0..BUCKETS).map(|_| (place(&mut random), place(&mut random))).collect();
+        let mac = |place: u8| Some([2, 0, 0, 0, 1, place]).filter(|_| place != 3);
+        let members = (0..MEMBERS as u8).map(mac).collect();
+        let (me, by_source, seed) = (1, group == 10, 77);
+        let table = Spread { me, members, buckets, marks: [MARKS[0], MARKS[1]], by_source, seed };
+        let leaked: &'static Spread = Box::leak(Box::new(table));
+        leaked
+    };
+    let tables = [table(9), table(10)];
+    let spread = |group: u32| group.checked_sub(9).and_then(|at| tables.get(at as usize).copied());
+    VIPS.iter().map(|vip| Vip { spread: spread(vip.group), ..*vip }).collect()
 }
 
 /// Of the groups with a lease, without one, and being handed over some have virtual Ethernet addresses.
@@ -145,6 +178,12 @@ fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, ac
     for (group, until) in LEASES {
         programs.set_lease(group, until).expect("set the lease");
     }
+    let vips = with_tables();
+    for (number, vip) in (0..).zip(&vips) {
+        if let Some(spread) = vip.spread {
+            programs.set_spread(vip.group, u64::MAX, number, spread).expect("set the table");
+        }
+    }
     for vip in VIPS {
         if let Some(grace) = vip.grace {
             programs.set_grace(vip.group, u64::MAX, grace).expect("set the hand-over");
@@ -161,7 +200,7 @@ fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, ac
         sends_by_card: false,
         sends_back_by_another: false,
         vlan: None,
-        vips: &VIPS,
+        vips: &vips,
         own: (Some(OWN.0), Some(OWN.1)),
         kin: &KIN,
         connections: &[],
@@ -227,6 +266,14 @@ fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, ac
         }
     }
     let total: u64 = counted.iter().flatten().sum();
+    if program == "cluster_ingress" {
+        for verdict in
+            [Verdict::Ipv4Spread, Verdict::Ipv6Spread, Verdict::Ipv4SecondChance, Verdict::Ipv6SecondChance]
+        {
+            let times: u64 = counted.iter().map(|counted| counted[verdict as usize]).sum();
+            assert!(times > frames / 20_000, "only {times} of {frames} frames came to {verdict:?}");
+        }
+    }
     assert!(
         total * 10 > frames,
         "only {total} of {frames} frames concerned a VIP; the generator has degenerated"
@@ -268,7 +315,7 @@ impl Random {
             1 => [10, 77, 0, self.next() as u8],
             2 => [172, 16 + self.below(20) as u8, 3, 4],
             3 => self.one_of(&[[0; 4], [255; 4], [224, 0, 0, 1]]),
-            _ => match self.one_of(&VIPS[..11]).address {
+            _ => match self.one_of(&VIPS[..13]).address {
                 IpAddr::V4(address) => address.octets(),
                 IpAddr::V6(_) => [0; 4],
             },
@@ -286,7 +333,7 @@ impl Random {
                 Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0x100),
                 Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xfe00, 0x100),
             ]),
-            _ => match self.one_of(&VIPS[11..]).address {
+            _ => match self.one_of(&VIPS[13..]).address {
                 IpAddr::V6(address) => address,
                 IpAddr::V4(_) => Ipv6Addr::LOCALHOST,
             },
@@ -402,6 +449,17 @@ impl Random {
         (self.one_of(&[0x8100, 0x88a8, 0x9100]), self.priority() | identifier)
     }
 
+    /// Makes what begins with an IPv4 header's protocol some packet that is looked into, or leaves it.
+    fn upper_layer(&mut self, bytes: &mut [u8]) {
+        bytes[0] = self.one_of(&[1, 6, 6, 17, 47]);
+        for byte in bytes.iter_mut().skip(11) {
+            *byte = self.next() as u8;
+        }
+        if bytes[0] == 1 {
+            bytes[11] = self.one_of(&[0, 3, 8, 11, 13]);
+        }
+    }
+
     fn frame(&mut self) -> Vec<u8> {
         let mut is_summed = false;
         let mut frame = match self.below(20) {
@@ -420,12 +478,25 @@ impl Random {
             }
             5..9 => {
                 let length = 42 + self.below(200);
-                ipv4(self.mac(), self.ipv4_address(), self.ipv4_address(), length)
+                let mut frame = ipv4(self.mac(), self.ipv4_address(), self.ipv4_address(), length);
+                // Fragments of one datagram, of which the programs remember where the first went, are another test's.
+                frame[18] = self.next() as u8;
+                frame[19] = self.next() as u8;
+                self.upper_layer(&mut frame[23..]);
+                if self.below(4) == 0 {
+                    frame[6..12].copy_from_slice(&self.one_of(&MARKS));
+                }
+                frame
             }
             9..12 => {
                 let payload: Vec<u8> = (0..self.below(100)).map(|_| self.next() as u8).collect();
                 let next = self.one_of(&[6, 17, 58, 0, 44, 60]);
-                ipv6(self.mac(), self.ipv6_address(), self.ipv6_address(), next, 64, &payload)
+                let mut frame =
+                    ipv6(self.mac(), self.ipv6_address(), self.ipv6_address(), next, 64, &payload);
+                if self.below(4) == 0 {
+                    frame[6..12].copy_from_slice(&self.one_of(&MARKS));
+                }
+                frame
             }
             12..19 => {
                 is_summed = true;

@@ -65,7 +65,7 @@ impl Node<'_> {
                 (vip.outcome(Fate::Pass, Verdict::EgressArpRequestPassed), face)
             }
             1 => match self.own.0 {
-                Some(own) if vip.grace.is_some() && arp.target_ip != arp.sender_ip => {
+                Some(own) if vip.serves() && arp.target_ip != arp.sender_ip => {
                     packet[14..18].copy_from_slice(&own.octets());
                     (vip.outcome(Fate::Pass, Verdict::EgressArpRequestRenamed), None)
                 }

@@ -23,8 +23,8 @@ pub enum Side {
     Old,
 }
 
-/// How a packet to a VIP is counted: passed, dropped, sent over.
-pub(super) type Verdicts = [Verdict; 3];
+/// How a packet to a VIP is counted: passed, dropped, sent over, sent on, sent on for a second chance.
+pub(super) type Verdicts = [Verdict; 5];
 
 impl Node<'_> {
     /// What happens to a packet to the VIP. `segment`: what follows the IP header, if it is TCP and whole.
@@ -33,15 +33,25 @@ impl Node<'_> {
         frame: &mut [u8],
         vip: Vip,
         source: IpAddr,
+        packet: &[u8],
         segment: Option<&[u8]>,
-        [passed, dark, sent_over]: Verdicts,
+        [passed, dark, sent_over, spread, second_chance]: Verdicts,
     ) -> Outcome {
-        let goes_on = vip.held && vip.grace.is_none();
+        let goes_on = vip.held && vip.grace.is_none() && vip.spread.is_none();
         if !goes_on && !self.is_addressed(frame) {
             return FOREIGN;
         }
         let here = Outcome { served: vip.noted(source), ..vip.outcome(Fate::Pass, passed) };
         let nowhere = vip.outcome(Fate::Drop, dark);
+        if let Some(table) = vip.spread {
+            let Some((place, is_second)) = self.goes_to(vip.address, table, frame, packet) else {
+                return here;
+            };
+            let Some(to) = table.members.get(place).copied().flatten() else { return nowhere };
+            frame[0..6].copy_from_slice(&to);
+            frame[6..12].copy_from_slice(&table.marks[usize::from(is_second)]);
+            return vip.outcome(Fate::Answer, if is_second { second_chance } else { spread });
+        }
         let Some(grace) = vip.grace else { return if vip.held { here } else { nowhere } };
         if frame[6..12] == grace.other {
             return here;

@@ -13,8 +13,14 @@ impl Node<'_> {
         let length = usize::from(packet[0] & 0x0f) * 4;
         let is_whole = u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff == 0;
         let segment = if packet[9] == 6 && is_whole { packet.get(length..) } else { None };
-        let verdicts = [Verdict::Ipv4Passed, Verdict::Ipv4Dark, Verdict::Ipv4SentOver];
-        self.receives_for(frame, vip, source.into(), segment, verdicts)
+        let verdicts = [
+            Verdict::Ipv4Passed,
+            Verdict::Ipv4Dark,
+            Verdict::Ipv4SentOver,
+            Verdict::Ipv4Spread,
+            Verdict::Ipv4SecondChance,
+        ];
+        self.receives_for(frame, vip, source.into(), &packet, segment, verdicts)
     }
 
     pub(super) fn sends_ipv4(&self, packet: &[u8]) -> (Outcome, Option<[u8; 6]>) {

@@ -34,8 +34,15 @@ impl Node<'_> {
             (Some(vip), _) => {
                 let (vip, source) = (*vip, packet.source.into());
                 let segment = (packet.next_header == 6).then(|| packet.rest.to_vec());
-                let verdicts = [Verdict::Ipv6Passed, Verdict::Ipv6Dark, Verdict::Ipv6SentOver];
-                self.receives_for(frame, vip, source, segment.as_deref(), verdicts)
+                let verdicts = [
+                    Verdict::Ipv6Passed,
+                    Verdict::Ipv6Dark,
+                    Verdict::Ipv6SentOver,
+                    Verdict::Ipv6Spread,
+                    Verdict::Ipv6SecondChance,
+                ];
+                let packet = frame[14..].to_vec();
+                self.receives_for(frame, vip, source, &packet, segment.as_deref(), verdicts)
             }
             (None, Some((vip, 136))) if is_addressed => vip.outcome(Fate::Pass, Verdict::NaAnnounced),
             (None, _) => FOREIGN,
@@ -55,7 +62,7 @@ impl Node<'_> {
         }
         let Some(vip) = self.vip(packet.source) else { return (FOREIGN, None) };
         let solicits = packet.message().is_some_and(|message| message.kind == 135);
-        if !(solicits && !vip.held && vip.grace.is_some()) {
+        if !(solicits && !vip.held && vip.serves()) {
             let face = self.face(vip);
             match (face, kind) {
                 (Some(face), Some(135)) => set_option(bytes, 64, 1, face),

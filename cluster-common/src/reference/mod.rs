@@ -8,6 +8,7 @@ mod grace;
 mod ipv4;
 mod ipv6;
 mod nd;
+mod spread;
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,6 +16,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::Verdict;
 
 pub use grace::{Grace, Side};
+pub use spread::Spread;
 
 /// A VIP.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +33,8 @@ pub struct Vip {
     pub held: bool,
     /// The hand-over that is under way.
     pub grace: Option<Grace>,
+    /// Its group's table, if this node is one of several that may serve it at the moment.
+    pub spread: Option<&'static Spread>,
     /// The virtual Ethernet address under which it appears; `None` is the network card's.
     pub face: Option<[u8; 6]>,
 }
@@ -219,7 +223,7 @@ impl Vip {
 
     /// Whether packets may leave with the VIP as source.
     fn serves(&self) -> bool {
-        self.held || self.grace.is_some()
+        self.held || self.grace.is_some() || self.spread.is_some()
     }
 
     /// The packet is let through while the lease is valid or a hand-over under way, and else dropped.

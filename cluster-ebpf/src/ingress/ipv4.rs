@@ -5,8 +5,10 @@ use cluster_common::Verdict;
 use cluster_common::frame::ipv4;
 
 use super::is_for_us;
-use crate::grace::{Way, owner_of_ipv4, send_over, way};
-use crate::unsafe_maps::{count, count_served, standing, vip_on};
+use crate::grace::{self, owner_of_ipv4};
+use crate::spread::{self, seen_of_ipv4};
+use crate::unsafe_maps::{Sharing, count, count_served, standing, vip_on};
+use crate::way::{Way, send_over};
 use crate::{Fate, Frame};
 
 /// Judges the packet that begins at `AT`. The destination address stands in the header's fixed part, so options and
@@ -17,13 +19,21 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame, tags: 
     let destination = header.four(AT + ipv4::DESTINATION);
     let Some(entry) = vip_on(tags, destination) else { return Fate::Pass };
     let standing = standing(entry.group);
-    let goes_on = standing.is_some_and(|standing| standing.holds && standing.grace.is_none());
+    let goes_on = standing.is_some_and(|standing| standing.holds && standing.sharing.is_none());
     // A frame for another host, on a port that belongs to a bridge or is promiscuous, is not ours to drop or to send.
     if !goes_on && !is_for_us(header) {
         return Fate::Pass;
     }
     let way = match standing {
-        Some(standing) => way(standing, header, || owner_of_ipv4::<AT>(context, frame)),
+        Some(standing) => match standing.sharing {
+            None => Way::Here,
+            Some(Sharing::Handover(grace)) => {
+                grace::way(standing.holds, grace, header, || owner_of_ipv4::<AT>(context, frame))
+            }
+            Some(Sharing::Spread(table)) => {
+                spread::way(context, header, table, || seen_of_ipv4::<AT>(frame, header))
+            }
+        },
         None => Way::Nowhere,
     };
     match (way, standing) {
@@ -32,11 +42,12 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame, tags: 
             count_served(entry, Verdict::Ipv4Passed, standing.now, source, destination);
             Fate::Admit
         }
-        (Way::Over(other), _) if send_over(header, other) => {
-            count(entry.group, Verdict::Ipv4SentOver);
+        (Way::Over { to, from, journey }, _) => {
+            send_over(header, to, from);
+            count(entry.group, journey.of_ipv4());
             Fate::Answer
         }
-        (Way::Here | Way::Over(_) | Way::Nowhere, _) => {
+        (Way::Here | Way::Nowhere, _) => {
             count(entry.group, Verdict::Ipv4Dark);
             Fate::Drop
         }

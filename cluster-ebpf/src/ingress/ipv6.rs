@@ -5,8 +5,10 @@ use cluster_common::Verdict;
 use cluster_common::frame::{ipv6, nd as field};
 
 use super::{is_for_us, nd};
-use crate::grace::{Way, owner_of_ipv6, send_over, way};
-use crate::unsafe_maps::{count, count_served6, standing, vip6_on};
+use crate::grace::{self, owner_of_ipv6};
+use crate::spread::{self, seen_of_ipv6};
+use crate::unsafe_maps::{Sharing, count, count_served6, standing, vip6_on};
+use crate::way::{Way, send_over};
 use crate::{Fate, Frame};
 
 /// Judges the packet that begins at `AT`. The destination address stands in the fixed header, so extension headers need
@@ -40,13 +42,21 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame, tags: 
         return if is_rivals { Fate::Admit } else { Fate::Pass };
     };
     let standing = standing(entry.group);
-    let goes_on = standing.is_some_and(|standing| standing.holds && standing.grace.is_none());
+    let goes_on = standing.is_some_and(|standing| standing.holds && standing.sharing.is_none());
     // As in IPv4.
     if !goes_on && !is_for_us(header) {
         return Fate::Pass;
     }
     let way = match standing {
-        Some(standing) => way(standing, header, || owner_of_ipv6::<AT>(context, frame)),
+        Some(standing) => match standing.sharing {
+            None => Way::Here,
+            Some(Sharing::Handover(grace)) => {
+                grace::way(standing.holds, grace, header, || owner_of_ipv6::<AT>(context, frame))
+            }
+            Some(Sharing::Spread(table)) => {
+                spread::way(context, header, table, || seen_of_ipv6::<AT>(frame, header))
+            }
+        },
         None => Way::Nowhere,
     };
     match (way, standing) {
@@ -55,11 +65,12 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame, tags: 
             count_served6(entry, Verdict::Ipv6Passed, standing.now, source, destination);
             Fate::Admit
         }
-        (Way::Over(other), _) if send_over(header, other) => {
-            count(entry.group, Verdict::Ipv6SentOver);
+        (Way::Over { to, from, journey }, _) => {
+            send_over(header, to, from);
+            count(entry.group, journey.of_ipv6());
             Fate::Answer
         }
-        (Way::Here | Way::Over(_) | Way::Nowhere, _) => {
+        (Way::Here | Way::Nowhere, _) => {
             count(entry.group, Verdict::Ipv6Dark);
             Fate::Drop
         }

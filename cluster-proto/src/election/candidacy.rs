@@ -354,6 +354,7 @@ impl Core {
         group.timeline.lease = Some(now);
         let wish = group.wish.take();
         self.take_connections(now, index, out);
+        self.take_spread(now, index, epoch, out);
         out.list.push(Effect::Lease { group: GroupIndex(index), epoch, until });
         self.announce(now, index, out);
         self.show_role(now, index, Role::Active, candidacy.cause, out);

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use crate::identity::{Epoch, Mac, PathIndex};
+use crate::identity::{Epoch, Mac, NodeId, PathIndex};
 use crate::interface::{Cause, CommandId, Rival, Role, Side, Timeline};
-use crate::settings::Settings;
+use crate::settings::{Settings, SpreadOver};
 use crate::time::Time;
 use crate::wire::{Claim, Reason};
+
+use super::spread::Spread;
 
 /// One group.
 #[derive(Clone, Debug)]
@@ -52,6 +54,8 @@ pub(super) struct GroupState {
     pub(super) fit_since: Option<Time>,
     pub(super) announcing: Option<Announcing>,
     pub(super) grace: Option<Grace>,
+    /// Its table, if several nodes serve it.
+    pub(super) spread: Option<Box<Spread>>,
     pub(super) timeline: Timeline,
     /// Who claimed a VIP of it last.
     pub(super) rival: Option<Rival>,
@@ -278,6 +282,7 @@ impl GroupState {
             fit_since: None,
             announcing: None,
             grace: None,
+            spread: None,
             timeline: Timeline::default(),
             rival: None,
             rival_said: None,
@@ -292,6 +297,15 @@ impl GroupState {
             since: now,
             lapses: 0,
             transitions: 0,
+        }
+    }
+
+    /// Has a table if the settings say so.
+    pub(super) fn spread_over(&mut self, over: Option<&SpreadOver>, me: NodeId) {
+        match (over, &mut self.spread) {
+            (Some(over), Some(spread)) => spread.reconfigure(over),
+            (Some(over), none) => *none = Some(Box::new(Spread::new(over, me))),
+            (None, spread) => *spread = None,
         }
     }
 

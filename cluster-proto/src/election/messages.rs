@@ -153,6 +153,7 @@ impl Core {
         let low = peer.hear(now, path.path, &header, dead_after);
         if let Some(is) = peer.mac.filter(|_| peer.mac != was) {
             out.list.push(Effect::Kin { was, is });
+            self.tell_tables(out);
         }
         self.notice_peer(now, path, &header, out);
         if let Some(gap) = low {
@@ -160,6 +161,7 @@ impl Core {
             event(out, now, EventKind::MarginLow { peer, gap });
         }
         match header.kind {
+            Kind::Spread => self.spread_message(now, path.peer, message.body(), out),
             Kind::Acknowledgement => {
                 self.measure(now, path, header.echo_sent, out);
                 self.count_votes(now, path.peer, message);
@@ -556,7 +558,9 @@ impl Core {
             Stage::Init => self.leave(now, index, Stage::Passive, Cause::Startup, out),
             Stage::Passive | Stage::Ready(_) | Stage::Fault(_) => {}
         }
-        self.promise(now, index, peer, epoch, sent, true);
+        if self.promise(now, index, peer, epoch, sent, true) {
+            self.follow_entry(now, index);
+        }
     }
 
     /// Whether a peer stands before this node in the group's order.
@@ -574,7 +578,7 @@ impl Core {
         self.groups[index].ranks.own
     }
 
-    fn group_index(&self, id: GroupId) -> Option<usize> {
+    pub(super) fn group_index(&self, id: GroupId) -> Option<usize> {
         let place = self.by_id.binary_search_by_key(&id, |&(id, _)| id).ok()?;
         Some(self.by_id[place].1)
     }
@@ -728,7 +732,7 @@ impl Core {
         counts.then_some(Vote { group: self.settings.groups[index].id, epoch: promise.epoch })
     }
 
-    fn header(&self, now: Time, path: PathIndex, kind: Kind, echo_sent: u64) -> Header {
+    pub(super) fn header(&self, now: Time, path: PathIndex, kind: Kind, echo_sent: u64) -> Header {
         let state = &self.peers[path.peer];
         let limit = self.settings.timing.heartbeat * 3;
         let heard_paths = state.paths.iter().take(16).enumerate().fold(0, |heard, (place, path)| {

@@ -10,6 +10,7 @@
 //! | `reconfigure.rs` | how the state goes over to a new configuration |
 //! | `candidacy.rs` | when this node may take a group: vacancy, probe, votes, readiness |
 //! | `tenure.rs` | how it keeps and loses one: leases, lapses, hand-over, other holders |
+//! | `spread.rs` | over which nodes an active/active group's holder spreads flows |
 //! | `grace.rs` | what becomes of connections at a hand-over |
 //! | `restart.rs` | leases long enough for another process to take this one's place |
 //! | `service.rs` | whose service link is cut |
@@ -38,6 +39,7 @@ mod reconfigure;
 mod restart;
 mod rivals;
 mod service;
+mod spread;
 mod tenure;
 mod view;
 
@@ -60,6 +62,8 @@ use messages::{Answer, Scratch};
 use peer::PeerState;
 use restart::Restart;
 use service::ServiceJudge;
+
+pub use spread::SpreadTable;
 
 /// The election core of one node. It is handed every [`Input`] with its time and puts out [`Effect`]s.
 #[derive(Clone, Debug)]
@@ -125,6 +129,14 @@ impl Core {
         assert!(!settings.keys.is_empty(), "the configuration always has a key");
         let ranks = (0..settings.groups.len()).map(|index| Ranks::of(&settings, index));
         let mut groups: Vec<_> = ranks.map(|ranks| GroupState::new(now, ranks)).collect();
+        for (group, group_settings) in groups.iter_mut().zip(&settings.groups) {
+            group.spread_over(group_settings.spread.as_ref(), settings.me);
+        }
+        for (GroupIndex(index), version, table) in &start.tables {
+            if let Some(spread) = groups.get_mut(*index).and_then(|group| group.spread.as_mut()) {
+                spread.adopt(now, *version, table);
+            }
+        }
         let membership = Membership::start(&settings, start.memory, now);
         let mut epochs = EpochCounter::new(settings.me, start.reserved_epochs);
         for &(GroupIndex(index), epoch, until) in &start.adopted {
@@ -200,6 +212,9 @@ impl Core {
             Input::ProbeAnswer { address, mac } => self.probe_answer(now, address, mac, out),
             Input::Claimed { address, mac } => self.claimed(now, address, mac, out),
             Input::NoConnections(GroupIndex(group)) => self.no_connections(now, group),
+            Input::Flows { group: GroupIndex(group), busy, flows, since } => {
+                self.flows(now, group, busy, flows, since, out);
+            }
             Input::EpochsReserved(below) => {
                 self.epochs.reserved(below);
                 self.reservation_failed_said = false;
@@ -240,6 +255,7 @@ impl Core {
                 self.send_heartbeats(now, out);
             }
         }
+        self.tell_rights(now, out);
         self.check_invariants(now);
     }
 
@@ -251,6 +267,7 @@ impl Core {
             | Input::AddressFailed(_)
             | Input::NoConnections(_)
             | Input::Served(_)
+            | Input::Flows { .. }
             | Input::Claimed { .. } => false,
             // Unless it may be the answer of a gateway, on which leases rest.
             Input::ProbeAnswer { .. } => !self.gateways.is_empty(),
@@ -300,7 +317,8 @@ impl Core {
             Stage::Fault(Fault::Link) => Time::NEVER,
             Stage::Fault(Fault::Address { retry }) => retry,
         };
-        announcing.min(stage).min(self.pending_deadline(index)).min(group.let_go_at())
+        let others = self.pending_deadline(index).min(self.spread_deadline(self.latest, index));
+        announcing.min(stage).min(others).min(group.let_go_at())
     }
 
     /// When the next of the peers that are alive counts as silent, if it is not heard until then. A candidate needs no
@@ -324,6 +342,7 @@ impl Core {
             self.answer_pending(now, group, out);
             self.command_timers(now, group, out);
             self.grace_timers(now, group, out);
+            self.spread_timers(now, group, out);
             self.look_for_rivals(now, group, out);
         }
         self.retreat_timers(now, out);

@@ -209,7 +209,9 @@ impl PeerState {
                 }
                 None => false,
             },
-            Kind::Acknowledgement | Kind::Introduction => path.acknowledgements.accept(sequence).is_some(),
+            Kind::Acknowledgement | Kind::Introduction | Kind::Spread => {
+                path.acknowledgements.accept(sequence).is_some()
+            }
         }
     }
 

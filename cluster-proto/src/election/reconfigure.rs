@@ -56,6 +56,8 @@ impl Core {
             self.requirements_changed(now);
         }
         self.write_memory(now, out);
+        // The data plane may have other places for them.
+        self.tell_tables(out);
         for (index, before) in vips_before.into_iter().enumerate() {
             let same = before.is_none_or(|before| before == self.settings.groups[index].vips);
             let asked = match self.groups[index].stage {
@@ -140,6 +142,8 @@ impl Core {
                     group
                 }
             };
+            let mut group = group;
+            group.spread_over(new.groups[index].spread.as_ref(), new.me);
             self.groups.push(group);
         }
         self.by_id = group_places(new);

@@ -11,6 +11,7 @@ impl Core {
     /// Writes the present state into `snapshot`, reusing its memory.
     pub fn show(&self, now: Time, snapshot: &mut Snapshot) {
         snapshot.groups.clear();
+        self.show_spreads(&mut snapshot.spreads);
         snapshot.peers.clear();
         snapshot.paths.clear();
         snapshot.groups.extend((0..self.groups.len()).map(|index| self.show_group(now, index)));

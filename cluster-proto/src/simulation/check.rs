@@ -1,9 +1,11 @@
 //! The rules I1 to I5 of the design, checked at every step against the true state of all hosts.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use crate::identity::Epoch;
+use crate::spread::{Table, Version};
 use crate::wire::RESTART_LEASE;
 
 use super::clock::TrueTime;
@@ -34,6 +36,10 @@ pub(super) struct Checks {
     lease: Duration,
     /// Two holders are never allowed.
     by_majority: bool,
+    /// By group and version: what is in a table, in short.
+    tables: HashMap<(usize, Version), u64>,
+    /// By node, group and tenure: the number of the newest table that the node went by.
+    versions: HashMap<(usize, usize, Epoch), u32>,
     /// Whoever holds alone must have been answered by the gateway; by so much later a late answer may count.
     gateway: Option<Duration>,
 }
@@ -60,8 +66,43 @@ impl Checks {
             shortest_silence: u64::try_from(heartbeat.as_nanos()).unwrap_or(0) * 11 / 10,
             lease,
             by_majority,
+            tables: HashMap::new(),
+            versions: HashMap::new(),
             gateway,
         }
+    }
+
+    /// A daemon goes by a table: one that nobody knows otherwise, and none from before.
+    pub(super) fn table_written(
+        &mut self,
+        (node, group): (usize, usize),
+        version: Version,
+        table: &Table,
+    ) -> Result<(), Broken> {
+        let mut hasher = DefaultHasher::new();
+        for bucket in table.buckets() {
+            (table.member(bucket.first), table.member(bucket.second)).hash(&mut hasher);
+        }
+        let contents = hasher.finish();
+        let known = *self.tables.entry((group, version)).or_insert(contents);
+        if known != contents {
+            return Err((
+                Rule::OneTable,
+                format!("node {node} has another table {version:?} of group {group} than others"),
+            ));
+        }
+        let newest = self.versions.entry((node, group, version.epoch)).or_insert(version.number);
+        if *newest > version.number {
+            let what = format!("node {node} goes back from table {newest} of group {group} to {version:?}");
+            return Err((Rule::OneTable, what));
+        }
+        *newest = version.number;
+        Ok(())
+    }
+
+    /// The host ends, and with it what it knew of tables.
+    pub(super) fn forgets_tables(&mut self, node: usize) {
+        self.versions.retain(|(other, ..), _| *other != node);
     }
 
     pub(super) fn stops(&mut self, node: usize, at: TrueTime) {

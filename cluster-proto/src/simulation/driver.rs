@@ -268,6 +268,18 @@ impl World<'_> {
         }
     }
 
+    fn table_written(&mut self, node: usize, group: GroupIndex) -> Result<(), Broken> {
+        let planned = self.planned(node, group);
+        let core = self.hosts[node].daemon.as_ref().map(|daemon| &daemon.core);
+        let Some(spread) = core.and_then(|core| core.spread_table(group)) else { return Ok(()) };
+        let (version, table) = (spread.version, spread.table.clone());
+        tell!(self, "node {node}: TABLE of group {} {version:?}", planned.0);
+        self.report.tables += 1;
+        self.checks.table_written((node, planned.0), version, &table)?;
+        self.hosts[node].tables[planned.0] = Some((version, table));
+        Ok(())
+    }
+
     fn carry_out(&mut self, node: usize, action: Action) -> Result<(), Broken> {
         let effect = match action {
             Action::Send(path, bytes) => {
@@ -322,6 +334,8 @@ impl World<'_> {
             Effect::EndGrace { group } => {
                 tell!(self, "node {node}: end of the grace of group {}", self.planned(node, group).0);
             }
+            Effect::Table { group } => self.table_written(node, group)?,
+            Effect::Serve { .. } => {}
             Effect::Announce { group } => self.announce(node, self.planned(node, group).0),
             Effect::Probe { address } => {
                 tell!(self, "node {node}: probes {address}");

@@ -8,6 +8,7 @@ use crate::Core;
 use crate::identity::{Epoch, GroupIndex, Mac, PathIndex};
 use crate::interface::{Command, CommandId, Effect, Link, Memory, Resumed, Snapshot};
 use crate::settings::Settings;
+use crate::spread::{Table, Version};
 use crate::time::Time;
 
 use super::clock::{BootClock, TrueTime};
@@ -20,6 +21,8 @@ pub(super) struct Host {
     pub(super) powered: bool,
     /// The BPF map: one lease for each group. It is gone only with the host.
     pub(super) map: Vec<MapEntry>,
+    /// The BPF map of tables: one for each active/active group. It is gone only with the host.
+    pub(super) tables: Vec<Option<(Version, Table)>>,
     /// Until which true time each group's lease in the map is valid.
     lit_until: Vec<TrueTime>,
     /// Whether each group's VIPs are on the interface.
@@ -181,6 +184,7 @@ impl Host {
             clock,
             powered: true,
             map: vec![MapEntry::EMPTY; groups],
+            tables: vec![None; groups],
             lit_until: vec![0; groups],
             addresses: vec![false; groups],
             disk: 0,
@@ -220,6 +224,7 @@ impl Host {
     pub(super) fn forget_map(&mut self) {
         self.map.fill(MapEntry::EMPTY);
         self.lit_until.fill(0);
+        self.tables.fill(None);
     }
 }
 

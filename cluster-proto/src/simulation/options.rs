@@ -279,6 +279,8 @@ pub enum Rule {
     NoMove,
     /// No node takes more groups than it may.
     Capacity,
+    /// Members of an active/active group go by one table.
+    OneTable,
     /// Bounded effects, no spinning.
     Bounded,
 }
@@ -296,6 +298,8 @@ pub struct Report {
     pub lost: u64,
     /// Datagrams that a core took at their word.
     pub believed: u64,
+    /// Tables of active/active groups that nodes went over to.
+    pub tables: u64,
     /// Leases written.
     pub leases: u64,
     /// Tenures begun.
@@ -348,6 +352,7 @@ impl Report {
         self.sent += other.sent;
         self.lost += other.lost;
         self.believed += other.believed;
+        self.tables += other.tables;
         self.leases += other.leases;
         self.tenures += other.tenures;
         self.failovers += other.failovers;

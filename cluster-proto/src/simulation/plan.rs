@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::identity::{ClusterId, GroupId, Mac, NodeId};
 use crate::interface::Command;
 use crate::placement::{self, Place, Placed};
-use crate::settings::{AnnounceSchedule, Failback, Group, Key, Path, Peer, Quorum, Settings, Timing};
+use crate::settings::{
+    AnnounceSchedule, Failback, Group, Key, Path, Peer, Quorum, Settings, SpreadMember, SpreadOver, Timing,
+};
 use crate::wire::MAX_GROUPS;
 
 use super::clock::{MICROSECOND, MILLISECOND, SECOND, TrueTime};
@@ -610,6 +612,18 @@ fn ranks(options: &Options, count: usize) -> Vec<Vec<NodeId>> {
     ranks.into_iter().map(|rank| rank.into_iter().map(node_id).collect()).collect()
 }
 
+/// Over which nodes a group is spread: the first one of some seeds is active/active. Not drawn, so that what a seed draws stays what it
+/// was; weights differ, and with more than two nodes the last one is a spare.
+fn spread_over(options: &Options, group: usize) -> Option<SpreadOver> {
+    let is_spread = group == 0 && options.seed % 8 == 7 && options.profile != Profile::Spares;
+    let member = |node: usize| SpreadMember {
+        node: node_id(node),
+        weight: 1 + u32::from(node % 3 == 1),
+        spare: options.nodes > 2 && node + 1 == options.nodes,
+    };
+    is_spread.then(|| SpreadOver { members: (0..options.nodes).map(member).collect(), by_source: false })
+}
+
 fn draw_groups(random: &mut Random, options: &Options) -> Vec<Group> {
     let count = match (options.groups, options.profile) {
         (Some(count), _) => count.clamp(1, MAX_GROUPS),
@@ -651,6 +665,7 @@ fn draw_groups(random: &mut Random, options: &Options) -> Vec<Group> {
                 gateway: (options.profile == Profile::Gateway).then_some(GATEWAY),
                 virtual_macs: Vec::new(),
                 apart: Vec::new(),
+                spread: spread_over(options, group),
                 // Not drawn, so that what a seed draws stays what it was.
                 grace: Duration::from_millis([60, 0, 3000][group % 3]),
             }

@@ -27,8 +27,38 @@ impl World<'_> {
                     format!("group {group} is held by {holders:?} after everything has been well for long");
                 return Err((Rule::SomebodyServes, what));
             }
+            self.one_table(group, holders[0])?;
         }
         Ok(())
+    }
+
+    /// All nodes that run go by the holder's table, if the group has one.
+    fn one_table(&self, group: usize, holder: usize) -> Result<(), Broken> {
+        if self.plan.groups[group].spread.is_none() || self.options.profile == Profile::Reloads {
+            return Ok(());
+        }
+        let version = |node: usize| {
+            let host = &self.hosts[node];
+            let place = self.plan.files[host.file].place_of_group(group)?;
+            let core = &host.daemon.as_ref()?.core;
+            Some(core.spread_table(crate::GroupIndex(place)).map(|table| table.version))
+        };
+        let expected = version(holder).flatten();
+        let nodes = (0..self.hosts.len()).filter(|&node| !self.hosts[node].witness);
+        let other =
+            nodes.map(|node| (node, version(node))).find(|(_, found)| found.is_some_and(|it| it != expected));
+        match other {
+            Some((node, found)) => Err((
+                Rule::OneTable,
+                format!(
+                    "node {node} has table {found:?} of group {group}, the holder {expected:?}, after everything has been well for long"
+                ),
+            )),
+            None if expected.is_none() => {
+                Err((Rule::OneTable, format!("there is no table of group {group}")))
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) fn lose_holder(&mut self, how: Loss) -> Result<(), Broken> {

@@ -166,6 +166,7 @@ impl World<'_> {
             let host = &mut self.hosts[node];
             host.powered = false;
             host.forget_map();
+            self.checks.forgets_tables(node);
             host.addresses.fill(false);
             for group in 0..self.plan.groups.len() {
                 self.checks.tenure_ends(node, group);

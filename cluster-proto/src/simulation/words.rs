@@ -16,6 +16,7 @@ pub(super) fn describe(bytes: &[u8]) -> String {
         Kind::Heartbeat => "heartbeat",
         Kind::Acknowledgement => "ack",
         Kind::Introduction => "introduction",
+        Kind::Spread => "table",
     };
     let mut words = format!("{kind} #{} of {}", header.sequence, header.node.0);
     if !header.voting {

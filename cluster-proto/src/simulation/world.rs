@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::identity::{GroupIndex, Incarnation, Mac, PathIndex};
 use crate::interface::{CommandId, Effects, Input, Link, Memory, Snapshot, Start};
+use crate::spread::{Table, Version};
 use crate::{Core, Time};
 
 use super::check::{Broken, Checks};
@@ -314,6 +315,7 @@ impl<'a> World<'a> {
             reserved_epochs: host.disk,
             memory: host.memory,
             adopted: adopted.clone(),
+            tables: tables_by(&plan.files[host.file], &host.tables),
             resumed: host.resumed.take().unwrap_or_default(),
             link: host.link,
         };
@@ -604,4 +606,16 @@ pub(super) fn input_of(note: &Note) -> Input<'_> {
         Note::Served(addresses) => Input::Served(addresses),
         Note::Command(id, command) => Input::Command(*id, *command),
     }
+}
+
+/// The tables that a daemon finds, by the places that its file gives the groups.
+fn tables_by(
+    file: &super::plan::File,
+    tables: &[Option<(Version, Table)>],
+) -> Vec<(GroupIndex, Version, Table)> {
+    let found = tables.iter().enumerate().filter_map(|(group, table)| {
+        let (version, table) = table.as_ref()?;
+        Some((GroupIndex(file.place_of_group(group)?), *version, table.clone()))
+    });
+    found.collect()
 }

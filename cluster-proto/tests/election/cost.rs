@@ -48,6 +48,7 @@ fn one_node_with_many_groups_is_not_busy() {
         reserved_epochs: 0,
         memory: None,
         adopted: Vec::new(),
+        tables: Vec::new(),
         resumed: Resumed::default(),
         link: Link::Up { mac: mac(A) },
     };

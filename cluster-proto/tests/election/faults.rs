@@ -91,6 +91,7 @@ fn without_epochs_on_disk_nothing_is_taken() {
         reserved_epochs: 0,
         memory: None,
         adopted: Vec::new(),
+        tables: Vec::new(),
         resumed: cluster_proto::Resumed::default(),
         link: Link::Up { mac: mac(A) },
     };

@@ -116,6 +116,7 @@ impl Many {
             reserved_epochs: self.disks[node],
             memory: self.memories[node],
             adopted: valid.map(|(epoch, until)| (GROUP, epoch, until)).into_iter().collect(),
+            tables: Vec::new(),
             resumed,
             link: Link::Up { mac: mac(node) },
         };
@@ -132,6 +133,7 @@ impl Many {
             reserved_epochs: self.disks[node],
             memory: self.memories[node],
             adopted: Vec::new(),
+            tables: Vec::new(),
             resumed: Resumed::default(),
             link: Link::Up { mac: mac(node) },
         };
@@ -289,6 +291,8 @@ impl Many {
             | Effect::RemoveAddress { .. }
             | Effect::Grace { .. }
             | Effect::EndGrace { .. }
+            | Effect::Table { .. }
+            | Effect::Serve { .. }
             | Effect::WatchConnections { .. }
             | Effect::LetGo { .. }
             | Effect::Reconfigured

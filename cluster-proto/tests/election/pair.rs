@@ -105,6 +105,7 @@ pub(crate) fn settings(me: usize) -> Settings {
             gateway: None,
             virtual_macs: Vec::new(),
             apart: Vec::new(),
+            spread: None,
         }],
         timing: Timing {
             heartbeat: Duration::from_millis(10),
@@ -175,6 +176,7 @@ impl Pair {
             reserved_epochs: self.disks[node],
             memory: self.memories[node],
             adopted,
+            tables: Vec::new(),
             resumed: self.resumed[node].take().unwrap_or_default(),
             link,
         };
@@ -380,6 +382,8 @@ impl Pair {
             | Effect::Kin { .. }
             | Effect::RemoveAddress { .. }
             | Effect::EndGrace { .. }
+            | Effect::Table { .. }
+            | Effect::Serve { .. }
             | Effect::WatchConnections { .. }
             | Effect::LetGo { .. }
             | Effect::Reconfigured
@@ -436,6 +440,8 @@ impl Pair {
             Effect::RemoveAddress { .. } => "remove address".into(),
             Effect::Grace { side, .. } => format!("grace {side:?}"),
             Effect::EndGrace { .. } => "end grace".into(),
+            Effect::Table { .. } => "table".into(),
+            Effect::Serve { .. } => "serve".into(),
             Effect::WatchConnections { .. } => "watch connections".into(),
             Effect::LetGo { .. } => "let go".into(),
             Effect::Announce { .. } => "announce".into(),
@@ -472,7 +478,7 @@ impl Pair {
 fn describe_message(path: usize, message: &Message<'_>, own: Option<Claim>, other: Option<Claim>) -> String {
     let kind = match message.header.kind {
         Kind::Heartbeat => "heartbeat",
-        Kind::Acknowledgement | Kind::Introduction => "ack",
+        Kind::Acknowledgement | Kind::Introduction | Kind::Spread => "ack",
     };
     let mut words = format!("{kind} {path}");
     if let Some(claim) = own.filter(|_| message.header.kind != Kind::Acknowledgement) {

@@ -72,6 +72,7 @@ impl World {
                 reserved_epochs: 0,
                 memory: None,
                 adopted: Vec::new(),
+                tables: Vec::new(),
                 resumed: Resumed::default(),
                 link: Link::Up { mac: mac(me) },
             };

@@ -15,6 +15,8 @@ use crate::network::vlan::Vlan;
 
 /// For how long the connections of before a hand-over go on where they were, unless the file says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
+/// Groups of a cluster whose flows are spread.
+const MAX_SPREAD: u32 = cluster_common::maps::MAX_SPREAD;
 const LONGEST_GRACE: Duration = Duration::from_secs(3600);
 
 /// A virtual address and the length of its network's prefix.
@@ -48,6 +50,19 @@ pub(super) struct Group {
     pub(super) virtual_mac: Option<VirtualMac>,
     /// The VLAN that its VIPs are on.
     pub(super) vlan: Option<Vlan>,
+    /// Its flows are spread over all its members.
+    pub(super) spread: Option<Spreading>,
+    /// Its VIPs are on the loopback interface for as long as the daemon runs, whoever holds it.
+    pub(super) keeps_address: bool,
+}
+
+/// How an active/active group's flows are spread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Spreading {
+    /// By all that tells one flow from another.
+    ByFlow,
+    /// By the client's address.
+    BySource,
 }
 
 pub(super) fn read(root: &Section<'_>, nodes: &Nodes, findings: &mut Findings) -> Option<Vec<Group>> {
@@ -137,8 +152,9 @@ fn read_group(
             "virtual_id",
             "vlan",
             "apart",
+            "hash",
         ],
-        &[("hash", "spreading flows over nodes is")],
+        &[],
         findings,
     );
     let name = section
@@ -152,16 +168,11 @@ fn read_group(
             findings,
         )
         .and_then(|item| read_vips(&item, name.as_ref().map(|(name, _)| *name), nodes, seen, findings));
-    let fixed = [
-        ("mode", ["active-passive"], &["active-active"][..]),
-        ("address", ["active"], &["always"]),
-        ("protocol", ["native"], &["vrrp3", "vrrp2", "carp"]),
-    ];
-    for (key, built, not_yet) in fixed {
-        if let Some(item) = section.item(key) {
-            item.choice(&built, not_yet, findings);
-        }
+    if let Some(item) = section.item("protocol") {
+        item.choice(&["native"], &["vrrp3", "vrrp2", "carp"], findings);
     }
+    let spread = read_spread(section, seen, findings);
+    let keeps_address = read_address(section, matches!(spread, Some(Some(_))), findings);
     let virtual_mac = read_virtual_mac(section, seen, name.as_ref().map(|(name, _)| *name), findings);
     let vlan = match section.item("vlan") {
         Some(item) => read_vlan(&item, findings).map(Some),
@@ -190,7 +201,64 @@ fn read_group(
         gateway: gateway?,
         virtual_mac: virtual_mac?,
         vlan: vlan?,
+        spread: spread?,
+        keeps_address: keeps_address?,
     })
+}
+
+/// Whether the group's flows are spread over its members, and how.
+fn read_spread(section: &Section<'_>, seen: &mut Seen, findings: &mut Findings) -> Option<Option<Spreading>> {
+    let mode = match section.item("mode") {
+        Some(item) => {
+            let mode = item.choice(&["active-passive", "active-active"], &[], findings)?;
+            (mode == "active-active").then_some(item)
+        }
+        None => None,
+    };
+    let hash = section.item("hash");
+    match (mode, hash) {
+        (None, None) => Some(None),
+        (None, Some(hash)) => {
+            hash.refuse("is of use with `mode = \"active-active\"` only; add that, or remove it", findings);
+            None
+        }
+        (Some(mode), hash) => {
+            seen.spread += 1;
+            if seen.spread > MAX_SPREAD {
+                let message = format!("at most {MAX_SPREAD} groups of a cluster can be active/active");
+                mode.refuse(message, findings);
+                return None;
+            }
+            if let Some(grace) = section.item("grace") {
+                grace.refuse(
+                    "is of no use with `mode = \"active-active\"`: there every connection ends on its node; remove it",
+                    findings,
+                );
+                return None;
+            }
+            match hash {
+                Some(item) => match item.choice(&["flow", "source"], &[], findings)? {
+                    "source" => Some(Some(Spreading::BySource)),
+                    _ => Some(Some(Spreading::ByFlow)),
+                },
+                None => Some(Some(Spreading::ByFlow)),
+            }
+        }
+    }
+}
+
+/// Whether the VIPs are on the loopback interface whoever holds the group.
+fn read_address(section: &Section<'_>, is_spread: bool, findings: &mut Findings) -> Option<bool> {
+    let Some(item) = section.item("address") else { return Some(is_spread) };
+    let keeps = item.choice(&["active", "always"], &[], findings)? == "always";
+    if is_spread && !keeps {
+        item.refuse(
+            "must be \"always\" with `mode = \"active-active\"`: all members serve the VIPs",
+            findings,
+        );
+        return None;
+    }
+    Some(keeps)
 }
 
 /// The group's virtual Ethernet addresses, if it has such.
@@ -501,6 +569,8 @@ struct Seen {
     names: HashMap<GroupId, (String, usize)>,
     vips: HashMap<IpAddr, String>,
     virtual_ids: HashMap<NonZeroU8, String>,
+    /// How many groups are active/active.
+    spread: u32,
 }
 
 impl Seen {

@@ -106,6 +106,10 @@ pub struct LocalGroup {
     pub virtual_mac: Option<VirtualMac>,
     /// The VLAN of the service link that its VIPs are on.
     pub vlan: Option<Vlan>,
+    /// Whether its VIPs are on the loopback interface for as long as the daemon runs.
+    pub keeps_address: bool,
+    /// Whether its flows are spread over its members (active/active).
+    pub spread: bool,
 }
 
 /// Something that is allowed but probably not meant. The daemon says it once, and `status` for as long as it is so.
@@ -328,10 +332,14 @@ impl Config {
             prefer: rank.iter().map(|node| self.hosts[*node].id).collect(),
             failback: group.failback,
             announce: group.announce,
-            grace: group.grace,
+            grace: if group.spread.is_some() { Duration::ZERO } else { group.grace },
             gateway: group.gateway,
             virtual_macs: virtual_macs(group.virtual_mac, &group.vips),
             apart: group.apart.clone(),
+            spread: group.spread.map(|spreading| cluster_proto::SpreadOver {
+                members: rank.iter().map(|node| spread_member(&self.hosts[*node])).collect(),
+                by_source: spreading == super::groups::Spreading::BySource,
+            }),
         }
     }
 
@@ -344,8 +352,14 @@ impl Config {
             priority: own.map(|rank| 200_u32.saturating_sub(u32::try_from(rank).unwrap_or(u32::MAX))),
             virtual_mac: group.virtual_mac,
             vlan: group.vlan,
+            keeps_address: group.keeps_address,
+            spread: group.spread.is_some(),
         }
     }
+}
+
+fn spread_member(host: &Host) -> cluster_proto::SpreadMember {
+    cluster_proto::SpreadMember { node: host.id, weight: host.place.weight, spare: host.place.spare }
 }
 
 /// The virtual Ethernet addresses that VIPs have, each once.

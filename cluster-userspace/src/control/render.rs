@@ -105,6 +105,9 @@ pub fn status(status: &Status, paint: Paint) -> String {
             _ = writeln!(text, "{}", paint.apply(Style::Bad, &what));
         }
     }
+    if status.groups.iter().any(|group| group.spread.is_some()) {
+        _ = write!(text, "\n{}", spreads(status).text(paint));
+    }
     if !status.peers.is_empty() {
         _ = write!(text, "\n{}", peers(&status.peers).text(paint));
     }
@@ -160,6 +163,35 @@ fn groups(status: &Status) -> Table {
             (cause, Style::Plain),
             (group.vips.join(" "), Style::Plain),
         ]);
+    }
+    table
+}
+
+/// Over which nodes active/active groups are spread.
+fn spreads(status: &Status) -> Table {
+    let mut table = Table::new(&["SPREAD", "TABLE", "NODE", "SHARE", "BUCKETS", "BEFORE", "CONNECTIONS"]);
+    for group in &status.groups {
+        let Some(spread) = &group.spread else { continue };
+        let mut first = [
+            (group.name.clone(), Style::Heading),
+            match &spread.version {
+                Some(version) => (version.clone(), Style::Plain),
+                None => ("none yet".to_owned(), Style::Attention),
+            },
+        ];
+        for member in &spread.members {
+            let [name, version] = std::mem::replace(&mut first, std::array::from_fn(|_| Default::default()));
+            let entry = if group.holder.as_deref() == Some(&member.name) { " (entry)" } else { "" };
+            table.row([
+                name,
+                version,
+                (format!("{}{entry}", member.name), Style::Plain),
+                (format!("{:.1} %", member.share * 100.0), Style::Plain),
+                (member.buckets.to_string(), Style::Plain),
+                (member.seconds.to_string(), Style::Plain),
+                (member.flows.map_or_else(|| "-".to_owned(), |flows| flows.to_string()), Style::Plain),
+            ]);
+        }
     }
     table
 }

@@ -1,6 +1,8 @@
 //! `status`: what this node knows of itself, its groups and its peers.
 
-use cluster_proto::{Dropped, Incarnation, NodeId, Phase, Quorum, Role, Settings, Snapshot, Time};
+use cluster_proto::{
+    Dropped, Incarnation, NodeId, Phase, Quorum, Role, Settings, Snapshot, SpreadMemberView, SpreadView, Time,
+};
 use serde::{Deserialize, Serialize};
 
 use super::event::{cause_name, role_name, service_name};
@@ -59,7 +61,7 @@ pub struct Status {
 pub struct GroupStatus {
     /// Its name.
     pub name: String,
-    /// `active-passive`.
+    /// `active-passive` or `active-active`.
     pub mode: String,
     /// `native`.
     pub protocol: String,
@@ -102,6 +104,35 @@ pub struct GroupStatus {
     /// How often the role has changed.
     #[serde(default)]
     pub transitions: u64,
+    /// Over which nodes its flows are spread, as far as this node knows; null unless it is active/active.
+    #[serde(default)]
+    pub spread: Option<SpreadStatus>,
+}
+
+/// Over which nodes a group's flows are spread.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SpreadStatus {
+    /// The table that this node goes by: the epoch of the entry that made it, and its number; null before the first.
+    pub version: Option<String>,
+    /// How long this node may still serve by it without hearing of the entry; null if it may not.
+    pub serves_ms: Option<f64>,
+    /// All nodes that may serve it.
+    pub members: Vec<SpreadMemberStatus>,
+}
+
+/// A node of an active/active group.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SpreadMemberStatus {
+    /// Its name.
+    pub name: String,
+    /// Its share of new flows, 0 to 1.
+    pub share: f64,
+    /// The buckets whose flows it gets.
+    pub buckets: usize,
+    /// The buckets that it had before, and whose flows of then it still serves.
+    pub seconds: usize,
+    /// Its TCP connections, as it last said; only the entry and the node itself know.
+    pub flows: Option<u32>,
 }
 
 /// A host outside the cluster that claims a VIP.
@@ -352,7 +383,7 @@ fn groups(observation: &Observation<'_>) -> Vec<GroupStatus> {
         let holder = view.holder.filter(|holder| !(lapsed && *holder == settings.me));
         GroupStatus {
             name: group.name.clone(),
-            mode: "active-passive".to_owned(),
+            mode: if group.spread { "active-active" } else { "active-passive" }.to_owned(),
             protocol: "native".to_owned(),
             role: if local.service.is_some() { role_name(role) } else { "witness" }.to_owned(),
             holder: holder.map(name),
@@ -378,9 +409,34 @@ fn groups(observation: &Observation<'_>) -> Vec<GroupStatus> {
             }),
             lapses: view.lapses,
             transitions: view.transitions,
+            spread: None,
         }
     };
-    snapshot.groups.iter().zip(&local.groups).map(group).collect()
+    let groups = snapshot.groups.iter().zip(&local.groups).map(group);
+    let spreads = snapshot.spreads.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+    let with_spread = |(group, spread): (GroupStatus, Option<&SpreadView>)| {
+        let is_entry = group.role == "active";
+        GroupStatus { spread: spread.map(|spread| spread_status(observation, spread, is_entry)), ..group }
+    };
+    groups.zip(spreads).map(with_spread).collect()
+}
+
+fn spread_status(observation: &Observation<'_>, spread: &SpreadView, is_entry: bool) -> SpreadStatus {
+    let Observation { settings, local, now, .. } = *observation;
+    let member = |member: &SpreadMemberView| SpreadMemberStatus {
+        name: local.node_name(member.node).map_or_else(|| format!("#{}", member.node.0), str::to_owned),
+        share: member.buckets as f64 / cluster_proto::spread::BUCKETS as f64,
+        buckets: member.buckets,
+        seconds: member.seconds,
+        flows: Some(member.flows).filter(|_| is_entry || member.node == settings.me),
+    };
+    SpreadStatus {
+        version: spread.version.map(|version| format!("{}/{}", version.epoch, version.number)),
+        serves_ms: Some(spread.serves_until)
+            .filter(|until| *until > now)
+            .map(|until| millis(until.since(now))),
+        members: spread.members.iter().map(member).collect(),
+    }
 }
 
 fn peers(observation: &Observation<'_>) -> Vec<PeerStatus> {

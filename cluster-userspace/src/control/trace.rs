@@ -98,6 +98,10 @@ fn meaning(verdict: Verdict) -> (&'static str, &'static str) {
         Verdict::Ipv4SentOver | Verdict::Ipv6SentOver => {
             ("sent over", "it is the other node's, while a hand-over is under way")
         }
+        Verdict::Ipv4Spread | Verdict::Ipv6Spread => ("sent on", "its flow's bucket is another node's"),
+        Verdict::Ipv4SecondChance | Verdict::Ipv6SecondChance => {
+            ("sent on", "its connection is not known here, and the bucket was another node's before")
+        }
         Verdict::EgressArpRequestRenamed | Verdict::EgressNsRenamed => {
             ("passed", "asked in the node's own name, as it no longer holds the group")
         }

@@ -16,6 +16,7 @@ use super::watch::WatchedVip;
 use crate::config::{self, Local, LocalGroup};
 use crate::control::ControlError;
 use crate::dataplane::{self, GroupSlot, GroupVips};
+use crate::driver::address_thread::AddressOrder;
 use crate::network::vlan::Vlan;
 
 /// The groups of a configuration, as the data plane is told them.
@@ -28,6 +29,7 @@ pub(super) fn group_vips(settings: &Settings, local: &Local) -> Vec<GroupVips> {
             vips: named.vips.iter().map(vip).collect(),
             mac: named.virtual_mac,
             vlan: named.vlan,
+            keeps_address: named.keeps_address,
         })
         .collect()
 }
@@ -38,7 +40,10 @@ pub(super) fn watched_vips<'a>(
 ) -> BTreeMap<IpAddr, WatchedVip> {
     let watched = |(group, slot): (&'a GroupVips, GroupSlot)| {
         let vip = move |vip: &dataplane::Vip| {
-            (vip.address, WatchedVip { group: slot, prefix: vip.prefix, vlan: group.vlan })
+            (
+                vip.address,
+                WatchedVip { group: slot, prefix: vip.prefix, vlan: group.vlan, keeps: group.keeps_address },
+            )
         };
         group.vips.iter().map(vip)
     };
@@ -193,8 +198,16 @@ impl Node {
         }
         self.watch.set_vips(watched_vips(known.iter().map(|(group, slot)| (group, *slot))));
         self.watch.publish(&self.addresses.state, &self.service.interface);
+        self.keep_addresses();
         self.vips_changed().await;
         Ok(())
+    }
+
+    /// Has the VIPs of groups that keep theirs put where they belong.
+    pub(super) fn keep_addresses(&self) {
+        for slot in self.watch.keeping() {
+            self.addresses.order(AddressOrder::Keep(slot));
+        }
     }
 
     async fn set_vips(
@@ -226,7 +239,14 @@ mod tests {
             address: std::net::Ipv4Addr::from_bits(0x0a4d_0000 + id).into(),
             prefix: 24,
         };
-        ids.map(|id| GroupVips { id: GroupId(id), vips: vec![vip(id)], mac: None, vlan: None }).collect()
+        ids.map(|id| GroupVips {
+            id: GroupId(id),
+            vips: vec![vip(id)],
+            mac: None,
+            vlan: None,
+            keeps_address: false,
+        })
+        .collect()
     }
 
     #[test]

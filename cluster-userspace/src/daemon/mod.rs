@@ -24,6 +24,7 @@
 mod answers;
 mod cleanup;
 mod connections;
+mod flows;
 mod groups;
 mod handed_on;
 mod installed;
@@ -334,6 +335,12 @@ impl Daemon {
                     self.write(move || Written::Memory(file.write(&memory)));
                 }
                 Task::WatchConnections(slot, until) => self.handed_over.push((slot, until)),
+                Task::FlowsSeen(busy) => drop(busy),
+                Task::NoTable(slot) => {
+                    let group = self.group_name(slot);
+                    let text = "there is no room for the group's table; it is served by its holder's table of before";
+                    self.record(EventBody { group, ..EventBody::told("no_table", text.to_owned()) });
+                }
                 Task::Kin(was, is) => self.kin.push((was, is)),
                 Task::Reply(id, outcome) => self.replied(id, outcome),
                 Task::Shown(shown) => self.shown(shown),

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::connections::Connections;
+use super::flows::{FlowWatch, Flows};
 use super::nic_filter::NicFilter;
 use super::reload::refused;
 use super::start::find_service_paths;
@@ -34,6 +35,9 @@ pub(super) struct Node {
     pub(super) address_reports: mpsc::Receiver<AddressReport>,
     pub(super) connections_in: mpsc::Sender<Connections>,
     pub(super) connections: mpsc::Receiver<Connections>,
+    pub(super) flows_in: mpsc::Sender<std::io::Result<Vec<Flows>>>,
+    pub(super) found_flows: mpsc::Receiver<std::io::Result<Vec<Flows>>>,
+    pub(super) flow_watch: FlowWatch,
     pub(super) watch: Watch,
     /// Maps, addresses and watch still know groups or VIPs that the configuration does not have, or not any more.
     pub(super) unsettled: bool,
@@ -74,6 +78,7 @@ impl SharedPlane {
 
 impl Node {
     pub(super) async fn attend(mut self, mut signals: Signals) -> anyhow::Result<()> {
+        self.keep_addresses();
         let mut chores = tokio::time::interval(CHORES);
         chores.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -82,6 +87,7 @@ impl Node {
                 event = self.watch.next() => self.link_event(event?).await,
                 Some(report) = self.address_reports.recv() => self.address_report(report),
                 Some(connections) = self.connections.recv() => self.connections(connections),
+                Some(found) = self.found_flows.recv() => self.flows(found),
                 _ = chores.tick() => self.chores().await,
                 asked = signals.next() => match asked {
                     Asked::Reload => self.reload(None).await,
@@ -199,6 +205,7 @@ impl Node {
             self.look_up_gateways().await;
             self.filter.doubt();
         }
+        self.look_at_flows();
         self.fit_nic_filter().await;
         self.tell_plane().await;
         let since = self.claims_read;

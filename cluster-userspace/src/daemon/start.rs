@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use cluster_proto::{GroupIndex, Link, Settings, Start, Time};
 use tokio::sync::mpsc;
 
+use super::flows::FlowWatch;
 use super::groups::{group_vips, watched_vips};
 use super::handed_on::HandedOn;
 use super::installed::Installed;
@@ -76,9 +77,16 @@ pub(super) async fn start(
         }
     }
 
+    let tables = slots.iter().enumerate().filter_map(|(index, &slot)| {
+        let (version, table) = leases.published(slot)?;
+        Some((GroupIndex(index), version, table))
+    });
+    let tables = tables.collect();
+
     // What a daemon that was killed has left on an interface belongs there only with its lease.
     let kept = |index: usize| adopted.iter().any(|&(GroupIndex(kept), ..)| kept == index);
-    let groups = settings.groups.iter().enumerate().filter(|&(index, _)| !kept(index));
+    let groups = settings.groups.iter().enumerate();
+    let groups = groups.filter(|&(index, _)| !kept(index) && !local.groups[index].keeps_address);
     let abandoned: Vec<IpAddr> = groups.flat_map(|(_, group)| group.vips.iter().copied()).collect();
     let removed =
         addresses.remove_all_ours(&abandoned).await.context("cannot take old VIPs off the interfaces")?;
@@ -90,6 +98,7 @@ pub(super) async fn start(
         mailbox::mailbox().context("cannot make the heartbeat thread's mailbox")?;
     let (reports_in, address_reports) = mpsc::channel(QUEUE);
     let (connections_in, connections) = mpsc::channel(QUEUE);
+    let (flows_in, found_flows) = mpsc::channel(1);
     let vips = slots.iter().copied().zip(local.groups.iter().map(|group| group.vips.clone())).collect();
     let (address_thread, jobs) =
         address_thread::spawn(addresses.record(), vips, daemon_end.wake_thread(), reports_in)
@@ -117,6 +126,7 @@ pub(super) async fn start(
             reserved_epochs,
             memory,
             adopted,
+            tables,
             resumed,
             link,
         },
@@ -169,6 +179,9 @@ pub(super) async fn start(
         address_reports,
         connections_in,
         connections,
+        flows_in,
+        found_flows,
+        flow_watch: FlowWatch::default(),
         watch,
         unsettled: false,
         tables: addresses,

@@ -34,6 +34,8 @@ pub(super) struct WatchedVip {
     pub(super) prefix: u8,
     /// The VLAN of the service link that it is on.
     pub(super) vlan: Option<Vlan>,
+    /// It is on the loopback interface for as long as the daemon runs.
+    pub(super) keeps: bool,
 }
 
 /// What is known of interfaces and addresses.
@@ -245,8 +247,22 @@ impl Watch {
 
     /// Tells the address thread where addresses go, and where they cannot.
     pub(super) fn publish(&self, state: &AddressState, service: &str) {
-        state.set_interfaces(self.ifindex().unwrap_or(0), &self.vlan_interfaces(service));
+        let mut others = self.vlan_interfaces(service);
+        let keeping = self.keeping();
+        others.extend(keeping.iter().map(|slot| (*slot, self.loopback())));
+        state.set_keeping(&keeping);
+        state.set_interfaces(self.ifindex().unwrap_or(0), &others);
         state.set_foreign(&self.foreign.values().copied().collect());
+    }
+
+    /// The groups whose VIPs are on the loopback interface for as long as the daemon runs.
+    pub(super) fn keeping(&self) -> BTreeSet<GroupSlot> {
+        self.vips.values().filter(|vip| vip.keeps).map(|vip| vip.group).collect()
+    }
+
+    /// The loopback interface, of which each network namespace has one.
+    fn loopback(&self) -> u32 {
+        self.interfaces.values().find(|interface| interface.name == "lo").map_or(0, |it| it.ifindex)
     }
 
     /// What becomes of the service interface, as the core is told it.
@@ -588,7 +604,7 @@ impl Node {
         if self.watch.foreign.remove(&(address.ifindex, address.ip)).is_some() {
             self.watch.publish(&self.addresses.state, &self.service.interface);
         } else if address.ours
-            && self.addresses.state.is_wanted(group)
+            && self.addresses.state.belongs(group)
             // Off an interface that goes down the kernel takes IPv6 addresses itself, and the group is given up.
             && matches!(self.watch.link(), Link::Up { .. })
         {

@@ -61,6 +61,7 @@ pub(super) fn start(
             reserved_epochs,
             memory,
             adopted: Vec::new(),
+            tables: Vec::new(),
             resumed: Resumed::default(),
             link: Link::Gone,
         },

@@ -3,11 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::MapData;
-use cluster_common::maps::{GRACES, Grace, LEASES, MAX_GROUPS, TENURES, Tenure};
-use cluster_proto::{Epoch, GroupId, Mac, NodeId, Side, Time};
+use cluster_common::maps::{GRACES, Grace, LEASES, MAX_GROUPS, TABLES, TENURES, Tenure};
+use cluster_proto::spread::{Table, Version};
+use cluster_proto::{Epoch, GroupId, Mac, NodeId, Side, SpreadTable, Time};
 
 use super::error::DataPlaneError;
 use super::slots::GroupSlot;
+use super::spread_tables::SpreadTables;
 use super::unsafe_shared_words::SharedWords;
 
 /// Words of one [`Tenure`].
@@ -23,6 +25,8 @@ pub struct LeaseTable {
     tenures: SharedWords,
     /// Absent from older layouts.
     graces: Option<SharedWords>,
+    /// Likewise.
+    tables: Option<SpreadTables>,
 }
 
 /// A lease as it stands in the map.
@@ -39,6 +43,7 @@ impl LeaseTable {
         leases: &MapData,
         tenures: &MapData,
         graces: Option<&MapData>,
+        tables: Option<&MapData>,
     ) -> Result<Self, DataPlaneError> {
         let groups = MAX_GROUPS as usize;
         let map = |map: &'static str, data: &MapData, words| {
@@ -48,6 +53,12 @@ impl LeaseTable {
             leases: map(LEASES, leases, groups)?,
             tenures: map(TENURES, tenures, groups * TENURE_WORDS)?,
             graces: graces.map(|graces| map(GRACES, graces, groups * GRACE_WORDS)).transpose()?,
+            tables: tables
+                .map(|tables| {
+                    let refused = |source| DataPlaneError::SharedMemory { map: TABLES, source };
+                    SpreadTables::map(tables).map_err(refused)
+                })
+                .transpose()?,
         })
     }
 
@@ -88,6 +99,41 @@ impl LeaseTable {
         until_word.store(until, Ordering::SeqCst);
     }
 
+    /// This node is one of several that serve the group: until then, by the table that was last published.
+    pub fn serve(&self, slot: GroupSlot, until: Time) {
+        let Some([until_word, rest]) = self.grace(slot) else { return };
+        if !is_member(rest.load(Ordering::SeqCst)) {
+            until_word.store(0, Ordering::SeqCst);
+            rest.store(by_table(None), Ordering::SeqCst);
+        }
+        until_word.store(until.as_nanos(), Ordering::SeqCst);
+    }
+
+    /// From now on the group's flows go by this table: it is written to where nobody goes by it, and then one word says so.
+    /// Returns whether there was room; there is for [`cluster_common::maps::MAX_SPREAD`] groups.
+    pub fn publish(
+        &self,
+        slot: GroupSlot,
+        spread: &SpreadTable<'_>,
+        mac_of: impl Fn(NodeId) -> Option<Mac>,
+    ) -> bool {
+        let (Some(tables), Some([until, rest])) = (&self.tables, self.grace(slot)) else { return false };
+        let before = rest.load(Ordering::SeqCst);
+        let Some(number) = tables.write(slot, table_of(before), spread, mac_of) else { return false };
+        if !is_member(before) {
+            until.store(0, Ordering::SeqCst);
+        }
+        rest.store(by_table(Some(number)), Ordering::SeqCst);
+        true
+    }
+
+    /// The table that the group's flows go by.
+    #[must_use]
+    pub fn published(&self, slot: GroupSlot) -> Option<(Version, Table)> {
+        let [_, rest] = self.grace(slot)?;
+        self.tables.as_ref()?.read(slot, table_of(rest.load(Ordering::SeqCst))?)
+    }
+
     /// Nothing is sent over, or accepted, any more.
     pub fn end_grace(&self, slot: GroupSlot) {
         if let Some([until, _]) = self.grace(slot) {
@@ -119,8 +165,11 @@ impl LeaseTable {
         copy(&self.leases, &from.leases);
     }
 
-    /// Holds no group any longer.
+    /// Holds no group any longer, and serves none.
     pub(super) fn clear_all(&self) {
+        for grace in self.graces.iter().flat_map(|graces| graces.words().chunks_exact(GRACE_WORDS)) {
+            grace[0].store(0, Ordering::SeqCst);
+        }
         for lease in self.leases.words() {
             lease.store(0, Ordering::SeqCst);
         }
@@ -137,6 +186,10 @@ impl LeaseTable {
         let Some((lease, tenure)) = self.slot(slot) else { return };
         lease.store(0, Ordering::SeqCst);
         self.end_grace(slot);
+        if let (Some(tables), Some([_, rest])) = (&self.tables, self.grace(slot)) {
+            rest.store(0, Ordering::SeqCst);
+            tables.free(slot);
+        }
         let (group, used) = group.map_or((0, 0), |group| (group.0, 1));
         write_tenure(tenure, Tenure { counter: 0, group, node: 0, used });
     }
@@ -151,6 +204,25 @@ impl LeaseTable {
         let tenure = self.tenures.words().get(index * TENURE_WORDS..)?.first_chunk()?;
         Some((lease, tenure))
     }
+}
+
+/// The second word of a grace by which a node goes by a table.
+fn by_table(number: Option<u32>) -> u64 {
+    let [a, b, c, d] = number.unwrap_or(u32::MAX).to_ne_bytes();
+    let grace = Grace { until: 0, other: [a, b, c, d, 0, 0], side: Grace::MEMBER };
+    let [_, rest]: [u64; GRACE_WORDS] = bytemuck::cast(grace);
+    rest
+}
+
+fn is_member(rest: u64) -> bool {
+    let grace: Grace = bytemuck::cast([0, rest]);
+    grace.side == Grace::MEMBER
+}
+
+/// The table that such a word names, if it names one.
+fn table_of(rest: u64) -> Option<u32> {
+    let Grace { other: [a, b, c, d, ..], .. } = bytemuck::cast([0, rest]);
+    Some(u32::from_ne_bytes([a, b, c, d])).filter(|_| is_member(rest))
 }
 
 fn read_tenure(words: &[AtomicU64; TENURE_WORDS]) -> Tenure {

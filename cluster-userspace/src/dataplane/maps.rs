@@ -10,7 +10,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_obj::Object;
 use cluster_common::maps::{
     ALL, COUNTERS, FACES, FILTER, FILTER_WORDS, Faces, GRACES, GroupCounters, JUDGED, KIN, KIN_KEY,
-    LAYOUT_VERSION, LEASES, MAX_GROUPS, NIC, Nic, OWN, Own, TENURES, TRACE, TRACING, VIPS, VIPS6,
+    LAYOUT_VERSION, LEASES, MAX_GROUPS, NIC, Nic, OWN, Own, TABLES, TENURES, TRACE, TRACING, VIPS, VIPS6,
     VIRTUAL_MAC_OWNERS, VIRTUAL_MACS, Vip6Entry, VipEntry,
 };
 
@@ -53,6 +53,7 @@ pub(super) struct Maps {
     leases: MapData,
     tenures: MapData,
     graces: MapData,
+    tables: MapData,
 }
 
 /// What was found where the maps are pinned.
@@ -137,7 +138,7 @@ impl Former {
             }
         }
         let map = |name: &'static str| MapData::from_pin(pins.join(name)).map_err(unusable(name));
-        let table = LeaseTable::map(&map(LEASES)?, &map(TENURES)?, None)?;
+        let table = LeaseTable::map(&map(LEASES)?, &map(TENURES)?, None, None)?;
         Ok(Some(Self { name: version.to_owned(), table }))
     }
 
@@ -202,6 +203,7 @@ impl Maps {
             leases: array_data(take(object, LEASES)?, LEASES)?,
             tenures: array_data(take(object, TENURES)?, TENURES)?,
             graces: array_data(take(object, GRACES)?, GRACES)?,
+            tables: array_data(take(object, TABLES)?, TABLES)?,
         })
     }
 
@@ -236,7 +238,7 @@ impl Maps {
     }
 
     pub(super) fn lease_table(&self) -> Result<LeaseTable, DataPlaneError> {
-        LeaseTable::map(&self.leases, &self.tenures, Some(&self.graces))
+        LeaseTable::map(&self.leases, &self.tenures, Some(&self.graces), Some(&self.tables))
     }
 }
 

@@ -22,6 +22,7 @@ mod pins;
 mod plane;
 mod programs;
 mod slots;
+mod spread_tables;
 mod trace;
 mod unsafe_shared_words;
 
@@ -38,4 +39,5 @@ pub use plane::{
     Claimed, DataPlane, GroupCount, MapsWere, Noted, Remains, ServedAddress, cleanup, lock_remains,
 };
 pub use slots::GroupSlot;
+pub use spread_tables::marks;
 pub use trace::{TRACED_FOR, Trace, TracedFrame};

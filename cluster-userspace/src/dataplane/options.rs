@@ -34,6 +34,8 @@ pub struct Options {
 /// A group and its VIPs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupVips {
+    /// Whether the VIPs are on the loopback interface for as long as the daemon runs.
+    pub keeps_address: bool,
     /// The group.
     pub id: GroupId,
     /// Its VIPs.

@@ -45,6 +45,8 @@ pub enum AddressOrder {
     SetVips(GroupSlot, Vec<Vip>, oneshot::Sender<Result<(), String>>),
     /// What [`AddressReport::Leaving`] asked for is done: take the VIPs off, unless they are wanted again.
     Leave(GroupSlot),
+    /// Put the VIPs of a group that keeps them where they belong.
+    Keep(GroupSlot),
     /// An address was taken off by somebody else: put the group's back if they are still wanted.
     Restore(GroupSlot),
     /// End the thread.
@@ -79,6 +81,8 @@ struct GroupState {
     ifindex: AtomicU32,
     foreign: AtomicBool,
     wanted: AtomicBool,
+    /// Its VIPs are on the loopback interface for as long as the daemon runs, whoever holds it.
+    keeps: AtomicBool,
 }
 
 impl AddressJob {
@@ -104,6 +108,25 @@ impl AddressState {
     #[must_use]
     pub fn is_wanted(&self, slot: GroupSlot) -> bool {
         self.of(slot).wanted.load(Ordering::SeqCst)
+    }
+
+    /// Whether the group's VIPs stay where they are, whoever holds it.
+    fn keeps(&self, slot: GroupSlot) -> bool {
+        self.of(slot).keeps.load(Ordering::SeqCst)
+    }
+
+    /// Whether somebody who takes the group's VIPs off is in the wrong.
+    #[must_use]
+    pub fn belongs(&self, slot: GroupSlot) -> bool {
+        self.is_wanted(slot) || self.keeps(slot)
+    }
+
+    /// Says which groups' VIPs are kept.
+    pub fn set_keeping(&self, slots: &BTreeSet<GroupSlot>) {
+        let slots: BTreeSet<u32> = slots.iter().map(|slot| slot.index()).collect();
+        for (slot, group) in (0..).zip(&self.groups) {
+            group.keeps.store(slots.contains(&slot), Ordering::SeqCst);
+        }
     }
 
     fn set_wanted(&self, slot: GroupSlot, wanted: bool) {
@@ -303,6 +326,13 @@ impl Worker {
                 None => {}
                 Some(AddressOrder::Leave(group)) if self.state.is_wanted(group) => {}
                 Some(AddressOrder::Leave(group)) => self.take_off(&[group], addresses).await,
+                Some(AddressOrder::Keep(group)) => {
+                    for outcome in self.add(&[group], addresses).await {
+                        if let Err(why) = outcome {
+                            self.report(AddressReport::NotRestored(group, why));
+                        }
+                    }
+                }
                 Some(AddressOrder::Restore(group)) => self.restore(group, addresses).await,
                 Some(AddressOrder::SetVips(group, vips, done)) => {
                     // Nobody waits any more only if the daemon ends.
@@ -370,11 +400,13 @@ impl Worker {
     }
 
     async fn take_off(&self, groups: &[GroupSlot], addresses: &Addresses) {
-        if self.remove(groups, addresses).await.is_ok() {
+        let groups: Vec<GroupSlot> =
+            groups.iter().copied().filter(|group| !self.state.keeps(*group)).collect();
+        if groups.is_empty() || self.remove(&groups, addresses).await.is_ok() {
             return;
         }
         // Which of them it is is found out one by one.
-        for &group in groups {
+        for group in groups {
             if let Err(why) = self.remove(&[group], addresses).await {
                 self.report(AddressReport::NotRemoved(group, why));
             }
@@ -429,7 +461,11 @@ impl Worker {
             } else if ifindex == 0 {
                 Err("the interface where its VIPs go is gone".to_owned())
             } else {
-                vips.extend(self.vips_of(group).iter().map(|vip| (vip.address, vip.prefix)));
+                // On the loopback interface a network's prefix would make the whole network this host's.
+                let whole = |vip: &Vip| if vip.address.is_ipv4() { 32 } else { 128 };
+                let keeps = self.state.keeps(group);
+                let prefix = |vip: &Vip| if keeps { whole(vip) } else { vip.prefix };
+                vips.extend(self.vips_of(group).iter().map(|vip| (vip.address, prefix(vip))));
                 places.resize(vips.len(), place);
                 Ok(0)
             });
@@ -459,7 +495,7 @@ impl Worker {
     }
 
     async fn restore(&self, group: GroupSlot, addresses: &Addresses) {
-        if !self.state.is_wanted(group) {
+        if !self.state.belongs(group) {
             return;
         }
         for outcome in self.add(&[group], addresses).await {

@@ -302,6 +302,12 @@ impl HeartbeatLoop {
                         self.handle(Input::NoConnections(group));
                     }
                 }
+                Order::Flows(slot, busy, flows, since) => {
+                    if let Some(group) = self.group_in(slot) {
+                        self.handle(Input::Flows { group, busy: &busy, flows, since });
+                    }
+                    self.task(Task::FlowsSeen(busy));
+                }
                 Order::EpochsReserved(below) => self.handle(Input::EpochsReserved(below)),
                 Order::ReservationFailed => self.handle(Input::ReservationFailed),
                 Order::Remembered => self.handle(Input::Remembered),
@@ -394,6 +400,12 @@ impl HeartbeatLoop {
                     self.task(Task::WatchConnections(slot, until));
                 }
             }
+            Effect::Table { group } => self.publish(group),
+            Effect::Serve { group, until } => {
+                if let Some(Serving { leases, slots, .. }) = &self.serving {
+                    leases.serve(slots[group.0], until);
+                }
+            }
             Effect::EndGrace { group } => {
                 if let Some(Serving { leases, slots, .. }) = &self.serving {
                     leases.end_grace(slots[group.0]);
@@ -441,6 +453,18 @@ impl HeartbeatLoop {
         if side == Side::Old {
             // If nobody takes it, the connections are let go when the grace ends, and not before.
             self.task(Task::WatchConnections(slot, until));
+        }
+    }
+
+    fn publish(&mut self, group: GroupIndex) {
+        let (Some(Serving { leases, slots, .. }), Some(spread)) =
+            (&self.serving, self.core.spread_table(group))
+        else {
+            return;
+        };
+        let slot = slots[group.0];
+        if !leases.publish(slot, &spread, |node| self.core.mac_of(node)) {
+            self.task(Task::NoTable(slot));
         }
     }
 
@@ -509,6 +533,8 @@ impl HeartbeatLoop {
                 Task::ReserveEpochs(_) => self.reservation_refused = true,
                 Task::Remember(_) => self.memory_refused = true,
                 Task::WatchConnections(..)
+                | Task::FlowsSeen(_)
+                | Task::NoTable(_)
                 | Task::Kin(..)
                 | Task::Reply(..)
                 | Task::Shown(_)

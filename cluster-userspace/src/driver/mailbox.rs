@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster_proto::spread::Buckets;
 use cluster_proto::{Command, CommandId, Event, Link, Mac, Memory, Refusal, Settings, Snapshot, Time};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -37,6 +38,8 @@ pub enum Order {
     AddressFailed(GroupSlot),
     /// After a hand-over: no connection of the group's VIPs is left.
     NoConnections(GroupSlot),
+    /// The connections of an active/active group's VIPs that the kernel knew of at that time: in which buckets, and how many.
+    Flows(GroupSlot, Box<Buckets>, u32, Time),
     /// Epoch counters are on disk.
     EpochsReserved(u64),
     /// They are not.
@@ -68,6 +71,10 @@ pub enum Task {
     Remember(Memory),
     /// Say when the group's VIPs have no connection left; of no interest after that time.
     WatchConnections(GroupSlot, Time),
+    /// What [`Order::Flows`] brought, to be freed.
+    FlowsSeen(Box<Buckets>),
+    /// There is no room for the table of an active/active group.
+    NoTable(GroupSlot),
     /// A peer's Ethernet address on the service link, and what it was before.
     Kin(Option<Mac>, Mac),
     /// The outcome of a command.

@@ -34,6 +34,22 @@ pub fn count(locals: &HashSet<IpAddr>) -> io::Result<usize> {
     Ok(connections(&connect()?, locals)?.len())
 }
 
+/// Calls back for each connection that has one of these as its local address, with the local end and the other.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub fn each(
+    locals: &HashSet<IpAddr>,
+    mut found: impl FnMut(std::net::SocketAddr, std::net::SocketAddr),
+) -> io::Result<()> {
+    for Connection { id, .. } in connections(&connect()?, locals)? {
+        let local = std::net::SocketAddr::new(id.source_address.to_canonical(), id.source_port);
+        let remote = std::net::SocketAddr::new(id.destination_address.to_canonical(), id.destination_port);
+        found(local, remote);
+    }
+    Ok(())
+}
+
 /// Resets the connections that have one of these as their local address; how many there were. Their peers are told by
 /// a reset, as when a process ends without reading all it was sent.
 ///

@@ -149,6 +149,7 @@ pub(crate) const NOW: Time = Time::from_nanos(10_000_000_000);
 /// What node a's core shows: it holds the group until `lease_until`.
 pub(crate) fn snapshot(lease_until: Time) -> Snapshot {
     Snapshot {
+        spreads: Vec::new(),
         groups: vec![GroupView {
             role: Role::Active,
             holder: Some(NodeId(1)),

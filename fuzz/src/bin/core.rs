@@ -64,6 +64,7 @@ fn settings(majority: bool) -> Settings {
         gateway: (!majority).then_some([10, 77, 0, 254].into()),
         virtual_macs: Vec::new(),
         apart: Vec::new(),
+        spread: None,
     };
     Settings {
         cluster: ClusterId::from_name("fuzz"),
@@ -232,6 +233,7 @@ fuzz_target!(|input: (bool, Vec<Happens>)| {
         reserved_epochs: 1 << 20,
         memory: None,
         adopted: Vec::new(),
+        tables: Vec::new(),
         resumed: Default::default(),
         link: Link::Up { mac: Mac([2, 0, 0, 0, 0, 1]) },
     };

@@ -20,6 +20,7 @@ fn vips(held: bool, grace: Option<Grace>, face: bool, vlan: (u16, u16)) -> [Vip;
         vlan,
         held,
         grace,
+        spread: None,
         face: face.then_some([0, 0, 0x5e, 0, family, 7]),
     };
     [

@@ -27,6 +27,7 @@ static HEARTBEAT: LazyLock<Vec<u8>> = LazyLock::new(|| {
         gateway: None,
         virtual_macs: Vec::new(),
         apart: Vec::new(),
+        spread: None,
     };
     let settings = Settings {
         cluster: ClusterId::from_name("fuzz"),
@@ -50,6 +51,7 @@ static HEARTBEAT: LazyLock<Vec<u8>> = LazyLock::new(|| {
         reserved_epochs: 1 << 20,
         memory: None,
         adopted: Vec::new(),
+        tables: Vec::new(),
         resumed: Default::default(),
         link: Link::Up { mac: Mac([2, 0, 0, 0, 0, 1]) },
     };

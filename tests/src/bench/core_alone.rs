@@ -154,6 +154,7 @@ impl World {
                 reserved_epochs: 0,
                 memory: None,
                 adopted: Vec::new(),
+                tables: Vec::new(),
                 resumed: Default::default(),
                 link: Link::Up { mac: Mac([2, 0, 0, 0, 0, number(node) as u8]) },
             };
@@ -245,6 +246,8 @@ impl World {
             | Effect::RemoveAddress { .. }
             | Effect::Grace { .. }
             | Effect::EndGrace { .. }
+            | Effect::Table { .. }
+            | Effect::Serve { .. }
             | Effect::WatchConnections { .. }
             | Effect::LetGo { .. }
             | Effect::Announce { .. }
@@ -291,6 +294,7 @@ fn settings(node: usize, groups: usize) -> Settings {
         gateway: None,
         virtual_macs: Vec::new(),
         apart: Vec::new(),
+        spread: None,
         grace: Duration::ZERO,
     };
     Settings {

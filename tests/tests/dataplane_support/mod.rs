@@ -101,7 +101,7 @@ impl Drop for Place {
 
 pub(crate) fn group(id: GroupId, vips: &[IpAddr]) -> GroupVips {
     let vip = |&address: &IpAddr| Vip { address, prefix: if address.is_ipv4() { 24 } else { 64 } };
-    GroupVips { id, vips: vips.iter().map(vip).collect(), mac: None, vlan: None }
+    GroupVips { id, vips: vips.iter().map(vip).collect(), mac: None, vlan: None, keeps_address: false }
 }
 
 /// Asks for the VIP and waits for who answers.

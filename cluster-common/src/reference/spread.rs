@@ -1,0 +1,174 @@
+//! Active/active groups: which of several nodes a packet to a VIP is for.
+
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::Node;
+use crate::flow::{By, Flow};
+
+/// A table of buckets.
+#[derive(Clone, Debug)]
+pub struct Spread {
+    /// This node's place.
+    pub me: usize,
+    /// By place: the node's Ethernet address.
+    pub members: Vec<Option<[u8; 6]>>,
+    /// By bucket: the places of first and second; nobody's is beyond the members.
+    pub buckets: Vec<(usize, usize)>,
+    /// What this node puts into frames as their source when it sends them on, for the first time and for the second.
+    pub marks: [[u8; 6]; 2],
+    /// Whether all flows of a client are one.
+    pub by_source: bool,
+    /// What the hash is begun with.
+    pub seed: u64,
+}
+
+/// What a packet shows.
+struct Seen {
+    client: IpAddr,
+    vip: IpAddr,
+    protocol: u8,
+    /// The ports as they are on the wire: the client's, the VIP's. An echo has its identifier as the first.
+    ports: [[u8; 2]; 2],
+    /// A segment from the middle of a connection.
+    midway: bool,
+}
+
+impl Node<'_> {
+    /// To which place a packet goes, and whether for a second chance; `None` if it stays here.
+    pub(super) fn goes_to(
+        &self,
+        vip: IpAddr,
+        table: &Spread,
+        frame: &[u8],
+        packet: &[u8],
+    ) -> Option<(usize, bool)> {
+        let times = table.times_sent_on(&frame[6..12]);
+        if times == 2 {
+            return None;
+        }
+        let seen = Seen::of(vip, packet);
+        let (first, second) = table.buckets[seen.bucket(table)];
+        if times == 0 && first != table.me {
+            return Some((first, false));
+        }
+        let other = if first == table.me { second } else { first };
+        let from = SocketAddr::new(seen.client, u16::from_be_bytes(seen.ports[0]));
+        let to = SocketAddr::new(seen.vip, u16::from_be_bytes(seen.ports[1]));
+        let is_known = self.connections.contains(&(from, to));
+        (seen.midway && !is_known && other != 255).then_some((other, true))
+    }
+}
+
+impl Spread {
+    fn times_sent_on(&self, source: &[u8]) -> usize {
+        let [first, second] = self.marks;
+        if source[2..4] != first[2..4] {
+            0
+        } else if source[..2] == first[..2] {
+            1
+        } else if source[..2] == second[..2] {
+            2
+        } else {
+            0
+        }
+    }
+}
+
+impl Seen {
+    /// Of a packet whose fixed header is there; which it is, the VIP's family says.
+    fn of(vip: IpAddr, packet: &[u8]) -> Self {
+        match vip {
+            IpAddr::V4(_) => Self::of_ipv4(packet),
+            IpAddr::V6(_) => Self::of_ipv6(packet),
+        }
+    }
+
+    fn of_ipv4(packet: &[u8]) -> Self {
+        let address = |at: usize| Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]);
+        let (client, vip) = (address(12).into(), address(16).into());
+        let none = Self { client, vip, protocol: packet[9], ports: [[0; 2]; 2], midway: false };
+        if u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff != 0 {
+            return none;
+        }
+        let Some(upper) = packet.get(usize::from(packet[0] & 0x0f) * 4..) else { return none };
+        match (packet[9], upper) {
+            (1, &[0 | 8, _, _, _, a, b, _, _, ..]) => Self { ports: [[a, b], [0; 2]], ..none },
+            (1, &[3 | 4 | 5 | 11 | 12, _, _, _, _, _, _, _, ref inner @ ..]) => {
+                let Some(header) = inner.first_chunk::<20>() else { return none };
+                let address =
+                    |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
+                let (client, vip) = (address(16).into(), address(12).into());
+                let about = Self { client, vip, protocol: header[9], ..none };
+                let is_first = u16::from_be_bytes([header[6], header[7]]) & 0x1fff == 0;
+                let upper = inner.get(usize::from(header[0] & 0x0f) * 4..);
+                match upper {
+                    Some(&[a, b, c, d, ..]) if is_first && matches!(header[9], 6 | 17) => {
+                        Self { ports: [[c, d], [a, b]], midway: header[9] == 6, ..about }
+                    }
+                    _ => about,
+                }
+            }
+            _ => none.with_ports(packet[9], upper),
+        }
+    }
+
+    fn of_ipv6(packet: &[u8]) -> Self {
+        let address =
+            |bytes: &[u8]| bytes.first_chunk::<16>().map_or(Ipv6Addr::UNSPECIFIED, |it| (*it).into());
+        let (client, vip) = (address(&packet[8..]).into(), address(&packet[24..]).into());
+        let none = Self { client, vip, protocol: packet[6], ports: [[0; 2]; 2], midway: false };
+        let upper = &packet[40..];
+        match (packet[6], upper) {
+            (58, &[128 | 129, _, _, _, a, b, _, _, ..]) => Self { ports: [[a, b], [0; 2]], ..none },
+            (58, &[1..=4, _, _, _, _, _, _, _, ref inner @ ..]) => {
+                let Some(header) = inner.first_chunk::<40>() else { return none };
+                let (client, vip) = (address(&header[24..]).into(), address(&header[8..]).into());
+                let about = Self { client, vip, protocol: header[6], ..none };
+                match inner.get(40..) {
+                    Some(&[a, b, c, d, ..]) if matches!(header[6], 6 | 17) => {
+                        Self { ports: [[c, d], [a, b]], midway: header[6] == 6, ..about }
+                    }
+                    _ => about,
+                }
+            }
+            (44, &[next, _, high, low, _, _, _, _, ref rest @ ..]) => {
+                let piece = Self { protocol: next, ..none };
+                if u16::from_be_bytes([high, low]) >> 3 == 0 { piece.with_ports(next, rest) } else { piece }
+            }
+            _ => none.with_ports(packet[6], upper),
+        }
+    }
+
+    fn with_ports(self, protocol: u8, upper: &[u8]) -> Self {
+        match (protocol, upper) {
+            (6, &[a, b, c, d, .., flags]) if upper.len() == 14 => {
+                Self { ports: [[a, b], [c, d]], midway: flags & 0x12 != 0x02, ..self }
+            }
+            (6, upper) if upper.len() > 14 => self.with_ports(protocol, &upper[..14]),
+            (17, &[a, b, c, d, ..]) => Self { ports: [[a, b], [c, d]], ..self },
+            _ => self,
+        }
+    }
+
+    fn bucket(&self, table: &Spread) -> usize {
+        let words = |address: IpAddr| match address {
+            IpAddr::V4(address) => [u32::from_ne_bytes(address.octets()), 0, 0, 0],
+            IpAddr::V6(address) => {
+                let octets = address.octets();
+                core::array::from_fn(|at| {
+                    u32::from_ne_bytes(core::array::from_fn(|byte| octets[at * 4 + byte]))
+                })
+            }
+        };
+        let [[a, b], [c, d]] = self.ports;
+        let flow = Flow {
+            source: words(self.client),
+            destination: words(self.vip),
+            ports: u32::from_ne_bytes([a, b, c, d]),
+            protocol: self.protocol,
+        };
+        let by = if table.by_source { By::Source } else { By::Flow };
+        flow.bucket(by, table.seed)
+    }
+}

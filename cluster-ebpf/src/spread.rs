@@ -1,0 +1,255 @@
+//! Which of an active/active group's nodes a packet goes to (`docs/active-active.md`): the one that its flow's bucket names
+//! first; and from there, if it is from the middle of a connection that is not known there, to the second.
+//!
+//! How far a packet has come shows in its source address: a node that sends one on puts its mark there, and one that has been sent
+//! on twice stays where it is.
+
+use aya_ebpf::programs::XdpContext;
+use cluster_common::flow::{By, Flow};
+use cluster_common::frame::{ETHERNET_SOURCE, icmp, icmpv6, ipv4, ipv6, tcp, udp};
+use cluster_common::maps::NOBODY;
+
+use crate::unsafe_maps::{Table, bucket_of_fragments, note_fragments, spread_table};
+use crate::unsafe_packet::{Frame, Header};
+use crate::unsafe_sockets::{Ends, has_connection};
+use crate::way::{Journey, Way};
+
+/// What a packet shows of its flow.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    flow: Flow,
+    /// It is of TCP, and not the first of a connection.
+    is_midway: bool,
+    /// It is a piece of a datagram, whose number is this.
+    fragment: Option<Fragment>,
+}
+
+#[derive(Clone, Copy)]
+struct Fragment {
+    datagram: u32,
+    /// Whether it is the first, which alone shows the flow.
+    is_first: bool,
+}
+
+/// Where a packet goes that came in while this node goes by the table of that number.
+#[inline(always)]
+pub(crate) fn way(context: &XdpContext, header: Header, table: u32, seen: impl FnOnce() -> Seen) -> Way {
+    let Some(table) = spread_table(table) else { return Way::Nowhere };
+    let hops = table.hops(header.mac(ETHERNET_SOURCE));
+    if hops > 1 {
+        return Way::Here;
+    }
+    let seen = seen();
+    let (first, second) = table.bucket(bucket(&table, &seen));
+    let me = table.me();
+    if hops == 0 && first != me {
+        return over(&table, first, Journey::Spread);
+    }
+    let other = if first == me { second } else { first };
+    if !seen.is_midway || other == NOBODY || has_connection(context, &seen.ends()) {
+        return Way::Here;
+    }
+    over(&table, other, Journey::SecondChance)
+}
+
+#[inline(always)]
+fn over(table: &Table, place: u8, journey: Journey) -> Way {
+    let mark = if journey == Journey::Spread { 0 } else { 1 };
+    match table.member(place) {
+        Some(to) => Way::Over { to, from: table.mark(mark), journey },
+        None => Way::Nowhere,
+    }
+}
+
+#[inline(always)]
+fn bucket(table: &Table, seen: &Seen) -> usize {
+    let by = if table.is_by_source() { By::Source } else { By::Flow };
+    let own = seen.flow.bucket(by, table.seed());
+    match seen.fragment {
+        Some(fragment) if by == By::Flow => {
+            let Flow { source, destination, protocol, .. } = seen.flow;
+            if fragment.is_first {
+                note_fragments(source, destination, fragment.datagram, protocol, own as u32);
+                own
+            } else {
+                // The first may come later, or have come elsewhere: then all go by their addresses.
+                bucket_of_fragments(source, destination, fragment.datagram, protocol)
+                    .map_or(own, |it| it as usize)
+            }
+        }
+        Some(_) | None => own,
+    }
+}
+
+impl Seen {
+    #[inline(always)]
+    fn ends(&self) -> Ends {
+        let Flow { source, destination, ports, .. } = self.flow;
+        let [a, b, c, d] = ports.to_ne_bytes();
+        let (source_port, destination_port) = (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]));
+        let [high, .., low] = destination;
+        // Of IPv4 only the first words are there, and no IPv6 VIP is so short.
+        if low == 0 && destination[1] == 0 && destination[2] == 0 {
+            Ends::Ipv4 { source: source[0], destination: high, source_port, destination_port }
+        } else {
+            Ends::Ipv6 { source, destination, source_port, destination_port }
+        }
+    }
+}
+
+/// What the IPv4 packet that begins at `AT` shows.
+#[inline(always)]
+pub(crate) fn seen_of_ipv4<const AT: usize>(frame: Frame, header: Header) -> Seen {
+    let protocol = header.one(AT + ipv4::PROTOCOL);
+    let (source, destination) = (header.four(AT + ipv4::SOURCE), header.four(AT + ipv4::DESTINATION));
+    let flow = Flow { source: [source, 0, 0, 0], destination: [destination, 0, 0, 0], ports: 0, protocol };
+    let pieces = u16::from_be(header.two(AT + ipv4::FRAGMENT)) & ipv4::FRAGMENT_MASK;
+    let is_first = pieces & ipv4::OFFSET_MASK == 0;
+    let datagram = u32::from(header.two(AT + ipv4::IDENTIFICATION));
+    let fragment = if pieces == 0 { None } else { Some(Fragment { datagram, is_first }) };
+    // The header's length in words of four bytes, from five to fifteen.
+    let length = usize::from(header.one(AT + ipv4::VERSION) & 0x0f) * 4;
+    if !is_first {
+        return Seen { flow, is_midway: false, fragment };
+    }
+    let seen = match protocol {
+        tcp::PROTOCOL => of_tcp(flow, frame.behind(AT + length, tcp::LOOKED_AT)),
+        udp::PROTOCOL => of_ports(flow, frame.behind(AT + length, udp::LOOKED_AT)),
+        icmp::PROTOCOL => of_icmp(flow, frame, AT + length),
+        _ => Seen { flow, is_midway: false, fragment: None },
+    };
+    Seen { fragment, ..seen }
+}
+
+/// What the IPv6 packet that begins at `AT` shows. What is behind other extension headers than a fragment's goes by its
+/// addresses.
+#[inline(always)]
+pub(crate) fn seen_of_ipv6<const AT: usize>(frame: Frame, header: Header) -> Seen {
+    const BEHIND: usize = ipv6::LENGTH;
+    let (source, destination) = (header.sixteen(AT + ipv6::SOURCE), header.sixteen(AT + ipv6::DESTINATION));
+    let protocol = header.one(AT + ipv6::NEXT_HEADER);
+    let flow = Flow { source, destination, ports: 0, protocol };
+    match protocol {
+        tcp::PROTOCOL => {
+            of_tcp(flow, frame.header(AT + BEHIND + tcp::LOOKED_AT).map(|it| it.at(AT + BEHIND)))
+        }
+        udp::PROTOCOL => {
+            of_ports(flow, frame.header(AT + BEHIND + udp::LOOKED_AT).map(|it| it.at(AT + BEHIND)))
+        }
+        ipv6::ICMPV6 => of_icmpv6(flow, frame, AT + BEHIND),
+        ipv6::FRAGMENT => match frame.header(AT + BEHIND + ipv6::FRAGMENT_LENGTH) {
+            Some(header) => {
+                let offset = u16::from_be(header.two(AT + BEHIND + ipv6::FRAGMENT_OFFSET)) >> 3;
+                let fragment = Fragment {
+                    datagram: header.four(AT + BEHIND + ipv6::FRAGMENT_ID),
+                    is_first: offset == 0,
+                };
+                let flow = Flow { protocol: header.one(AT + BEHIND), ..flow };
+                let at = AT + BEHIND + ipv6::FRAGMENT_LENGTH;
+                let seen = match flow.protocol {
+                    tcp::PROTOCOL if fragment.is_first => {
+                        of_tcp(flow, frame.header(at + tcp::LOOKED_AT).map(|it| it.at(at)))
+                    }
+                    udp::PROTOCOL if fragment.is_first => {
+                        of_ports(flow, frame.header(at + udp::LOOKED_AT).map(|it| it.at(at)))
+                    }
+                    _ => Seen { flow, is_midway: false, fragment: None },
+                };
+                Seen { fragment: Some(fragment), ..seen }
+            }
+            None => Seen { flow, is_midway: false, fragment: None },
+        },
+        _ => Seen { flow, is_midway: false, fragment: None },
+    }
+}
+
+#[inline(always)]
+fn of_tcp(flow: Flow, segment: Option<Header>) -> Seen {
+    let Some(segment) = segment else { return Seen { flow, is_midway: false, fragment: None } };
+    // The first packet of a connection has SYN alone (RFC 9293 section 3.5).
+    let is_midway = segment.one(tcp::FLAGS) & (tcp::SYN | tcp::ACK) != tcp::SYN;
+    Seen { is_midway, ..of_ports(flow, Some(segment)) }
+}
+
+#[inline(always)]
+fn of_ports(flow: Flow, header: Option<Header>) -> Seen {
+    let ports = match header {
+        Some(header) => pair(header.two(tcp::SOURCE_PORT), header.two(tcp::DESTINATION_PORT)),
+        None => 0,
+    };
+    Seen { flow: Flow { ports, ..flow }, is_midway: false, fragment: None }
+}
+
+#[inline(always)]
+fn pair(source: u16, destination: u16) -> u32 {
+    let ([a, b], [c, d]) = (source.to_ne_bytes(), destination.to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// An echo goes by its identifier; an error to where the packet came from that it is about (RFC 792).
+#[inline(always)]
+fn of_icmp(flow: Flow, frame: Frame, at: usize) -> Seen {
+    let none = Seen { flow, is_midway: false, fragment: None };
+    let Some(message) = frame.behind(at, icmp::LENGTH) else { return none };
+    match message.one(icmp::TYPE) {
+        icmp::ECHO | icmp::ECHO_REPLY => {
+            let ports = pair(message.two(icmp::IDENTIFIER), 0);
+            Seen { flow: Flow { ports, ..flow }, ..none }
+        }
+        icmp::UNREACHABLE | icmp::QUENCH | icmp::REDIRECT | icmp::TIME_EXCEEDED | icmp::PARAMETER => {
+            let Some(inner) = frame.behind(at + icmp::LENGTH, ipv4::LENGTH) else { return none };
+            let length = usize::from(inner.one(ipv4::VERSION) & 0x0f) * 4;
+            let pieces = inner.two(ipv4::FRAGMENT) & ipv4::OFFSET_MASK.to_be();
+            let protocol = inner.one(ipv4::PROTOCOL);
+            let flow = Flow {
+                source: [inner.four(ipv4::DESTINATION), 0, 0, 0],
+                destination: [inner.four(ipv4::SOURCE), 0, 0, 0],
+                ports: 0,
+                protocol,
+            };
+            let has_ports = pieces == 0 && (protocol == tcp::PROTOCOL || protocol == udp::PROTOCOL);
+            match frame.behind(at + icmp::LENGTH + length, 4) {
+                Some(ports) if has_ports => about(flow, ports),
+                Some(_) | None => Seen { flow, ..none },
+            }
+        }
+        _ => none,
+    }
+}
+
+/// The same for IPv6 (RFC 4443).
+#[inline(always)]
+fn of_icmpv6(flow: Flow, frame: Frame, at: usize) -> Seen {
+    let none = Seen { flow, is_midway: false, fragment: None };
+    let Some(message) = frame.header(at + icmpv6::LENGTH).map(|it| it.at(at)) else { return none };
+    match message.one(icmpv6::TYPE) {
+        icmpv6::ECHO | icmpv6::ECHO_REPLY => {
+            let ports = pair(message.two(icmpv6::IDENTIFIER), 0);
+            Seen { flow: Flow { ports, ..flow }, ..none }
+        }
+        icmpv6::UNREACHABLE..=icmpv6::PARAMETER => {
+            let start = at + icmpv6::LENGTH;
+            let Some(inner) = frame.header(start + ipv6::LENGTH).map(|it| it.at(start)) else { return none };
+            let protocol = inner.one(ipv6::NEXT_HEADER);
+            let flow = Flow {
+                source: inner.sixteen(ipv6::DESTINATION),
+                destination: inner.sixteen(ipv6::SOURCE),
+                ports: 0,
+                protocol,
+            };
+            let has_ports = protocol == tcp::PROTOCOL || protocol == udp::PROTOCOL;
+            match frame.header(start + ipv6::LENGTH + 4).map(|it| it.at(start + ipv6::LENGTH)) {
+                Some(ports) if has_ports => about(flow, ports),
+                Some(_) | None => Seen { flow, ..none },
+            }
+        }
+        _ => none,
+    }
+}
+
+/// The flow that a packet of ours belongs to, as its answers show it.
+#[inline(always)]
+fn about(flow: Flow, ports: Header) -> Seen {
+    let ports = pair(ports.two(tcp::DESTINATION_PORT), ports.two(tcp::SOURCE_PORT));
+    Seen { flow: Flow { ports, ..flow }, is_midway: flow.protocol == tcp::PROTOCOL, fragment: None }
+}

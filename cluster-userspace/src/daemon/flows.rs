@@ -1,0 +1,132 @@
+//! Which connections the VIPs of active/active groups have on this node: looked at again and again, so that a bucket's second is let
+//! go once its last flow is done, and so that `status` can show how many are left.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use cluster_common::flow::{By, Flow};
+use cluster_proto::Time;
+use cluster_proto::spread::Buckets;
+
+use super::node::Node;
+use crate::dataplane::GroupSlot;
+use crate::driver::clock;
+use crate::driver::mailbox::Order;
+use crate::network::connections;
+
+/// How often connections are looked at, at the most. Where that takes the kernel long, it is done less often.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The protocol number of TCP.
+const TCP: u8 = 6;
+
+/// A group whose connections are looked at.
+#[derive(Clone, Debug)]
+struct Spread {
+    slot: GroupSlot,
+    vips: HashSet<IpAddr>,
+    by: By,
+    seed: u64,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Flows {
+    slot: GroupSlot,
+    busy: Box<Buckets>,
+    count: u32,
+    since: Time,
+}
+
+/// A round of looking at them, and when the next is due.
+#[derive(Debug, Default)]
+pub(super) struct FlowWatch {
+    next: Time,
+    failed: bool,
+}
+
+impl Node {
+    /// Starts to look at connections, if it is time for that and there are such groups.
+    pub(super) fn look_at_flows(&mut self) {
+        let now = clock::now();
+        if now < self.flow_watch.next {
+            return;
+        }
+        let groups = self.spread_groups();
+        // Until the answer comes; it says when the next is due.
+        self.flow_watch.next = now + PAUSE * 60;
+        if groups.is_empty() {
+            self.flow_watch.next = now + PAUSE;
+            return;
+        }
+        let report = self.flows_in.clone();
+        drop(tokio::task::spawn_blocking(move || {
+            let found = groups.iter().map(look).collect::<io::Result<Vec<_>>>();
+            // The loop is gone only when the daemon stops.
+            drop(report.blocking_send(found));
+        }));
+    }
+
+    pub(super) fn flows(&mut self, found: io::Result<Vec<Flows>>) {
+        let now = clock::now();
+        match found {
+            Ok(found) => {
+                let took = found.first().map_or(Duration::ZERO, |first| now.since(first.since));
+                self.flow_watch = FlowWatch { next: now + PAUSE.max(took * 20), failed: false };
+                for Flows { slot, busy, count, since } in found {
+                    self.daemon.order(Order::Flows(slot, busy, count, since));
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.flow_watch.failed, true) {
+                    let text = format!(
+                        "cannot look at the connections of active/active groups: {error}; nodes that had a bucket before \
+                         stay its second"
+                    );
+                    self.daemon.tell("flows_unknown", &text);
+                }
+                self.flow_watch.next = now + PAUSE;
+            }
+        }
+    }
+
+    fn spread_groups(&self) -> Vec<Spread> {
+        let settings = &self.daemon.settings;
+        let groups = self.daemon.slots.iter().zip(&settings.groups);
+        let spread = groups.filter_map(|(&slot, group)| {
+            let over = group.spread.as_ref()?;
+            let by = if over.by_source { By::Source } else { By::Flow };
+            let seed = over.seed(settings.cluster, group.id);
+            Some(Spread { slot, vips: group.vips.iter().copied().collect(), by, seed })
+        });
+        spread.collect()
+    }
+}
+
+fn look(group: &Spread) -> io::Result<Flows> {
+    let since = clock::now();
+    let mut busy = Box::<Buckets>::default();
+    let mut count = 0;
+    connections::each(&group.vips, |local, remote| {
+        busy.insert(bucket(local, remote, group.by, group.seed));
+        count += 1;
+    })?;
+    Ok(Flows { slot: group.slot, busy, count, since })
+}
+
+/// The bucket of a connection, as the programs find it from what the client sends.
+fn bucket(local: SocketAddr, remote: SocketAddr, by: By, seed: u64) -> usize {
+    let words = |address: IpAddr| match address {
+        IpAddr::V4(address) => [u32::from_ne_bytes(address.octets()), 0, 0, 0],
+        IpAddr::V6(address) => bytemuck::cast(address.octets()),
+    };
+    let ([a, b], [c, d]) = (remote.port().to_be_bytes(), local.port().to_be_bytes());
+    let flow = Flow {
+        source: words(remote.ip()),
+        destination: words(local.ip()),
+        ports: u32::from_ne_bytes([a, b, c, d]),
+        protocol: TCP,
+    };
+    flow.bucket(by, seed)
+}

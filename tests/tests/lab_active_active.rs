@@ -1,0 +1,224 @@
+//! An active/active group: one VIP that several nodes serve at once. Its flows are spread evenly, and outlast whoever joins,
+//! drains or becomes the entry; a node that is lost takes its own along, and no others.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use cluster_tests::lab::clock::Window;
+use cluster_tests::lab::cluster::GROUP;
+use cluster_tests::lab::probe::connections::{Connections, StreamServer};
+use cluster_tests::lab::{Cluster, ClusterSettings, Family, Lab, Moment, await_some, may_run};
+use cluster_tests::scene::SOON;
+use serde_json::Value;
+
+/// Long connections, each with a message this often.
+const CONNECTIONS: usize = 200;
+const INTERVAL: Duration = Duration::from_millis(50);
+/// The longest that a connection may stand still where nothing of its own was lost: a few retransmissions (RFC 6298: after 0.2 s,
+/// then 0.4 s).
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// For how long a change is watched: until all nodes have looked at their connections again.
+const WATCHED: Duration = Duration::from_secs(3);
+
+/// What a node says of one member.
+#[derive(Clone, PartialEq, Debug)]
+struct Member {
+    share: f64,
+    seconds: u64,
+    flows: Option<u64>,
+}
+
+struct Scene<'lab> {
+    cluster: Cluster<'lab>,
+    _servers: Vec<StreamServer>,
+    vip: IpAddr,
+}
+
+impl<'lab> Scene<'lab> {
+    /// A cluster of which these nodes run.
+    fn start(lab: &'lab Lab, family: Family, running: &[&str]) -> Self {
+        let servers = lab.nodes().iter().map(|node| StreamServer::start(node).expect("a service")).collect();
+        let group_lines = "mode = \"active-active\"".to_owned();
+        let settings = ClusterSettings { group_lines, ..ClusterSettings::of(family) };
+        let mut cluster = Cluster::new(lab, &settings).expect("a configuration");
+        for node in running {
+            cluster.start(node).expect("a daemon");
+        }
+        let scene = Self { cluster, _servers: servers, vip: family.vip() };
+        scene.await_shares(running, running);
+        scene
+    }
+
+    fn group(&self, node: &str) -> anyhow::Result<Value> {
+        let status = self.cluster.control(node).command("status")?;
+        let groups = status["groups"].as_array().cloned().unwrap_or_default();
+        Ok(groups.into_iter().find(|group| group["name"] == GROUP).unwrap_or_default())
+    }
+
+    fn spread(&self, node: &str) -> anyhow::Result<(String, BTreeMap<String, Member>)> {
+        let group = self.group(node)?;
+        let spread = &group["spread"];
+        let member = |value: &Value| {
+            let member = Member {
+                share: value["share"].as_f64().unwrap_or_default(),
+                seconds: value["seconds"].as_u64().unwrap_or_default(),
+                flows: value["flows"].as_u64(),
+            };
+            (value["name"].as_str().unwrap_or_default().to_owned(), member)
+        };
+        let members = spread["members"].as_array().into_iter().flatten().map(member).collect();
+        Ok((spread["version"].as_str().unwrap_or_default().to_owned(), members))
+    }
+
+    /// Waits until all these nodes go by the same table, in which those have equal shares and no others any.
+    fn await_shares(&self, running: &[&str], sharing: &[&str]) -> BTreeMap<String, Member> {
+        let fair = 1.0 / sharing.len() as f64;
+        await_some("equal shares", SOON, || {
+            let mut versions = Vec::new();
+            let mut last = BTreeMap::new();
+            for node in running {
+                let (version, members) = self.spread(node)?;
+                let is_right = members.iter().all(|(name, member)| {
+                    let expected = if sharing.contains(&name.as_str()) { fair } else { 0.0 };
+                    (member.share - expected).abs() < 0.001
+                });
+                anyhow::ensure!(is_right, "{node} has {version} {members:?}");
+                versions.push(version);
+                last = members;
+            }
+            anyhow::ensure!(versions.windows(2).all(|pair| pair[0] == pair[1]), "{versions:?}");
+            Ok(Some(last))
+        })
+        .expect("one table with equal shares")
+    }
+
+    fn entry(&self, running: &[&str]) -> String {
+        await_some("an entry", SOON, || {
+            for node in running {
+                if self.group(node)?["role"] == "active" {
+                    return Ok(Some((*node).to_owned()));
+                }
+            }
+            Ok(None)
+        })
+        .expect("an entry")
+    }
+
+    /// How many connections each node has, by its own word, once they are so many together.
+    fn await_flows(&self, running: &[&str], total: u64) -> BTreeMap<String, u64> {
+        await_some("all connections counted", SOON, || {
+            let mut flows = BTreeMap::new();
+            for node in running {
+                let (_, members) = self.spread(node)?;
+                flows.insert((*node).to_owned(), members[*node].flows.unwrap_or_default());
+            }
+            anyhow::ensure!(flows.values().sum::<u64>() == total, "{flows:?}");
+            Ok(Some(flows))
+        })
+        .expect("connections on the nodes")
+    }
+
+    fn clusterctl(&self, node: &str, arguments: &[&str]) {
+        let output = self.cluster.clusterctl(node, arguments).expect("clusterctl");
+        assert!(output.status.success(), "{arguments:?} on {node}: {output:?}");
+    }
+}
+
+/// Watches over a change: no connection breaks or stands still for long.
+fn unharmed(connections: &Connections, from: Moment, what: &str) {
+    (Moment::now() + WATCHED).sleep();
+    let fates = connections.fates(Window::since(from));
+    let broken: Vec<_> = fates.iter().filter_map(|fate| fate.broke.clone()).collect();
+    let stall = fates.iter().map(|fate| fate.stall).max().unwrap_or_default();
+    println!("{what}: {} broken, longest stall {stall:?}", broken.len());
+    assert!(broken.is_empty(), "{what}: {broken:?}");
+    assert!(stall <= PATIENCE, "{what}: a connection stood still for {stall:?}");
+}
+
+fn connections_outlast_changes(family: Family) {
+    if !may_run("a group that several nodes serve at once") {
+        return;
+    }
+    let lab = Lab::with_nodes(&["a", "b", "c", "d"]).expect("a lab");
+    let mut scene = Scene::start(&lab, family, &["a", "b", "c"]);
+    let connections =
+        Connections::open_some(&lab, scene.vip, CONNECTIONS, INTERVAL).expect("connections to the VIP");
+    let flows = scene.await_flows(&["a", "b", "c"], CONNECTIONS as u64);
+    println!("{flows:?}");
+    // 66.7 each; five standard deviations are 33.
+    assert!(flows.values().all(|flows| (33..=100).contains(flows)), "{flows:?}");
+
+    let all = ["a", "b", "c", "d"];
+    let from = Moment::now();
+    scene.cluster.start("d").expect("a daemon");
+    scene.await_shares(&all, &all);
+    unharmed(&connections, from, "d joins");
+
+    let from = Moment::now();
+    scene.clusterctl("b", &["drain"]);
+    let members = scene.await_shares(&all, &["a", "c", "d"]);
+    assert!(members["b"].seconds > 0, "{members:?}");
+    unharmed(&connections, from, "b drains");
+    assert_eq!(scene.await_flows(&all, CONNECTIONS as u64), {
+        let mut flows = flows.clone();
+        flows.insert("d".to_owned(), 0);
+        flows
+    });
+
+    let entry = scene.entry(&all);
+    let next = if entry == "c" { "a" } else { "c" };
+    let from = Moment::now();
+    scene.clusterctl(next, &["promote", GROUP]);
+    unharmed(&connections, from, "the entry moves");
+    scene.await_shares(&all, &["a", "c", "d"]);
+
+    let from = Moment::now();
+    scene.clusterctl("b", &["undrain"]);
+    scene.await_shares(&all, &all);
+    unharmed(&connections, from, "b is back");
+
+    // Those that end leave their buckets to the firsts alone.
+    drop(connections);
+    await_some("no seconds left", SOON, || {
+        let (_, members) = scene.spread(next)?;
+        anyhow::ensure!(members.values().all(|member| member.seconds == 0), "{members:?}");
+        Ok(Some(()))
+    })
+    .expect("buckets without a second");
+}
+
+#[test]
+fn ipv4_connections_outlast_a_join_a_drain_and_a_move_of_the_entry() {
+    connections_outlast_changes(Family::Ipv4);
+}
+
+#[test]
+fn ipv6_connections_outlast_a_join_a_drain_and_a_move_of_the_entry() {
+    connections_outlast_changes(Family::Ipv6);
+}
+
+#[test]
+fn a_lost_entry_takes_its_own_connections_along_and_no_others() {
+    if !may_run("the loss of an active/active group's entry") {
+        return;
+    }
+    let lab = Lab::with_nodes(&["a", "b", "c"]).expect("a lab");
+    let all = ["a", "b", "c"];
+    let scene = Scene::start(&lab, Family::Ipv4, &all);
+    let connections =
+        Connections::open_some(&lab, scene.vip, CONNECTIONS, INTERVAL).expect("connections to the VIP");
+    let flows = scene.await_flows(&all, CONNECTIONS as u64);
+    let entry = scene.entry(&all);
+    lab.cut_all(&entry).expect("a cut");
+    let rest: Vec<&str> = all.into_iter().filter(|node| *node != entry).collect();
+    scene.await_shares(&rest, &rest);
+    let from = Moment::now();
+    (Moment::now() + PATIENCE + WATCHED).sleep();
+    let fates = connections.fates(Window::since(from));
+    let lost =
+        fates.iter().filter(|fate| fate.broke.is_some() || fate.stall > PATIENCE + WATCHED / 2).count();
+    let others = fates.len() - lost;
+    println!("{flows:?} before {entry} was cut: {lost} lost, {others} go on");
+    assert_eq!(lost as u64, flows[&entry], "{fates:?}");
+}
