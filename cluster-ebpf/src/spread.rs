@@ -20,15 +20,22 @@ pub(crate) struct Seen {
     flow: Flow,
     /// It is of TCP, and not the first of a connection.
     is_midway: bool,
-    /// It is a piece of a datagram, whose number is this.
-    fragment: Option<Fragment>,
+    /// Whether it is a piece of a datagram.
+    piece: Piece,
+    /// The number of that datagram.
+    datagram: u32,
 }
 
-#[derive(Clone, Copy)]
-struct Fragment {
-    datagram: u32,
-    /// Whether it is the first, which alone shows the flow.
-    is_first: bool,
+/// Which piece of a datagram a packet is. A plain number, unlike an option: the kernel takes no debug information of those.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Piece {
+    /// All of it.
+    Whole,
+    /// The first, which alone shows the flow.
+    First,
+    /// A later one.
+    Later,
 }
 
 /// Where a packet goes that came in while this node goes by the table of that number.
@@ -65,19 +72,17 @@ fn over(table: &Table, place: u8, journey: Journey) -> Way {
 fn bucket(table: &Table, seen: &Seen) -> usize {
     let by = if table.is_by_source() { By::Source } else { By::Flow };
     let own = seen.flow.bucket(by, table.seed());
-    match seen.fragment {
-        Some(fragment) if by == By::Flow => {
-            let Flow { source, destination, protocol, .. } = seen.flow;
-            if fragment.is_first {
-                note_fragments(source, destination, fragment.datagram, protocol, own as u32);
-                own
-            } else {
-                // The first may come later, or have come elsewhere: then all go by their addresses.
-                bucket_of_fragments(source, destination, fragment.datagram, protocol)
-                    .map_or(own, |it| it as usize)
-            }
+    let Flow { source, destination, protocol, .. } = seen.flow;
+    match seen.piece {
+        Piece::First if by == By::Flow => {
+            note_fragments(source, destination, seen.datagram, protocol, own as u32);
+            own
         }
-        Some(_) | None => own,
+        // The first may come later, or have come elsewhere: then all go by their addresses.
+        Piece::Later if by == By::Flow => {
+            bucket_of_fragments(source, destination, seen.datagram, protocol).map_or(own, |it| it as usize)
+        }
+        Piece::Whole | Piece::First | Piece::Later => own,
     }
 }
 
@@ -106,19 +111,23 @@ pub(crate) fn seen_of_ipv4<const AT: usize>(frame: Frame, header: Header) -> See
     let pieces = u16::from_be(header.two(AT + ipv4::FRAGMENT)) & ipv4::FRAGMENT_MASK;
     let is_first = pieces & ipv4::OFFSET_MASK == 0;
     let datagram = u32::from(header.two(AT + ipv4::IDENTIFICATION));
-    let fragment = if pieces == 0 { None } else { Some(Fragment { datagram, is_first }) };
+    let piece = match (pieces, is_first) {
+        (0, _) => Piece::Whole,
+        (_, true) => Piece::First,
+        (_, false) => Piece::Later,
+    };
     // The header's length in words of four bytes, from five to fifteen.
     let length = usize::from(header.one(AT + ipv4::VERSION) & 0x0f) * 4;
     if !is_first {
-        return Seen { flow, is_midway: false, fragment };
+        return Seen { flow, is_midway: false, piece, datagram };
     }
     let seen = match protocol {
         tcp::PROTOCOL => of_tcp(flow, frame.behind(AT + length, tcp::LOOKED_AT)),
         udp::PROTOCOL => of_ports(flow, frame.behind(AT + length, udp::LOOKED_AT)),
         icmp::PROTOCOL => of_icmp(flow, frame, AT + length),
-        _ => Seen { flow, is_midway: false, fragment: None },
+        _ => Seen { flow, is_midway: false, piece: Piece::Whole, datagram: 0 },
     };
-    Seen { fragment, ..seen }
+    Seen { piece, datagram, ..seen }
 }
 
 /// What the IPv6 packet that begins at `AT` shows. What is behind other extension headers than a fragment's goes by its
@@ -140,32 +149,32 @@ pub(crate) fn seen_of_ipv6<const AT: usize>(frame: Frame, header: Header) -> See
         ipv6::FRAGMENT => match frame.header(AT + BEHIND + ipv6::FRAGMENT_LENGTH) {
             Some(header) => {
                 let offset = u16::from_be(header.two(AT + BEHIND + ipv6::FRAGMENT_OFFSET)) >> 3;
-                let fragment = Fragment {
-                    datagram: header.four(AT + BEHIND + ipv6::FRAGMENT_ID),
-                    is_first: offset == 0,
-                };
+                let datagram = header.four(AT + BEHIND + ipv6::FRAGMENT_ID);
+                let piece = if offset == 0 { Piece::First } else { Piece::Later };
                 let flow = Flow { protocol: header.one(AT + BEHIND), ..flow };
                 let at = AT + BEHIND + ipv6::FRAGMENT_LENGTH;
                 let seen = match flow.protocol {
-                    tcp::PROTOCOL if fragment.is_first => {
+                    tcp::PROTOCOL if piece == Piece::First => {
                         of_tcp(flow, frame.header(at + tcp::LOOKED_AT).map(|it| it.at(at)))
                     }
-                    udp::PROTOCOL if fragment.is_first => {
+                    udp::PROTOCOL if piece == Piece::First => {
                         of_ports(flow, frame.header(at + udp::LOOKED_AT).map(|it| it.at(at)))
                     }
-                    _ => Seen { flow, is_midway: false, fragment: None },
+                    _ => Seen { flow, is_midway: false, piece: Piece::Whole, datagram: 0 },
                 };
-                Seen { fragment: Some(fragment), ..seen }
+                Seen { piece, datagram, ..seen }
             }
-            None => Seen { flow, is_midway: false, fragment: None },
+            None => Seen { flow, is_midway: false, piece: Piece::Whole, datagram: 0 },
         },
-        _ => Seen { flow, is_midway: false, fragment: None },
+        _ => Seen { flow, is_midway: false, piece: Piece::Whole, datagram: 0 },
     }
 }
 
 #[inline(always)]
 fn of_tcp(flow: Flow, segment: Option<Header>) -> Seen {
-    let Some(segment) = segment else { return Seen { flow, is_midway: false, fragment: None } };
+    let Some(segment) = segment else {
+        return Seen { flow, is_midway: false, piece: Piece::Whole, datagram: 0 };
+    };
     // The first packet of a connection has SYN alone (RFC 9293 section 3.5).
     let is_midway = segment.one(tcp::FLAGS) & (tcp::SYN | tcp::ACK) != tcp::SYN;
     Seen { is_midway, ..of_ports(flow, Some(segment)) }
@@ -177,7 +186,7 @@ fn of_ports(flow: Flow, header: Option<Header>) -> Seen {
         Some(header) => pair(header.two(tcp::SOURCE_PORT), header.two(tcp::DESTINATION_PORT)),
         None => 0,
     };
-    Seen { flow: Flow { ports, ..flow }, is_midway: false, fragment: None }
+    Seen { flow: Flow { ports, ..flow }, is_midway: false, piece: Piece::Whole, datagram: 0 }
 }
 
 #[inline(always)]
@@ -189,7 +198,7 @@ fn pair(source: u16, destination: u16) -> u32 {
 /// An echo goes by its identifier; an error to where the packet came from that it is about (RFC 792).
 #[inline(always)]
 fn of_icmp(flow: Flow, frame: Frame, at: usize) -> Seen {
-    let none = Seen { flow, is_midway: false, fragment: None };
+    let none = Seen { flow, is_midway: false, piece: Piece::Whole, datagram: 0 };
     let Some(message) = frame.behind(at, icmp::LENGTH) else { return none };
     match message.one(icmp::TYPE) {
         icmp::ECHO | icmp::ECHO_REPLY => {
@@ -220,7 +229,7 @@ fn of_icmp(flow: Flow, frame: Frame, at: usize) -> Seen {
 /// The same for IPv6 (RFC 4443).
 #[inline(always)]
 fn of_icmpv6(flow: Flow, frame: Frame, at: usize) -> Seen {
-    let none = Seen { flow, is_midway: false, fragment: None };
+    let none = Seen { flow, is_midway: false, piece: Piece::Whole, datagram: 0 };
     let Some(message) = frame.header(at + icmpv6::LENGTH).map(|it| it.at(at)) else { return none };
     match message.one(icmpv6::TYPE) {
         icmpv6::ECHO | icmpv6::ECHO_REPLY => {
@@ -251,5 +260,10 @@ fn of_icmpv6(flow: Flow, frame: Frame, at: usize) -> Seen {
 #[inline(always)]
 fn about(flow: Flow, ports: Header) -> Seen {
     let ports = pair(ports.two(tcp::DESTINATION_PORT), ports.two(tcp::SOURCE_PORT));
-    Seen { flow: Flow { ports, ..flow }, is_midway: flow.protocol == tcp::PROTOCOL, fragment: None }
+    Seen {
+        flow: Flow { ports, ..flow },
+        is_midway: flow.protocol == tcp::PROTOCOL,
+        piece: Piece::Whole,
+        datagram: 0,
+    }
 }

@@ -267,10 +267,13 @@ impl Table {
     /// How often a frame from this address was sent on.
     #[inline(always)]
     pub(crate) fn hops(&self, source: [u16; 3]) -> u32 {
+        // SAFETY: as in `me`; an address begins with three aligned u16.
+        let common = unsafe { read_volatile((&raw const (*self.0).marks).cast::<u16>().add(1)) };
+        if source[1] != common {
+            return 0;
+        }
         let (first, second) = (self.mark(0), self.mark(1));
-        if source[1] != first[1] {
-            0
-        } else if source[0] == first[0] {
+        if source[0] == first[0] {
             1
         } else if source[0] == second[0] {
             2

@@ -73,16 +73,23 @@ impl<'lab> Scene<'lab> {
 
     /// Waits until all these nodes go by the same table, in which those have equal shares and no others any.
     fn await_shares(&self, running: &[&str], sharing: &[&str]) -> BTreeMap<String, Member> {
-        let fair = 1.0 / sharing.len() as f64;
+        let weights: Vec<(&str, u32)> = sharing.iter().map(|node| (*node, 1)).collect();
+        self.await_weights(running, &weights)
+    }
+
+    /// The same with these weights.
+    fn await_weights(&self, running: &[&str], weights: &[(&str, u32)]) -> BTreeMap<String, Member> {
+        let total: u32 = weights.iter().map(|(_, weight)| weight).sum();
+        let fair = |name: &str| {
+            let weight = weights.iter().find(|(node, _)| *node == name).map_or(0, |(_, weight)| *weight);
+            f64::from(weight) / f64::from(total)
+        };
         await_some("equal shares", SOON, || {
             let mut versions = Vec::new();
             let mut last = BTreeMap::new();
             for node in running {
                 let (version, members) = self.spread(node)?;
-                let is_right = members.iter().all(|(name, member)| {
-                    let expected = if sharing.contains(&name.as_str()) { fair } else { 0.0 };
-                    (member.share - expected).abs() < 0.001
-                });
+                let is_right = members.iter().all(|(name, member)| (member.share - fair(name)).abs() < 0.001);
                 anyhow::ensure!(is_right, "{node} has {version} {members:?}");
                 versions.push(version);
                 last = members;
@@ -90,7 +97,7 @@ impl<'lab> Scene<'lab> {
             anyhow::ensure!(versions.windows(2).all(|pair| pair[0] == pair[1]), "{versions:?}");
             Ok(Some(last))
         })
-        .expect("one table with equal shares")
+        .expect("one table with these shares")
     }
 
     fn entry(&self, running: &[&str]) -> String {
@@ -177,6 +184,21 @@ fn connections_outlast_changes(family: Family) {
     scene.clusterctl("b", &["undrain"]);
     scene.await_shares(&all, &all);
     unharmed(&connections, from, "b is back");
+
+    let from = Moment::now();
+    let text = std::fs::read_to_string(scene.cluster.config()).expect("the configuration");
+    let text = text.replacen("name = \"a\"\n", "name = \"a\"\nweight = 2\n", 1);
+    scene.cluster.configure(&text).expect("another configuration");
+    for node in all {
+        scene.clusterctl(node, &["reload"]);
+    }
+    scene.await_weights(&all, &[("a", 2), ("b", 1), ("c", 1), ("d", 1)]);
+    unharmed(&connections, from, "a counts twice");
+
+    let from = Moment::now();
+    scene.clusterctl("d", &["restart"]);
+    scene.clusterctl(next, &["restart"]);
+    unharmed(&connections, from, "daemons are replaced in place");
 
     // Those that end leave their buckets to the firsts alone.
     drop(connections);

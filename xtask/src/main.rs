@@ -82,7 +82,9 @@ const SIM_HELP: &str = "\
 Exit code 1 if a rule was broken.";
 
 const RUN_HELP: &str = "\
-Without --config: nodes a and b, a switch and a client on this machine, in network namespaces of their own.
+Without --config: some nodes, a switch and a client on this machine, in network namespaces of their own.
+  --mode active-active        all nodes serve the address at once, three unless told otherwise
+  --nodes N --spares M        how many nodes serve, and how many stand by: with spares each has an address
   --for SECONDS               end by itself; exit 0 if the client was served
   --families ipv4,ipv6        the families of the virtual addresses
 With --config: every argument goes to target/release/clusterd, on this host's real interface.

@@ -64,9 +64,10 @@ impl Core {
     /// The group has no connection on this node, or none any more.
     pub(super) fn no_connections(&mut self, now: Time, index: usize) {
         let group = &mut self.groups[index];
+        // Whoever holds it by then has it watched anew.
+        group.watched_until = Time::ZERO;
         if matches!(group.stage, Stage::Active(_)) {
             group.idle_at = Some(now);
-            group.watched_until = Time::ZERO;
         }
         if let Some(grace) = &mut self.groups[index].grace
             && let Some(at) = grace.let_go

@@ -31,6 +31,8 @@ impl Core {
             }
             Belief::NewRun => {
                 self.peers[path.peer].begin_run(now, header.incarnation);
+                self.member_starts_anew(now, path.peer);
+                self.entry_starts_anew(path.peer);
                 self.tell_soon(now);
                 self.believed(now, path, &message, out);
             }
@@ -222,6 +224,7 @@ impl Core {
         let id = self.settings.peers[path.peer].id;
         if !self.peers[path.peer].alive {
             self.peers[path.peer].alive = true;
+            self.member_starts_anew(now, path.peer);
             self.tell_soon(now);
             event(out, now, EventKind::PeerUp(id));
         }
@@ -247,6 +250,7 @@ impl Core {
             return;
         }
         let peer = &mut self.peers[path.peer];
+        peer.answered = peer.answered.max(sent);
         peer.paths[path.path].measure(now.since(sent));
         let round_trip = peer.round_trip();
         let timing = &self.settings.timing;
@@ -476,7 +480,7 @@ impl Core {
     }
 
     /// How long a promise to this peer lasts.
-    fn term_for(&self, peer: usize) -> Duration {
+    pub(super) fn term_for(&self, peer: usize) -> Duration {
         let dead_after = self.membership.dead_after(self.settings.timing.dead_after);
         promise_term(dead_after, self.peers[peer].lease)
     }
@@ -559,7 +563,7 @@ impl Core {
             Stage::Passive | Stage::Ready(_) | Stage::Fault(_) => {}
         }
         if self.promise(now, index, peer, epoch, sent, true) {
-            self.follow_entry(now, index);
+            self.follow_entry(now, index, peer);
         }
     }
 

@@ -53,6 +53,8 @@ pub(super) struct PeerState {
     pub(super) restarts: bool,
     /// It would remember such a promise.
     pub(super) keeps_long: bool,
+    /// When the newest of our heartbeats was sent that it has acknowledged.
+    pub(super) answered: Time,
     pub(super) service: ServiceHealth,
     pub(super) mac: Option<Mac>,
     pub(super) lease: Duration,
@@ -133,6 +135,7 @@ impl PeerState {
             voting: false,
             restarts: false,
             keeps_long: false,
+            answered: Time::ZERO,
             service: ServiceHealth::Unjudged,
             mac: None,
             lease: Duration::ZERO,

@@ -117,7 +117,10 @@ impl Core {
             {
                 Step::Waiting
             }
-            Step::Waiting => Step::Asking { since: now },
+            // A heartbeat that left in this very instant did not ask.
+            Step::Waiting => {
+                Step::Asking { since: now + Duration::from_nanos(u64::from(self.last_sent == now)) }
+            }
             Step::Asking { .. }
                 if self.yields_to_a_restart()
                     || self.another_may_be_away(now)
@@ -128,12 +131,12 @@ impl Core {
             }
             Step::Asking { since } => {
                 let all = now.since(since) < ALL_VOTERS;
-                let kept = self.are_kept(now, all);
+                let kept = self.are_kept(now, all) && self.have_heard(since);
                 if kept && holds {
                     // A heartbeat that left in this very instant spoke of the usual lease.
                     let instant = Duration::from_nanos(u64::from(self.last_sent == now));
                     Step::Extending { since: now + instant }
-                } else if kept || !holds && !all {
+                } else if kept || !holds && !all && self.have_heard(since) {
                     // Nobody's lease depends on those that do not keep them.
                     Step::Ready
                 } else {
@@ -244,6 +247,14 @@ impl Core {
                 if self.lease < RESTART_LEASE { peer.lease >= RESTART_LEASE } else { !peer.keeps_long };
             peer.alive && peer.restarts && (settings.id < self.settings.me || further)
         })
+    }
+
+    /// Whether all voters that are heard have answered a heartbeat that was sent from then on. Those that began at the same time have said so
+    /// with that, and those that have not know that they have to wait.
+    fn have_heard(&self, since: Time) -> bool {
+        let voters = |peer: usize| self.membership.required.iter().any(|set| set.peers[peer]);
+        let mut peers = self.peers.iter().enumerate();
+        peers.all(|(place, peer)| !peer.alive || !voters(place) || peer.answered >= since)
     }
 
     /// Whether a peer's last word was that it is being restarted, and it may have gone since: it asked at the same time, had what

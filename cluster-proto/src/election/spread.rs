@@ -57,6 +57,8 @@ pub(super) struct Spread {
     other: Table,
     arriving: Option<Version>,
     have: u32,
+    /// The daemon that made the table was started anew since: what it numbers lower may be newer.
+    entry_is_new: bool,
     /// Everybody who may be a member, this node too.
     members: Vec<MemberState>,
     /// As the entry: when the table was last looked over, and whether flows may have ended since.
@@ -119,6 +121,7 @@ impl Spread {
             other: Table::default(),
             arriving: None,
             have: 0,
+            entry_is_new: false,
             members: over.members.iter().map(|member| MemberState::new(member.node)).collect(),
             balanced: Time::ZERO,
             flows_ended: false,
@@ -138,7 +141,14 @@ impl Spread {
         self.counts = [self.table.counts(), self.table.seconds()];
         self.version = Some(version);
         self.arriving = None;
+        self.entry_is_new = false;
         self.adopted = now;
+    }
+
+    /// Whether this node has this table, or one that came after it.
+    fn is_beyond(&self, version: Version) -> bool {
+        let newer = |own: Version| own.is_at_least(version) && !self.entry_is_new;
+        self.version.is_some_and(|own| own == version || newer(own))
     }
 
     /// Goes over to other settings.
@@ -160,7 +170,7 @@ impl Spread {
 
     /// When the entry has something to send, or to look over.
     fn deadline(&self) -> Time {
-        let behind = self.members.iter().filter(|member| member.counted.is_some() && member.has != ALL_PARTS);
+        let behind = self.members.iter().filter(|member| member.has != ALL_PARTS);
         let sends = behind.map(|member| member.again).min().unwrap_or(Time::NEVER);
         if self.flows_ended { sends.min(self.balanced + PAUSE) } else { sends }
     }
@@ -272,6 +282,35 @@ impl Core {
         self.groups[index].spread = Some(spread);
     }
 
+    /// The group's lease had run out and is back: somebody else may have held it, and published tables of his own.
+    pub(super) fn publish_anew(&mut self, now: Time, index: usize) {
+        let Some(spread) = &mut self.groups[index].spread else { return };
+        let me = spread.me;
+        for member in spread.members.iter_mut().filter(|member| member.node != me) {
+            member.has = 0;
+            member.again = now;
+        }
+    }
+
+    /// A peer is heard again, or its daemon has started again: what it had need not be there any more.
+    pub(super) fn member_starts_anew(&mut self, now: Time, peer: usize) {
+        let node = self.settings.peers[peer].id;
+        for spread in self.groups.iter_mut().filter_map(|group| group.spread.as_mut()) {
+            if let Some(member) = spread.member(node) {
+                member.has = 0;
+                member.again = now;
+            }
+        }
+    }
+
+    /// A peer's daemon has started again, and may be the one that made tables.
+    pub(super) fn entry_starts_anew(&mut self, peer: usize) {
+        let node = self.settings.peers[peer].id;
+        for spread in self.groups.iter_mut().filter_map(|group| group.spread.as_mut()) {
+            spread.entry_is_new |= spread.version.is_some_and(|version| version.epoch.node == node);
+        }
+    }
+
     pub(super) fn spread_deadline(&self, now: Time, index: usize) -> Time {
         let group = &self.groups[index];
         match &group.spread {
@@ -309,7 +348,6 @@ impl Core {
         for (state, weight) in spread.members.iter_mut().zip(weights) {
             if state.counted != weight {
                 state.counted = weight;
-                state.again = Time::ZERO;
                 changed = true;
             }
         }
@@ -344,11 +382,15 @@ impl Core {
         let pause = (self.settings.timing.heartbeat / 2).max(Duration::from_millis(1));
         for place in 0..spread.members.len() {
             let member = &mut spread.members[place];
-            if member.counted.is_none() || member.has == ALL_PARTS || now < member.again {
+            if member.has == ALL_PARTS || now < member.again {
                 continue;
             }
+            let Some(peer) = self.peer_of(member.node).filter(|&peer| self.peers[peer].alive) else {
+                // Until it is heard again (`member_starts_anew`).
+                member.again = Time::NEVER;
+                continue;
+            };
             member.again = now + pause;
-            let Some(peer) = self.peer_of(member.node) else { continue };
             let mut left = PARTS_AT_ONCE;
             for _ in 0..PARTS {
                 let part = member.next;
@@ -435,7 +477,7 @@ impl Core {
         part: message::Part<'_>,
         out: &mut Effects,
     ) {
-        if spread.version.is_some_and(|own| own.is_at_least(version))
+        if spread.is_beyond(version)
             || spread.arriving.is_some_and(|other| other != version && other.is_at_least(version))
         {
             return;
@@ -462,8 +504,7 @@ impl Core {
         version: Version,
         out: &mut Effects,
     ) {
-        let goes_by_it = spread.version.is_some_and(|own| own.is_at_least(version));
-        let have = if goes_by_it { ALL_PARTS } else { spread.have };
+        let have = if spread.is_beyond(version) { ALL_PARTS } else { spread.have };
         let own = spread.members.iter().find(|member| member.node == self.settings.me);
         let flows = own.map_or(0, |own| own.flows);
         let group = self.settings.groups[index].id;
@@ -511,8 +552,8 @@ impl Core {
 
     /// A peer holds the group: members may serve for as long as it can hold by what it has just said, and until its
     /// successor can be there.
-    pub(super) fn follow_entry(&mut self, now: Time, index: usize) {
-        let term = self.settings.timing.dead_after * 2;
+    pub(super) fn follow_entry(&mut self, now: Time, index: usize, peer: usize) {
+        let term = self.term_for(peer) + self.settings.timing.dead_after;
         if let Some(spread) = &mut self.groups[index].spread {
             spread.serves_until = now + term;
         }

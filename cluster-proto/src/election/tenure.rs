@@ -81,6 +81,7 @@ impl Core {
         group.stage = Stage::Active(Tenure { until, alone, forced, lapse: None, ..tenure });
         out.list.push(Effect::Lease { group: GroupIndex(index), epoch: tenure.epoch, until });
         if let Some(lapse) = tenure.lapse {
+            self.publish_anew(now, index);
             event(out, now, EventKind::Regained { group: GroupIndex(index), dark: now.since(lapse.since) });
             self.news = true;
             if lapse.dual {

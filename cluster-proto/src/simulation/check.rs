@@ -120,6 +120,9 @@ impl Checks {
     pub(super) fn loses_disk(&mut self, node: usize) {
         self.highest.iter_mut().skip(node).step_by(self.nodes).for_each(|highest| *highest = 0);
         self.used[node].clear();
+        // Its epochs may come again.
+        self.versions.retain(|(_, _, epoch), _| epoch.node != node_id(node));
+        self.tables.retain(|(_, version), _| version.epoch.node != node_id(node));
     }
 
     /// The daemon's tenure of a group is over.

@@ -218,6 +218,7 @@ impl<'a> World<'a> {
         self.report.simulated = Duration::from_nanos(self.plan.end);
         if self.options.profile != Profile::HolderLost {
             self.exactly_one_serves()?;
+            self.one_table_each()?;
         }
         Ok(())
     }

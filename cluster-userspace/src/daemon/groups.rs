@@ -53,20 +53,24 @@ pub(super) fn watched_vips<'a>(
 /// Why VIPs cannot go where another configuration has them. One that changes its group would have two holders as long as
 /// nodes have different files.
 pub(super) fn moved(old: &Local, new: &Local) -> Vec<String> {
-    let vips = |local: &Local| -> BTreeMap<IpAddr, (String, u8, Option<Vlan>)> {
+    let vips = |local: &Local| -> BTreeMap<IpAddr, (String, u8, Option<Vlan>, bool)> {
         let groups = local.groups.iter();
-        let placed = |group: &LocalGroup, vip: &config::Vip| (group.name.clone(), vip.prefix, group.vlan);
+        let placed = |group: &LocalGroup, vip: &config::Vip| {
+            (group.name.clone(), vip.prefix, group.vlan, group.keeps_address)
+        };
         groups.flat_map(|group| group.vips.iter().map(move |vip| (vip.address, placed(group, vip)))).collect()
     };
     let before = vips(old);
-    let moved = vips(new).into_iter().filter_map(|(address, (group, prefix, vlan))| {
-        let (old_group, old_prefix, old_vlan) = before.get(&address)?;
+    let moved = vips(new).into_iter().filter_map(|(address, (group, prefix, vlan, keeps))| {
+        let (old_group, old_prefix, old_vlan, kept) = before.get(&address)?;
         if *old_group != group {
             Some(format!("`group.vips`: {address} cannot go from group {old_group} to group {group} at once"))
         } else if *old_prefix != prefix {
             Some(format!("`group.vips`: {address} cannot become a /{prefix} at once"))
         } else if *old_vlan != vlan {
             Some(format!("`group.vlan`: {address} cannot go to another VLAN at once"))
+        } else if *kept != keeps {
+            Some(format!("`group.address`: {address} cannot go from one interface to another at once"))
         } else {
             None
         }

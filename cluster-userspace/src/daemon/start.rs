@@ -86,7 +86,18 @@ pub(super) async fn start(
     // What a daemon that was killed has left on an interface belongs there only with its lease.
     let kept = |index: usize| adopted.iter().any(|&(GroupIndex(kept), ..)| kept == index);
     let groups = settings.groups.iter().enumerate();
-    let groups = groups.filter(|&(index, _)| !kept(index) && !local.groups[index].keeps_address);
+    // Those that stay whoever holds the group are on the loopback interface, and may be in use.
+    let stays = |index: usize| {
+        let group = &local.groups[index];
+        let is_whole = |vip: IpAddr, prefix: u8| prefix == if vip.is_ipv4() { 32 } else { 128 };
+        let is_misplaced = |found: &InterfaceAddress| {
+            found.ours
+                && !is_whole(found.ip, found.prefix)
+                && group.vips.iter().any(|vip| vip.address == found.ip)
+        };
+        group.keeps_address && !own.iter().any(is_misplaced)
+    };
+    let groups = groups.filter(|&(index, _)| !kept(index) && !stays(index));
     let abandoned: Vec<IpAddr> = groups.flat_map(|(_, group)| group.vips.iter().copied()).collect();
     let removed =
         addresses.remove_all_ours(&abandoned).await.context("cannot take old VIPs off the interfaces")?;

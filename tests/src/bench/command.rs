@@ -14,7 +14,7 @@ use super::stress::Who;
 use super::switchover::MacMode;
 use super::{
     core_alone, failover, failover_report, idle, partition, partition_report, responder, responder_report,
-    scale, scale_report, stress, stress_report, switchover, switchover_report, xdp_report,
+    scale, scale_report, spread, stress, stress_report, switchover, switchover_report, xdp_report,
 };
 use crate::bench_xdp;
 use crate::lab::{Family, Moment, sweep};
@@ -134,6 +134,15 @@ pub enum Bench {
         #[arg(long)]
         write: bool,
     },
+    /// What spreading flows over nodes costs, how even it is, and for how long a lost node's flows go nowhere.
+    Spread {
+        /// How often each node is lost.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
+        trials: u16,
+        /// Write docs/benchmarks/spread.md and .json.
+        #[arg(long)]
+        write: bool,
+    },
     /// Nanoseconds per packet in the ingress program, beside an empty one.
     Xdp {
         /// Write docs/benchmarks/xdp.md, .json and .svg.
@@ -212,6 +221,10 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
                 responder::Plan { rounds: usize::from(rounds), length: Duration::from_millis(milliseconds) };
             let results = responder::run(plan)?;
             show(&responder_report::table(&results), write, || responder_report::report(plan, &results))
+        }
+        Bench::Spread { trials, write } => {
+            let found = spread::run(usize::from(trials))?;
+            show(&found.markdown(), write, || found.report())
         }
         Bench::Xdp { write } => {
             let costs = bench_xdp::measure(bench_xdp::Effort::default())?;

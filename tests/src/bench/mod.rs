@@ -31,6 +31,7 @@ pub mod responder;
 pub mod responder_report;
 pub mod scale;
 pub mod scale_report;
+pub mod spread;
 pub mod stress;
 pub mod stress_report;
 pub mod switchover;

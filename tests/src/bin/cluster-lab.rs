@@ -70,7 +70,25 @@ enum Command {
         /// The families of the VIPs.
         #[arg(long, value_delimiter = ',', default_value = "ipv4")]
         families: Vec<Family>,
+        /// One node serves the VIP, or all at once.
+        #[arg(long, value_enum, default_value_t = Mode::ActivePassive)]
+        mode: Mode,
+        /// How many nodes serve; with spares each has a VIP. Two, or three with spares or active/active, unless given.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
+        nodes: Option<u8>,
+        /// How many nodes stand by for any of them.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=4))]
+        spares: u8,
     },
+}
+
+/// How a demonstration's nodes share the work.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    /// One serves, the others stand by.
+    ActivePassive,
+    /// All serve at once.
+    ActiveActive,
 }
 
 /// The configuration's words.
@@ -144,10 +162,19 @@ fn run(command: Command) -> anyhow::Result<()> {
             needs_root()?;
             command::run(bench)
         }
-        Command::Demo { seconds, families } => {
+        Command::Demo { seconds, families, mode, nodes, spares } => {
             needs_root()?;
             sweep::on_a_panic();
-            demo::run(seconds.map(Duration::from_secs), &families)
+            let spreads = mode == Mode::ActiveActive;
+            ensure!(!(spreads && spares > 0), "spares are shown with `--mode active-passive`");
+            let usual = if spreads || spares > 0 { 3 } else { 2 };
+            let cast = demo::Cast {
+                families,
+                nodes: usize::from(nodes.unwrap_or(usual)),
+                spares: usize::from(spares),
+                spreads,
+            };
+            demo::run(seconds.map(Duration::from_secs), &cast)
         }
     }
 }

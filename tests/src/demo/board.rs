@@ -24,7 +24,9 @@ pub fn draw(view: &View) -> Vec<String> {
     let timing = view.timing;
     let mut lines = vec![
         format!(
-            "{BOLD}Two nodes, one address{PLAIN}   heartbeat {:?}, dead after {:?}, lease {:?}   {DIM}{:.0} s{PLAIN}",
+            "{BOLD}{} nodes, {} addresses{PLAIN}   heartbeat {:?}, dead after {:?}, lease {:?}   {DIM}{:.0} s{PLAIN}",
+            view.nodes.len(),
+            view.addresses(),
             timing.heartbeat,
             timing.dead_after,
             timing.lease,
@@ -38,7 +40,7 @@ pub fn draw(view: &View) -> Vec<String> {
         format!("{:>15}   {}", "", interruptions(view)),
         double_answers(view),
         String::new(),
-        format!("  {DIM}{:<8}{:<10}{:<12}{:<10}{}{PLAIN}", "NODE", "ROLE", "LEASE", "DAEMON", "LINKS"),
+        format!("  {DIM}{:<8}{:<24}{:<12}{:<10}{}{PLAIN}", "NODE", "ROLE", "LEASE", "DAEMON", "LINKS"),
     ]);
     lines.extend(view.nodes.iter().map(node));
     lines.push(String::new());
@@ -80,11 +82,11 @@ fn interruptions(view: &View) -> String {
 fn double_answers(view: &View) -> String {
     let colour = if view.double_answers == 0 { PLAIN } else { RED };
     let (double, asked) = (view.double_answers, view.asked);
-    format!("{:>15}   {colour}requests who has it that both nodes answered: {double} of {asked}{PLAIN}", "")
+    format!("{:>15}   {colour}requests who has it that two nodes answered: {double} of {asked}{PLAIN}", "")
 }
 
 fn node(node: &NodeView) -> String {
-    let role = match node.role.as_str() {
+    let role = match node.role.split(' ').next().unwrap_or_default() {
         "active" => GREEN,
         "passive" => PLAIN,
         "fault" => RED,
@@ -102,7 +104,7 @@ fn node(node: &NodeView) -> String {
         Wiring::Cut => (RED, "cut"),
     };
     format!(
-        "  {BOLD}{:<8}{PLAIN}{role}{:<10}{PLAIN}{lease:<12}{daemon_colour}{daemon:<10}{PLAIN}{wiring_colour}{wiring}{PLAIN}",
+        "  {BOLD}{:<8}{PLAIN}{role}{:<24}{PLAIN}{lease:<12}{daemon_colour}{daemon:<10}{PLAIN}{wiring_colour}{wiring}{PLAIN}",
         node.name, node.role
     )
 }

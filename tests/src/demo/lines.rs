@@ -42,7 +42,7 @@ fn line(view: &View) -> String {
     };
     let nodes: Vec<String> = view.nodes.iter().map(node).collect();
     format!(
-        "{:9.3} s  {served}, {} requests/s, {last}, both answered {} | {}",
+        "{:9.3} s  {served}, {} requests/s, {last}, two answered {} | {}",
         view.elapsed.as_secs_f64(),
         view.per_second,
         view.double_answers,

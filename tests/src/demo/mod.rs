@@ -1,4 +1,4 @@
-//! The demonstration: two nodes, a switch and a client that keeps asking the VIP, and whoever watches breaks things.
+//! The demonstration: some nodes, a switch and a client that keeps asking the VIPs, and whoever watches breaks things.
 //!
 //! - [`stage`]: the lab with its daemons, and what the keys do to it.
 //! - [`watch`]: what the daemons and the client say, gathered into a [`watch::View`] several times a second.
@@ -28,18 +28,33 @@ use watch::Watch;
 /// How often the board is drawn.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// Runs the demonstration, with a VIP of each of these families, until `length` has passed, or without one until it is ended by
+/// Who plays.
+#[derive(Clone, Debug)]
+pub struct Cast {
+    /// The families of the VIPs.
+    pub families: Vec<Family>,
+    /// Nodes that serve.
+    pub nodes: usize,
+    /// Nodes that stand by; then each of the others has a VIP of its own.
+    pub spares: usize,
+    /// All nodes serve the VIP at once.
+    pub spreads: bool,
+}
+
+/// Runs the demonstration until `length` has passed, or without one until it is ended by
 /// key or signal.
 ///
 /// # Errors
 /// When the lab or the daemons do not start, or the client was never served.
-pub fn run(length: Option<Duration>, families: &[Family]) -> anyhow::Result<()> {
+pub fn run(length: Option<Duration>, cast: &Cast) -> anyhow::Result<()> {
     // The handler only notes the signal, so that everything is taken down in order.
     let interrupted = sweep::interrupted()?;
-    let lab = crate::lab::Lab::new()?;
-    let mut stage = Stage::set(&lab, families)?;
+    let names = cast.names();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let lab = crate::lab::Lab::with_nodes(&names)?;
+    let mut stage = Stage::set(&lab, cast)?;
     println!(
-        "The configuration, the same on both nodes ({}):\n\n{}",
+        "The configuration, the same on all nodes ({}):\n\n{}",
         stage.config().display(),
         stage.configuration()
     );
@@ -72,6 +87,14 @@ pub fn run(length: Option<Duration>, families: &[Family]) -> anyhow::Result<()> 
     println!("{}", view.summary());
     ensure!(view.answered > 0, "the client was never served");
     Ok(())
+}
+
+impl Cast {
+    /// The nodes' names: letters, and `s1`, `s2` for spares.
+    fn names(&self) -> Vec<String> {
+        let nodes = ('a'..='z').take(self.nodes).map(String::from);
+        nodes.chain((1..=self.spares).map(|spare| format!("s{spare}"))).collect()
+    }
 }
 
 /// The keys that are pressed, or sent on standard input where that is no terminal.

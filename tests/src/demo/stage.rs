@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use super::Cast;
 use crate::lab::cluster::GROUP;
 use crate::lab::control::Control;
 use crate::lab::probe::{AnswerProbe, EchoServer, RequestProbe};
@@ -20,6 +21,35 @@ use crate::lab::{Cluster, ClusterSettings, Family, Lab, Link, Timing};
 const REQUESTS: Duration = Duration::from_micros(500);
 /// How often it is asked by ARP who has the VIP.
 const QUESTIONS: Duration = Duration::from_millis(5);
+
+/// Clients of a VIP that several nodes serve.
+const FLOWS: usize = 4;
+
+/// The configuration's text, and its VIPs: one of each family; or with spares one for each node that serves, on as many groups.
+fn configuration(lab: &Lab, settings: &ClusterSettings, cast: &Cast) -> (String, Vec<IpAddr>) {
+    let text = settings.toml(lab);
+    if cast.spares == 0 {
+        return (text, settings.addresses());
+    }
+    let mut text = text.split("\n[[group]]").next().unwrap_or_default().to_owned();
+    for spare in 1..=cast.spares {
+        let name = format!("name = \"s{spare}\"\n");
+        text = text.replace(&name, &format!("{name}spare = true\n"));
+    }
+    let mut vips = Vec::new();
+    for group in 0..cast.nodes {
+        let octet = 101 + group as u8;
+        let address = |family: &Family| match family {
+            Family::Ipv4 => (IpAddr::from(Link::Public.address(octet)), 24),
+            Family::Ipv6 => (Link::Public.address6(octet).into(), 64),
+        };
+        let of_group: Vec<(IpAddr, u8)> = cast.families.iter().map(address).collect();
+        let quoted: Vec<String> = of_group.iter().map(|(ip, prefix)| format!("\"{ip}/{prefix}\"")).collect();
+        text += &format!("\n[[group]]\nname = \"web{}\"\nvips = [{}]\n", group + 1, quoted.join(", "));
+        vips.extend(of_group.iter().map(|(ip, _)| *ip));
+    }
+    (text, vips)
+}
 
 /// What a key asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +123,7 @@ pub struct Stage<'lab> {
     lab: &'lab Lab,
     cluster: Cluster<'lab>,
     settings: ClusterSettings,
+    configuration: String,
     stalled: BTreeSet<String>,
     wiring: BTreeMap<String, Wiring>,
     /// What came of requests that a thread of their own waits for.
@@ -105,31 +136,47 @@ pub struct Stage<'lab> {
 }
 
 impl<'lab> Stage<'lab> {
-    /// Starts everything, with a VIP of each of these families, and waits until the client is served at each.
+    /// Starts everything, and waits until the client is served at each VIP.
     ///
     /// # Errors
     /// When something does not start.
-    pub fn set(lab: &'lab Lab, families: &[Family]) -> anyhow::Result<Self> {
+    pub fn set(lab: &'lab Lab, cast: &Cast) -> anyhow::Result<Self> {
+        let group_lines = if cast.spreads { "mode = \"active-active\"" } else { "" };
         let settings = ClusterSettings {
             startup_wait: Duration::from_secs(2),
-            vips: families.to_vec(),
+            vips: cast.families.clone(),
+            group_lines: group_lines.to_owned(),
             ..ClusterSettings::with(Timing::NORMAL)
         };
-        let vips = settings.addresses();
+        let (configuration, vips) = configuration(lab, &settings, cast);
         let served = lab.nodes().iter().flat_map(|node| vips.iter().map(move |vip| (node, *vip)));
         let services: anyhow::Result<Vec<EchoServer>> =
             served.map(|(node, vip)| EchoServer::start(node, vip)).collect();
-        let cluster = Cluster::started(lab, &settings)?;
+        let mut cluster = Cluster::with_configuration(lab, &configuration)?;
+        cluster.start_all()?;
         let answers = AnswerProbe::start_with_all(lab, &vips, QUESTIONS)?;
         let mut clients = Vec::new();
-        for vip in vips {
+        // Each client is a flow of its own.
+        let flows = if cast.spreads { FLOWS } else { 1 };
+        for vip in vips.iter().copied().flat_map(|vip| std::iter::repeat_n(vip, flows)) {
             let client = RequestProbe::start_with(lab, vip, REQUESTS)?;
             client.await_service(None, Duration::from_secs(10))?;
             clients.push((vip, client));
         }
         let (stalled, wiring) = (BTreeSet::new(), BTreeMap::new());
         let outcomes = mpsc::channel();
-        Ok(Self { lab, cluster, settings, stalled, wiring, outcomes, clients, answers, _services: services? })
+        Ok(Self {
+            lab,
+            cluster,
+            settings,
+            configuration,
+            stalled,
+            wiring,
+            outcomes,
+            clients,
+            answers,
+            _services: services?,
+        })
     }
 
     /// The configuration file.
@@ -140,8 +187,8 @@ impl<'lab> Stage<'lab> {
 
     /// What is in it.
     #[must_use]
-    pub fn configuration(&self) -> String {
-        self.settings.toml(self.lab)
+    pub fn configuration(&self) -> &str {
+        &self.configuration
     }
 
     /// The election's durations.
@@ -249,8 +296,9 @@ impl<'lab> Stage<'lab> {
     /// Asks a daemon for something it answers when it is done; its answer is among the outcomes later.
     fn ask(&self, cmd: &'static str, node: &str) -> String {
         let (control, outcomes, name) = (self.control(node), self.outcomes.0.clone(), node.to_owned());
+        let group = if self.configuration.contains(&format!("name = \"{GROUP}\"")) { GROUP } else { "web1" };
         thread::spawn(move || {
-            let outcome = match control.request(&json!({ "cmd": cmd, "group": GROUP })) {
+            let outcome = match control.request(&json!({ "cmd": cmd, "group": group })) {
                 Ok(_) => format!("{cmd} on node {name}: done"),
                 Err(error) => format!("{cmd} on node {name}: {error:#}"),
             };

@@ -1,6 +1,6 @@
 //! What the daemons and the client say, gathered into one [`View`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -78,6 +78,12 @@ pub struct NodeView {
 }
 
 impl View {
+    /// How many VIPs there are.
+    #[must_use]
+    pub fn addresses(&self) -> usize {
+        self.served.iter().map(|(vip, _)| vip).collect::<BTreeSet<_>>().len()
+    }
+
     /// What it all came to, in one line.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -97,7 +103,7 @@ impl View {
         }
         let _ = write!(
             text,
-            "; both nodes answered {} of {} requests who has the VIP.",
+            "; two nodes answered {} of {} requests who has a VIP.",
             self.double_answers, self.asked
         );
         text
@@ -118,8 +124,8 @@ pub struct Watch {
     event_count: u64,
     counts: VecDeque<(Moment, u64)>,
     interruptions: Vec<Interruption>,
-    /// How many of them were at each VIP.
-    interrupted: BTreeMap<IpAddr, usize>,
+    /// How many of them each client had.
+    interrupted: Vec<usize>,
     /// Requests who has a VIP that are no longer kept, and how many of them both nodes answered.
     forgotten: (usize, usize),
 }
@@ -149,7 +155,7 @@ impl Watch {
             event_count: 0,
             counts,
             interruptions,
-            interrupted: BTreeMap::new(),
+            interrupted: vec![0; stage.clients.len()],
             forgotten: (0, 0),
         }
     }
@@ -166,8 +172,7 @@ impl Watch {
         for outcome in stage.outcomes() {
             self.note(outcome);
         }
-        for (vip, client) in &stage.clients {
-            let seen = self.interrupted.entry(*vip).or_default();
+        for ((vip, client), seen) in stage.clients.iter().zip(&mut self.interrupted) {
             for interruption in client.interruptions(*seen) {
                 let length = interruption.to.since(interruption.from).as_secs_f64() * 1000.0;
                 let Interruption { before, after, .. } = &interruption;
@@ -249,9 +254,22 @@ fn node_view(name: &str, status: Option<&Value>, stage: &mut Stage<'_>) -> NodeV
     let group =
         groups.and_then(|groups| groups.iter().find(|group| group.get("name") == Some(&json!(GROUP))));
     let role = group.and_then(|group| group.get("role")).and_then(Value::as_str);
+    let share = group.and_then(|group| group["spread"]["members"].as_array()).and_then(|members| {
+        let member = members.iter().find(|member| member["name"] == name)?;
+        Some(format!(" {:.0} %", member["share"].as_f64()? * 100.0))
+    });
+    let held = groups.into_iter().flatten().filter(|group| group["role"] == "active");
+    let held: Vec<&str> = held.filter_map(|group| group["name"].as_str()).collect();
+    let role = match (role, groups) {
+        (Some(role), _) => format!("{role}{}", share.unwrap_or_default()),
+        // Of several groups.
+        (None, Some(_)) if held.is_empty() => "passive".to_owned(),
+        (None, Some(_)) => format!("active {}", held.join(" ")),
+        (None, None) => "unknown".to_owned(),
+    };
     NodeView {
         name: name.to_owned(),
-        role: role.unwrap_or("unknown").to_owned(),
+        role,
         lease_ms: group
             .and_then(|group| group.get("lease_ms"))
             .and_then(Value::as_f64)
