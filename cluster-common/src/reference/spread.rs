@@ -172,3 +172,116 @@ impl Seen {
         flow.bucket(by, table.seed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::boxed::Box;
+    use std::net::SocketAddr;
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::super::{Fate, Node, Vip};
+    use super::*;
+    use crate::flow::BUCKETS;
+
+    const NODES: usize = 4;
+    const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+    const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
+
+    /// The generator is xorshift64* (Marsaglia, Vigna).
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as usize * limit) >> 32
+        }
+    }
+
+    fn mac(node: usize) -> [u8; 6] {
+        [2, 0, 0, 0, 1, node as u8]
+    }
+
+    /// A table of a node, of whatever version: any node may be first and second of any bucket, or nobody.
+    fn table(random: &mut Random, me: usize) -> &'static Spread {
+        let mut place = || [0, 1, 2, 3, 255][random.below(5)];
+        let mark = |times| [2, times, 7, 7, 0, me as u8];
+        let buckets = (0..BUCKETS).map(|_| (place(), place())).collect();
+        let members = (0..NODES).map(|node| Some(mac(node))).collect();
+        Box::leak(Box::new(Spread {
+            me,
+            members,
+            buckets,
+            marks: [mark(0xa1), mark(0xa2)],
+            by_source: false,
+            seed: 7,
+        }))
+    }
+
+    fn segment(port: u16, flags: u8, to: [u8; 6]) -> Vec<u8> {
+        let mut frame = vec![0; 54];
+        frame[..6].copy_from_slice(&to);
+        frame[6..14].copy_from_slice(&[2, 0, 0, 0, 0, 0xcc, 8, 0]);
+        frame[14] = 0x45;
+        frame[23] = 6;
+        frame[26..30].copy_from_slice(&CLIENT.octets());
+        frame[30..34].copy_from_slice(&VIP.octets());
+        frame[34..36].copy_from_slice(&port.to_be_bytes());
+        frame[37] = 80;
+        frame[47] = flags;
+        frame
+    }
+
+    /// Whatever tables the nodes go by and whatever connections they have: a packet is sent on twice at the most, and ends on
+    /// a node or nowhere.
+    #[test]
+    fn no_packet_is_sent_on_more_than_twice() {
+        let mut random = Random(0x5eed);
+        let mut times = [0_usize; 3];
+        for _ in 0..20 {
+            let tables: Vec<&'static Spread> = (0..NODES).map(|node| table(&mut random, node)).collect();
+            for port in 1..=2000_u16 {
+                let flags = [0x02, 0x10, 0x10, 0x11][random.below(4)];
+                let owner = random.below(NODES + 1);
+                let connection = (SocketAddr::from((CLIENT, port)), SocketAddr::from((VIP, 80)));
+                let mut at = random.below(NODES);
+                let mut frame = segment(port, flags, mac(at));
+                let mut sent_on = 0;
+                loop {
+                    let vips = [Vip {
+                        address: VIP.into(),
+                        prefix: 24,
+                        group: 0,
+                        vlan: (0, 0),
+                        held: at == 0,
+                        grace: None,
+                        spread: Some(tables[at]),
+                        face: None,
+                    }];
+                    let known = [connection];
+                    let node = Node {
+                        mac: mac(at),
+                        forwards: false,
+                        sends_by_card: true,
+                        sends_back_by_another: false,
+                        vlan: None,
+                        vips: &vips,
+                        own: (None, None),
+                        kin: &[],
+                        connections: if owner == at { &known } else { &[] },
+                    };
+                    if node.receives(&mut frame).fate != Fate::Answer {
+                        break;
+                    }
+                    sent_on += 1;
+                    assert!(sent_on <= 2, "port {port}, flags {flags:#x}, owner {owner}: {frame:02x?}");
+                    at = usize::from(frame[5]);
+                }
+                times[sent_on] += 1;
+            }
+        }
+        assert!(times.iter().all(|&times| times > 1000), "{times:?}");
+    }
+}
