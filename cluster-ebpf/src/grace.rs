@@ -9,7 +9,7 @@ use crate::unsafe_packet::{Frame, Header};
 use crate::unsafe_sockets::{Ends, has_connection};
 use crate::way::{Journey, Way};
 
-/// Where a packet goes that came in while this node has that  Whose connection it belongs to costs to find out,
+/// Where a packet goes that came in during a hand-over, while this node holds or does not. Whose connection it belongs to costs to find out,
 /// and is asked only where that decides.
 #[inline(always)]
 pub(crate) fn way(holds: bool, grace: Grace, header: Header, owner: impl FnOnce() -> Owner) -> Way {

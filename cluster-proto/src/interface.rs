@@ -666,8 +666,8 @@ pub struct Dropped {
 pub struct Snapshot {
     /// One for each group, in the settings' order.
     pub groups: Vec<GroupView>,
-    /// One for each group that several nodes serve, in the settings' order.
-    pub spreads: Vec<Option<SpreadView>>,
+    /// One for each group, in the settings' order; of one that is not active/active without members.
+    pub spreads: Vec<SpreadView>,
     /// One for each peer, in the settings' order.
     pub peers: Vec<PeerView>,
     /// One for each path: peer by peer, path by path.

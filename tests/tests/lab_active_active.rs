@@ -8,6 +8,7 @@ use std::time::Duration;
 use cluster_tests::lab::clock::Window;
 use cluster_tests::lab::cluster::GROUP;
 use cluster_tests::lab::probe::connections::{Connections, StreamServer};
+use cluster_tests::lab::probe::{EchoServer, RequestProbe};
 use cluster_tests::lab::{Cluster, ClusterSettings, Family, Lab, Moment, await_some, may_run};
 use cluster_tests::scene::SOON;
 use serde_json::Value;
@@ -15,6 +16,8 @@ use serde_json::Value;
 /// Long connections, each with a message this often.
 const CONNECTIONS: usize = 200;
 const INTERVAL: Duration = Duration::from_millis(50);
+/// How often the client asks besides, by datagrams.
+const REQUESTS: Duration = Duration::from_millis(2);
 /// The longest that a connection may stand still where nothing of its own was lost: a few retransmissions (RFC 6298: after 0.2 s,
 /// then 0.4 s).
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -31,21 +34,24 @@ struct Member {
 
 struct Scene<'lab> {
     cluster: Cluster<'lab>,
-    _servers: Vec<StreamServer>,
+    _servers: (Vec<StreamServer>, Vec<EchoServer>),
     vip: IpAddr,
 }
 
 impl<'lab> Scene<'lab> {
     /// A cluster of which these nodes run.
-    fn start(lab: &'lab Lab, family: Family, running: &[&str]) -> Self {
-        let servers = lab.nodes().iter().map(|node| StreamServer::start(node).expect("a service")).collect();
-        let group_lines = "mode = \"active-active\"".to_owned();
+    fn start(lab: &'lab Lab, family: Family, lines: &str, running: &[&str]) -> Self {
+        let streams = lab.nodes().iter().map(|node| StreamServer::start(node).expect("a service")).collect();
+        let vip = family.vip();
+        let echoes =
+            lab.nodes().iter().map(|node| EchoServer::start(node, vip).expect("a service")).collect();
+        let group_lines = format!("mode = \"active-active\"\n{lines}");
         let settings = ClusterSettings { group_lines, ..ClusterSettings::of(family) };
         let mut cluster = Cluster::new(lab, &settings).expect("a configuration");
         for node in running {
             cluster.start(node).expect("a daemon");
         }
-        let scene = Self { cluster, _servers: servers, vip: family.vip() };
+        let scene = Self { cluster, _servers: (streams, echoes), vip };
         scene.await_shares(running, running);
         scene
     }
@@ -132,27 +138,38 @@ impl<'lab> Scene<'lab> {
     }
 }
 
-/// Watches over a change: no connection breaks or stands still for long.
-fn unharmed(connections: &Connections, from: Moment, what: &str) {
+/// What goes on while things change: long connections, and a client that keeps asking.
+struct Load {
+    connections: Connections,
+    requests: RequestProbe,
+}
+
+/// Watches over a change: no connection breaks or stands still for long, and no request is lost.
+fn unharmed(Load { connections, requests }: &Load, from: Moment, what: &str) {
     (Moment::now() + WATCHED).sleep();
+    let answered = requests.losses(Window { from, to: Moment::now() - PATIENCE }, PATIENCE);
     let fates = connections.fates(Window::since(from));
     let broken: Vec<_> = fates.iter().filter_map(|fate| fate.broke.clone()).collect();
     let stall = fates.iter().map(|fate| fate.stall).max().unwrap_or_default();
-    println!("{what}: {} broken, longest stall {stall:?}", broken.len());
+    println!("{what}: {} broken, longest stall {stall:?}; {answered:?}", broken.len());
+    assert!(answered.asked > 100 && answered.lost == 0, "{what}: {answered:?}");
     assert!(broken.is_empty(), "{what}: {broken:?}");
     assert!(stall <= PATIENCE, "{what}: a connection stood still for {stall:?}");
 }
 
-fn connections_outlast_changes(family: Family) {
+fn connections_outlast_changes(family: Family, lines: &str) {
     if !may_run("a group that several nodes serve at once") {
         return;
     }
     let lab = Lab::with_nodes(&["a", "b", "c", "d"]).expect("a lab");
-    let mut scene = Scene::start(&lab, family, &["a", "b", "c"]);
+    let mut scene = Scene::start(&lab, family, lines, &["a", "b", "c"]);
     let connections =
         Connections::open_some(&lab, scene.vip, CONNECTIONS, INTERVAL).expect("connections to the VIP");
     let flows = scene.await_flows(&["a", "b", "c"], CONNECTIONS as u64);
     println!("{flows:?}");
+    let requests = RequestProbe::start_with(&lab, scene.vip, REQUESTS).expect("a client");
+    requests.await_service(None, SOON).expect("answers");
+    let load = Load { connections, requests };
     // 66.7 each; five standard deviations are 33.
     assert!(flows.values().all(|flows| (33..=100).contains(flows)), "{flows:?}");
 
@@ -160,13 +177,13 @@ fn connections_outlast_changes(family: Family) {
     let from = Moment::now();
     scene.cluster.start("d").expect("a daemon");
     scene.await_shares(&all, &all);
-    unharmed(&connections, from, "d joins");
+    unharmed(&load, from, "d joins");
 
     let from = Moment::now();
     scene.clusterctl("b", &["drain"]);
     let members = scene.await_shares(&all, &["a", "c", "d"]);
     assert!(members["b"].seconds > 0, "{members:?}");
-    unharmed(&connections, from, "b drains");
+    unharmed(&load, from, "b drains");
     assert_eq!(scene.await_flows(&all, CONNECTIONS as u64), {
         let mut flows = flows.clone();
         flows.insert("d".to_owned(), 0);
@@ -177,13 +194,13 @@ fn connections_outlast_changes(family: Family) {
     let next = if entry == "c" { "a" } else { "c" };
     let from = Moment::now();
     scene.clusterctl(next, &["promote", GROUP]);
-    unharmed(&connections, from, "the entry moves");
+    unharmed(&load, from, "the entry moves");
     scene.await_shares(&all, &["a", "c", "d"]);
 
     let from = Moment::now();
     scene.clusterctl("b", &["undrain"]);
     scene.await_shares(&all, &all);
-    unharmed(&connections, from, "b is back");
+    unharmed(&load, from, "b is back");
 
     let from = Moment::now();
     let text = std::fs::read_to_string(scene.cluster.config()).expect("the configuration");
@@ -193,15 +210,15 @@ fn connections_outlast_changes(family: Family) {
         scene.clusterctl(node, &["reload"]);
     }
     scene.await_weights(&all, &[("a", 2), ("b", 1), ("c", 1), ("d", 1)]);
-    unharmed(&connections, from, "a counts twice");
+    unharmed(&load, from, "a counts twice");
 
     let from = Moment::now();
     scene.clusterctl("d", &["restart"]);
     scene.clusterctl(next, &["restart"]);
-    unharmed(&connections, from, "daemons are replaced in place");
+    unharmed(&load, from, "daemons are replaced in place");
 
     // Those that end leave their buckets to the firsts alone.
-    drop(connections);
+    drop(load);
     await_some("no seconds left", SOON, || {
         let (_, members) = scene.spread(next)?;
         anyhow::ensure!(members.values().all(|member| member.seconds == 0), "{members:?}");
@@ -212,12 +229,17 @@ fn connections_outlast_changes(family: Family) {
 
 #[test]
 fn ipv4_connections_outlast_a_join_a_drain_and_a_move_of_the_entry() {
-    connections_outlast_changes(Family::Ipv4);
+    connections_outlast_changes(Family::Ipv4, "");
 }
 
 #[test]
 fn ipv6_connections_outlast_a_join_a_drain_and_a_move_of_the_entry() {
-    connections_outlast_changes(Family::Ipv6);
+    connections_outlast_changes(Family::Ipv6, "");
+}
+
+#[test]
+fn connections_to_a_virtual_mac_outlast_a_join_a_drain_and_a_move_of_the_entry() {
+    connections_outlast_changes(Family::Ipv4, "mac = \"virtual\"\nvirtual_id = 7");
 }
 
 #[test]
@@ -227,7 +249,7 @@ fn a_lost_entry_takes_its_own_connections_along_and_no_others() {
     }
     let lab = Lab::with_nodes(&["a", "b", "c"]).expect("a lab");
     let all = ["a", "b", "c"];
-    let scene = Scene::start(&lab, Family::Ipv4, &all);
+    let scene = Scene::start(&lab, Family::Ipv4, "", &all);
     let connections =
         Connections::open_some(&lab, scene.vip, CONNECTIONS, INTERVAL).expect("connections to the VIP");
     let flows = scene.await_flows(&all, CONNECTIONS as u64);

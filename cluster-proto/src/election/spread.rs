@@ -23,8 +23,9 @@ const SETTLING: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Numbers of tables go up by one for each of these, in nanoseconds of the boot clock, or for each table.
 const A_NUMBER: u64 = 100_000_000;
-/// Parts of a table that a member is sent at a time.
+/// Parts of a table that a member is sent at a time, and all members together: each takes the heartbeat thread some microseconds.
 const PARTS_AT_ONCE: usize = 8;
+const PARTS_IN_ALL: usize = 64;
 
 /// A group's table, with all that the data plane has to know.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +62,9 @@ pub(super) struct Spread {
     entry_is_new: bool,
     /// Everybody who may be a member, this node too.
     members: Vec<MemberState>,
-    /// As the entry: when the table was last looked over, and whether flows may have ended since.
+    /// As the entry: which of them is sent parts first.
+    turn: usize,
+    /// When the table was last looked over, and whether flows may have ended since.
     balanced: Time,
     flows_ended: bool,
     /// Until when this node may serve, and what the data plane was told of that.
@@ -75,6 +78,8 @@ struct MemberState {
     node: NodeId,
     /// With which weight the table counts it, if it counts it at all.
     counted: Option<u32>,
+    /// It has had a whole table since it is a member: only then does it know what to do with flows.
+    joined: bool,
     /// Which parts of the table it has.
     has: u32,
     /// The part that it is sent next, and when.
@@ -94,6 +99,7 @@ impl MemberState {
         Self {
             node,
             counted: None,
+            joined: false,
             has: 0,
             next: 0,
             again: Time::ZERO,
@@ -123,6 +129,7 @@ impl Spread {
             have: 0,
             entry_is_new: false,
             members: over.members.iter().map(|member| MemberState::new(member.node)).collect(),
+            turn: 0,
             balanced: Time::ZERO,
             flows_ended: false,
             serves_until: Time::ZERO,
@@ -337,7 +344,17 @@ impl Core {
                 Some(0) | None => {}
             }
         }
-        let is_own = |at: &usize| over.members.get(*at).is_some_and(|member| member.node == self.settings.me);
+        // Who has no table yet is sent one before it is sent flows, which it would drop.
+        for (weight, state) in weights.iter_mut().zip(&mut spread.members) {
+            let place = spread.table.place(state.node);
+            let has_buckets = place.is_some_and(|place| spread.counts[0][usize::from(place)] > 0);
+            state.joined &= weight.is_some();
+            state.joined |= has_buckets || state.node == spread.me;
+            if !state.joined {
+                *weight = weight.map(|_| 0);
+            }
+        }
+        let is_own = |at: &usize| over.members.get(*at).is_some_and(|member| member.node == spread.me);
         if weights.iter().all(|weight| weight.unwrap_or(0) == 0)
             && let Some(own) = (0..MAX_MEMBERS).find(is_own)
         {
@@ -380,7 +397,9 @@ impl Core {
     fn send_tables(&mut self, now: Time, index: usize, spread: &mut Spread, out: &mut Effects) {
         let Some(version) = spread.version else { return };
         let pause = (self.settings.timing.heartbeat / 2).max(Duration::from_millis(1));
-        for place in 0..spread.members.len() {
+        let (count, first) = (spread.members.len(), spread.turn);
+        let mut in_all = PARTS_IN_ALL;
+        for place in (first..first + count).map(|place| place % count) {
             let member = &mut spread.members[place];
             if member.has == ALL_PARTS || now < member.again {
                 continue;
@@ -391,7 +410,10 @@ impl Core {
                 continue;
             };
             member.again = now + pause;
-            let mut left = PARTS_AT_ONCE;
+            if in_all == 0 {
+                continue;
+            }
+            let mut left = PARTS_AT_ONCE.min(in_all);
             for _ in 0..PARTS {
                 let part = member.next;
                 member.next = (part + 1) % PARTS;
@@ -402,11 +424,13 @@ impl Core {
                 self.send_spread(now, peer, out, |body| {
                     message::emit_part(body, group, version, &spread.table, part);
                 });
+                in_all -= 1;
                 left -= 1;
                 if left == 0 {
                     break;
                 }
             }
+            spread.turn = place + 1;
         }
     }
 
@@ -439,6 +463,7 @@ impl Core {
                     member.flows = flows;
                     if is_entry {
                         member.has |= have;
+                        member.joined |= member.has == ALL_PARTS;
                     }
                 }
             }
@@ -592,17 +617,13 @@ impl Core {
     }
 
     /// What is shown of the tables.
-    pub(super) fn show_spreads(&self, views: &mut Vec<Option<SpreadView>>) {
-        views.resize_with(self.groups.len(), || None);
+    pub(super) fn show_spreads(&self, views: &mut Vec<SpreadView>) {
+        views.resize_with(self.groups.len(), SpreadView::default);
         for (group, view) in self.groups.iter().zip(views) {
-            let Some(spread) = group.spread.as_deref() else {
-                *view = None;
-                continue;
-            };
-            let view = view.get_or_insert_default();
+            view.members.clear();
+            let Some(spread) = group.spread.as_deref() else { continue };
             view.version = spread.version;
             view.serves_until = spread.serves_until;
-            view.members.clear();
             let [firsts, seconds] = &spread.counts;
             for member in &spread.members {
                 let place = spread.table.place(member.node).map(usize::from);

@@ -6,7 +6,7 @@ use cluster_proto::{
 use serde::{Deserialize, Serialize};
 
 use super::event::{cause_name, role_name, service_name};
-use crate::config::{Local, Protection, fitting_timings, format_duration, lease_is_too_short};
+use crate::config::{Local, LocalGroup, Protection, fitting_timings, format_duration, lease_is_too_short};
 
 /// The answer to `status`. Fields may be added.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -363,7 +363,7 @@ impl Status {
     }
 }
 
-fn virtual_macs(group: &crate::config::LocalGroup) -> Vec<String> {
+fn virtual_macs(group: &LocalGroup) -> Vec<String> {
     let macs =
         group.virtual_mac.iter().flat_map(|mac| group.vips.iter().map(|vip| mac.of(vip.address).to_string()));
     let mut macs: Vec<_> = macs.collect();
@@ -375,7 +375,7 @@ fn virtual_macs(group: &crate::config::LocalGroup) -> Vec<String> {
 fn groups(observation: &Observation<'_>) -> Vec<GroupStatus> {
     let Observation { settings, local, snapshot, now, .. } = *observation;
     let name = |id: NodeId| local.node_name(id).map_or_else(|| format!("#{}", id.0), str::to_owned);
-    let group = |(view, group): (&cluster_proto::GroupView, &crate::config::LocalGroup)| {
+    let group = |(view, group): (&cluster_proto::GroupView, &LocalGroup)| {
         let lease = view.lease_until.filter(|until| *until > now);
         // Between the end of a lease and the moment its core notices, this node does not hold any more.
         let lapsed = view.role == Role::Active && lease.is_none();
@@ -413,12 +413,13 @@ fn groups(observation: &Observation<'_>) -> Vec<GroupStatus> {
         }
     };
     let groups = snapshot.groups.iter().zip(&local.groups).map(group);
-    let spreads = snapshot.spreads.iter().map(Option::as_ref).chain(std::iter::repeat(None));
-    let with_spread = |(group, spread): (GroupStatus, Option<&SpreadView>)| {
+    let spreads = snapshot.spreads.iter().map(Some).chain(std::iter::repeat(None));
+    let with_spread = |((group, spread), local): ((GroupStatus, Option<&SpreadView>), &LocalGroup)| {
         let is_entry = group.role == "active";
+        let spread = spread.filter(|_| local.spread);
         GroupStatus { spread: spread.map(|spread| spread_status(observation, spread, is_entry)), ..group }
     };
-    groups.zip(spreads).map(with_spread).collect()
+    groups.zip(spreads).zip(&local.groups).map(with_spread).collect()
 }
 
 fn spread_status(observation: &Observation<'_>, spread: &SpreadView, is_entry: bool) -> SpreadStatus {

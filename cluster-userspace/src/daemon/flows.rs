@@ -62,9 +62,8 @@ impl Node {
         }
         let report = self.flows_in.clone();
         drop(tokio::task::spawn_blocking(move || {
-            let found = groups.iter().map(look).collect::<io::Result<Vec<_>>>();
             // The loop is gone only when the daemon stops.
-            drop(report.blocking_send(found));
+            drop(report.blocking_send(look(&groups)));
         }));
     }
 
@@ -104,15 +103,20 @@ impl Node {
     }
 }
 
-fn look(group: &Spread) -> io::Result<Flows> {
+/// Goes through the kernel's connections once for all groups.
+fn look(groups: &[Spread]) -> io::Result<Vec<Flows>> {
     let since = clock::now();
-    let mut busy = Box::<Buckets>::default();
-    let mut count = 0;
-    connections::each(&group.vips, |local, remote| {
-        busy.insert(bucket(local, remote, group.by, group.seed));
-        count += 1;
+    let flows = |group: &Spread| Flows { slot: group.slot, busy: Box::default(), count: 0, since };
+    let mut found: Vec<Flows> = groups.iter().map(flows).collect();
+    let vips = groups.iter().flat_map(|group| group.vips.iter().copied()).collect();
+    connections::each(&vips, |local, remote| {
+        let groups = groups.iter().zip(&mut found);
+        for (group, flows) in groups.filter(|(group, _)| group.vips.contains(&local.ip())) {
+            flows.busy.insert(bucket(local, remote, group.by, group.seed));
+            flows.count += 1;
+        }
     })?;
-    Ok(Flows { slot: group.slot, busy, count, since })
+    Ok(found)
 }
 
 /// The bucket of a connection, as the programs find it from what the client sends.

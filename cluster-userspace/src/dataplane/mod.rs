@@ -39,5 +39,4 @@ pub use plane::{
     Claimed, DataPlane, GroupCount, MapsWere, Noted, Remains, ServedAddress, cleanup, lock_remains,
 };
 pub use slots::GroupSlot;
-pub use spread_tables::marks;
 pub use trace::{TRACED_FOR, Trace, TracedFrame};

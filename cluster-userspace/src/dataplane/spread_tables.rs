@@ -12,7 +12,7 @@ use cluster_proto::{ClusterId, Epoch, Mac, NodeId};
 use super::slots::GroupSlot;
 use super::unsafe_shared_words::SharedWords;
 
-/// Words of one [`SpreadTable`], of what comes before its members, and of its members.
+/// Words of one [`SpreadTable`], and of what comes before its members.
 const TABLE_WORDS: usize = size_of::<SpreadTable>() / size_of::<u64>();
 const HEAD_WORDS: usize = 6;
 /// Buckets in a word.
@@ -20,8 +20,7 @@ const BUCKETS_A_WORD: usize = 4;
 
 /// The Ethernet addresses that a node puts into frames that it sends on, for the first time and for the second: locally administered
 /// (IEEE 802), and nobody's; how often, the cluster, the node.
-#[must_use]
-pub fn marks(cluster: ClusterId, node: NodeId) -> [Mac; 2] {
+fn marks(cluster: ClusterId, node: NodeId) -> [Mac; 2] {
     let [a, b, c, d, ..] = cluster.0.to_be_bytes();
     let [high, low] = node.0.to_be_bytes();
     [0xa1, 0xa2].map(|times| Mac([2, times, a ^ c, b ^ d, high, low]))

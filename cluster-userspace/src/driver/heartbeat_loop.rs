@@ -121,7 +121,7 @@ impl HeartbeatLoop {
         let sockets = PathSockets::open(&settings, &paths)?;
         let groups = settings.groups.len();
         Ok(Self {
-            effects: Effects { list: Vec::with_capacity(256), bytes: Vec::with_capacity(1 << 16) },
+            effects: Effects { list: Vec::with_capacity(256), bytes: Vec::with_capacity(1 << 17) },
             dead_after: settings.timing.dead_after,
             sockets,
             service_address,

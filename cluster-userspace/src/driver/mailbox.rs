@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_proto::spread::Buckets;
-use cluster_proto::{Command, CommandId, Event, Link, Mac, Memory, Refusal, Settings, Snapshot, Time};
+use cluster_proto::{
+    Command, CommandId, Event, Link, Mac, Memory, Refusal, Settings, Snapshot, SpreadView, Time,
+};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rtrb::{Consumer, Producer, RingBuffer};
 
@@ -125,6 +127,9 @@ impl Shown {
     pub fn with_room(groups: usize, peers: usize, paths: usize) -> Self {
         let mut shown = Self::default();
         shown.snapshot.groups.reserve(groups);
+        let members = || Vec::with_capacity(peers + 1);
+        let view = || SpreadView { members: members(), ..SpreadView::default() };
+        shown.snapshot.spreads.resize_with(groups, view);
         shown.snapshot.peers.reserve(peers);
         shown.snapshot.paths.reserve(paths);
         shown.announcements.reserve(groups);
