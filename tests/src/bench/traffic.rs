@@ -24,8 +24,10 @@ use crate::programs::{self, question_words};
 /// How many frames go in one batch. A batch that is no larger than half of the ring at the other end of a veth (256) is answered
 /// before the next one is sent, where both ends share a processor.
 const BATCH: u32 = 64;
-/// How many frames are sent in one call.
-const CALL: u32 = 1 << 16;
+/// How many frames are sent to find out how long one takes.
+const TRIAL: u32 = 1 << 14;
+/// The fewest and the most that are sent in one call.
+const CALLS: std::ops::RangeInclusive<f64> = 65_536.0..=64e6;
 /// The askers' priority in real time, that of the lab's probes.
 const PRIORITY: i32 = 42;
 /// How long answers may be on their way when the last question has been put.
@@ -47,7 +49,7 @@ pub struct Exchange {
     pub asked: u64,
     /// Answers.
     pub answered: u64,
-    /// For how long questions were put.
+    /// For how long questions were put, by the processor that took longest.
     pub took: Duration,
 }
 
@@ -75,7 +77,10 @@ impl Asker {
         Ok(Self { namespace: namespace.clone(), interface, object })
     }
 
-    /// Asks for `length` from this many processors, as fast as they can, and counts the answers.
+    /// Asks for about `length` from this many processors, as fast as they can, and counts the answers.
+    ///
+    /// Each processor asks by one call of the kernel, and what counts is for how long that has sent frames, as the kernel says: before
+    /// and after it waits for other processors (the program gets a dispatcher of its own), some ten milliseconds in all.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -86,30 +91,26 @@ impl Asker {
         length: Duration,
     ) -> anyhow::Result<Exchange> {
         self.set(question)?;
-        let before = self.answered()?;
-        let from = Moment::now();
-        let until = from + length;
         let program: &Xdp = self
             .object
             .program(question.program)
             .with_context(|| format!("no program {}", question.program))?
             .try_into()?;
         let (namespace, interface) = (&self.namespace, self.interface);
-        let asked: anyhow::Result<Vec<(u64, Moment)>> = std::thread::scope(|scope| {
-            let askers: Vec<_> = (0..processors)
-                .map(|processor| {
-                    scope.spawn(move || {
-                        namespace.run(|| ask_from(processor, program, interface, question, until))
-                    })
-                })
-                .collect();
-            let ended = |_| Err(anyhow!("an asker panicked"));
-            askers.into_iter().map(|asker| asker.join().unwrap_or_else(ended)).collect()
+        let from = |processor, frames| {
+            namespace.run(|| ask_from(processor, program, interface, question, frames))
+        };
+        let each = std::thread::scope(|scope| joined(scope.spawn(|| from(0, TRIAL))))?.as_secs_f64();
+        let frames = (length.as_secs_f64() / (each / f64::from(TRIAL))).clamp(*CALLS.start(), *CALLS.end());
+        let before = self.settled()?;
+        let took: anyhow::Result<Vec<Duration>> = std::thread::scope(|scope| {
+            let askers: Vec<_> =
+                (0..processors).map(|processor| scope.spawn(move || from(processor, frames as u32))).collect();
+            askers.into_iter().map(joined).collect()
         });
-        let asked = asked?;
-        let last = asked.iter().map(|(_, at)| *at).max().unwrap_or(from);
-        let asked = asked.iter().map(|(count, _)| count).sum();
-        Ok(Exchange { asked, answered: self.settled()? - before, took: last.since(from) })
+        let took = took?.into_iter().max().unwrap_or_default();
+        let asked = processors as u64 * u64::from(frames as u32);
+        Ok(Exchange { asked, answered: self.settled()? - before, took })
     }
 
     /// Puts the question where the programs find it.
@@ -158,14 +159,14 @@ impl BareResponder {
     }
 }
 
-/// Asks from one processor until a moment. Returns how many questions were put, and when the last.
+/// Asks so many questions from one processor. Returns how long it took.
 fn ask_from(
     processor: usize,
     program: &Xdp,
     interface: &str,
     question: &Question,
-    until: Moment,
-) -> anyhow::Result<(u64, Moment)> {
+    frames: u32,
+) -> anyhow::Result<Duration> {
     let mut only = CpuSet::new();
     only.set(processor)?;
     sched_setaffinity(Pid::from_raw(0), &only).context("binding an asker to a processor")?;
@@ -175,21 +176,20 @@ fn ask_from(
     // program sends leave by the interface that they are said to have come in by.
     let length = u32::try_from(question.frame.len())?;
     let context = [0, length, 0, if_nametoindex(interface)?, 0, 0].map(u32::to_ne_bytes).concat();
-    let mut asked = 0;
-    let mut now = Moment::now();
-    while now < until {
-        let options = TestRunOptions {
-            data_in: Some(&question.frame),
-            ctx_in: Some(&context),
-            repeat: CALL,
-            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
-            ..TestRunOptions::default()
-        };
-        program.test_run(options).context("sending live frames, which takes Linux 5.18")?;
-        asked += u64::from(CALL);
-        now = Moment::now();
-    }
-    Ok((asked, now))
+    let options = TestRunOptions {
+        data_in: Some(&question.frame),
+        ctx_in: Some(&context),
+        repeat: frames,
+        attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+        ..TestRunOptions::default()
+    };
+    let ran = program.test_run(options).context("sending live frames, which takes Linux 5.18")?;
+    // The kernel says how long a frame took, in whole nanoseconds.
+    Ok(ran.duration * frames)
+}
+
+fn joined<T>(asker: std::thread::ScopedJoinHandle<'_, anyhow::Result<T>>) -> anyhow::Result<T> {
+    asker.join().unwrap_or_else(|_| Err(anyhow!("an asker panicked")))
 }
 
 fn program<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut Xdp> {
