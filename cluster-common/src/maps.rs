@@ -4,7 +4,7 @@ use crate::Verdict;
 use crate::flow::BUCKETS;
 
 /// The version of the layouts; maps are pinned in a directory named for it, so that no program meets another's maps.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Groups a node can have.
 pub const MAX_GROUPS: u32 = 256;
@@ -38,6 +38,11 @@ pub const VIPS6: &str = "vips6";
 /// Array of [`FILTER_WORDS`] u64, memory-mapped by user space: a bit for each hash that a VIP of either family may have. Most packets concern
 /// no VIP, and a bit is found faster than an absence from a hash map. Every VIP in the map has its bit, at any moment.
 pub const FILTER: &str = "filter";
+/// Array of [`CACHE_PLACES`] [`CachedVip`], memory-mapped by user space: IPv4 VIPs where they are found faster than in the hash map, by
+/// [`cache_place`]. Of several with one place one is there; the others are in the hash map, like all.
+pub const CACHE: &str = "vip_cache";
+/// Array of [`CACHE_PLACES`] [`CachedVip6`], likewise.
+pub const CACHE6: &str = "vip_cache6";
 /// Array by group slot of [`Lease`], memory-mapped by user space.
 pub const LEASES: &str = "leases";
 /// Array by group slot of [`Tenure`], memory-mapped by user space and not read by the programs.
@@ -69,10 +74,12 @@ pub const TRACE: &str = "trace";
 /// Per-CPU array by group slot of [`GroupCounters`].
 pub const COUNTERS: &str = "counters";
 /// All maps of the data plane.
-pub const ALL: [&str; 17] = [
+pub const ALL: [&str; 19] = [
     VIPS,
     VIPS6,
     FILTER,
+    CACHE,
+    CACHE6,
     LEASES,
     TENURES,
     GRACES,
@@ -99,24 +106,39 @@ pub const FILTER_WORDS: u32 = 1024;
 /// Bits of the filter, as a power of two.
 const FILTER_BITS: u32 = FILTER_WORDS.trailing_zeros() + u64::BITS.trailing_zeros();
 
-/// Where an IPv4 address has its bit in the filter: the number of the word, and the bit in it.
+/// Places of each cache of VIPs, a power of two, and no more than the filter has bits.
+pub const CACHE_PLACES: u32 = 8192;
+
+/// The hash of an IPv4 address, by which it has its bit in the filter and its place in the cache.
 #[inline(always)]
 #[must_use]
-pub const fn filter_place(address: [u8; 4]) -> (u32, u64) {
+pub const fn vip_hash(address: [u8; 4]) -> u32 {
     // Multiplicative hashing: the product's top bits depend on every bit of the address.
-    let hash = u32::from_ne_bytes(address).wrapping_mul(0x9e37_79b1) >> (u32::BITS - FILTER_BITS);
-    (hash >> 6, 1 << (hash & 63))
+    u32::from_ne_bytes(address).wrapping_mul(0x9e37_79b1) >> (u32::BITS - FILTER_BITS)
 }
 
-/// Where an IPv6 address, as four words that lie in memory as on the wire, has its bit in the filter.
+/// The hash of an IPv6 address, given as four words that lie in memory as on the wire.
 #[inline(always)]
 #[must_use]
-pub const fn filter_place6(address: [u32; 4]) -> (u32, u64) {
+pub const fn vip_hash6(address: [u32; 4]) -> u32 {
     // The halves are laid over each other crosswise, so that what varies most (the last word) meets what varies least.
     let [a, b, c, d] = address;
     let folded = ((a as u64) << 32 | b as u64) ^ ((d as u64) << 32 | c as u64);
-    let hash = (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - FILTER_BITS)) as u32;
+    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - FILTER_BITS)) as u32
+}
+
+/// Where addresses of this hash have their bit in the filter: the number of the word, and the bit in it.
+#[inline(always)]
+#[must_use]
+pub const fn filter_place(hash: u32) -> (u32, u64) {
     (hash >> 6, 1 << (hash & 63))
+}
+
+/// The place in the cache of addresses with this hash.
+#[inline(always)]
+#[must_use]
+pub const fn cache_place(hash: u32) -> u32 {
+    hash >> (FILTER_BITS - CACHE_PLACES.trailing_zeros())
 }
 
 /// The VLAN of a frame with these tags, as one number: the outer VLAN identifier (12 bits, IEEE 802.1Q) above the inner one
@@ -170,6 +192,37 @@ pub struct Vip6Entry {
     pub mask: [u8; 16],
     /// On which VLAN it is: [`vlan_tags`].
     pub tags: u32,
+}
+
+/// A place of the cache of IPv4 VIPs. The first word is written whole, first as 0 and last as it is to be, with a grace
+/// period of the kernel's (RCU) on either side of what is written between: a program that finds an address there finds its entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C, align(8))]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct CachedVip {
+    /// 1 if there is a VIP.
+    pub used: u32,
+    /// The VIP, in network order.
+    pub address: [u8; 4],
+    /// Whose it is.
+    pub entry: VipEntry,
+    /// Zero.
+    pub unused: u32,
+}
+
+/// A place of the cache of IPv6 VIPs, written like one of IPv4.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C, align(8))]
+#[cfg_attr(feature = "userspace", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct CachedVip6 {
+    /// 1 if there is a VIP.
+    pub used: u32,
+    /// Zero.
+    pub unused: u32,
+    /// The VIP, in network order.
+    pub address: [u8; 16],
+    /// Whose it is.
+    pub entry: Vip6Entry,
 }
 
 /// Who a slot belongs to and the epoch of its lease, for the daemon that adopts the maps after this one died. Written
@@ -403,6 +456,9 @@ const _: () = {
     assert!(size_of::<Lease>() == 8 && align_of::<Lease>() == 8);
     assert!(size_of::<VipEntry>() == 12 && align_of::<VipEntry>() == 4);
     assert!(size_of::<Vip6Entry>() == 24 && align_of::<Vip6Entry>() == 4);
+    assert!(size_of::<CachedVip>() == 24 && align_of::<CachedVip>() == 8);
+    assert!(size_of::<CachedVip6>() == 48 && align_of::<CachedVip6>() == 8);
+    assert!(CACHE_PLACES.is_power_of_two() && CACHE_PLACES.trailing_zeros() <= FILTER_BITS);
     assert!(size_of::<Tenure>() == 16 && align_of::<Tenure>() == 8);
     assert!(size_of::<SpreadTable>() == 32 + 16 + MAX_MEMBERS * 8 + BUCKETS * 2);
     assert!(align_of::<SpreadTable>() == 8);

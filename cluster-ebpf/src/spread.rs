@@ -1,5 +1,6 @@
 //! Which of an active/active group's nodes a packet goes to (`docs/active-active.md`): the one that its flow's bucket names
-//! first; and from there, if it is from the middle of a connection that is not known there, to the second.
+//! first; and from there, if it is from the middle of a connection that is not known there, or for a socket that is not there, to
+//! the second.
 //!
 //! How far a packet has come shows in its source address: a node that sends one on puts its mark there, and one that has been sent
 //! on twice stays where it is.
@@ -11,22 +12,34 @@ use cluster_common::maps::NOBODY;
 
 use crate::unsafe_maps::{Table, bucket_of_fragments, note_fragments, spread_table};
 use crate::unsafe_packet::{Frame, Header};
-use crate::unsafe_sockets::{Ends, has_connection};
+use crate::unsafe_sockets::{Ends, has_connection, has_datagram_socket};
 use crate::way::{Journey, Way};
 
 /// What a packet shows of its flow.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen {
     flow: Flow,
-    /// It is of TCP, and not the first of a connection.
-    is_midway: bool,
+    /// What tells whether the flow is known here.
+    known_by: KnownBy,
     /// Whether it is a piece of a datagram.
     piece: Piece,
     /// The number of that datagram.
     datagram: u32,
 }
 
-/// Which piece of a datagram a packet is. A plain number, unlike an option: the kernel takes no debug information of those.
+/// What tells whether a host knows a flow. A plain number, unlike an option: the kernel takes no debug information of those.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum KnownBy {
+    /// Nothing: it may be new.
+    Nothing,
+    /// A connection: it is of TCP, and not the first of one.
+    Connection,
+    /// A socket: it is of UDP.
+    Socket,
+}
+
+/// Which piece of a datagram a packet is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 enum Piece {
@@ -40,23 +53,28 @@ enum Piece {
 
 /// Where a packet goes that came in while this node goes by the table of that number.
 #[inline(always)]
-pub(crate) fn way(context: &XdpContext, header: Header, table: u32, seen: impl FnOnce() -> Seen) -> Way {
+pub(crate) fn way(context: &XdpContext, header: Header, table: u32, packet: impl ShowsFlow) -> Way {
     let Some(table) = spread_table(table) else { return Way::Nowhere };
     let hops = table.hops(header.mac(ETHERNET_SOURCE));
     if hops > 1 {
         return Way::Here;
     }
-    let seen = seen();
+    let seen = packet.seen();
     let (first, second) = table.bucket(bucket(&table, &seen));
     let me = table.me();
     if hops == 0 && first != me {
         return over(&table, first, Journey::Spread);
     }
     let other = if first == me { second } else { first };
-    if !seen.is_midway || other == NOBODY || has_connection(context, &seen.ends()) {
+    if other == NOBODY {
         return Way::Here;
     }
-    over(&table, other, Journey::SecondChance)
+    let is_known = match seen.known_by {
+        KnownBy::Nothing => true,
+        KnownBy::Connection => has_connection(context, &packet.ends(&seen.flow)),
+        KnownBy::Socket => has_datagram_socket(context, &packet.ends(&seen.flow)),
+    };
+    if is_known { Way::Here } else { over(&table, other, Journey::SecondChance) }
 }
 
 #[inline(always)]
@@ -86,25 +104,52 @@ fn bucket(table: &Table, seen: &Seen) -> usize {
     }
 }
 
-impl Seen {
+/// A packet, which is looked into only where that decides. (A closure would be a function of its own, and the flow would go
+/// through memory.)
+pub(crate) trait ShowsFlow {
+    /// What it shows.
+    fn seen(&self) -> Seen;
+
+    /// The ends of a flow of its family.
+    fn ends(&self, flow: &Flow) -> Ends;
+}
+
+/// The IPv4 packet that begins at `AT`.
+pub(crate) struct Ipv4<const AT: usize>(pub(crate) Frame, pub(crate) Header);
+
+/// The IPv6 packet that begins at `AT`.
+pub(crate) struct Ipv6<const AT: usize>(pub(crate) Frame, pub(crate) Header);
+
+impl<const AT: usize> ShowsFlow for Ipv4<AT> {
     #[inline(always)]
-    fn ends(&self) -> Ends {
-        let Flow { source, destination, ports, .. } = self.flow;
-        let [a, b, c, d] = ports.to_ne_bytes();
-        let (source_port, destination_port) = (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]));
-        let [high, .., low] = destination;
-        // Of IPv4 only the first words are there, and no IPv6 VIP is so short.
-        if low == 0 && destination[1] == 0 && destination[2] == 0 {
-            Ends::Ipv4 { source: source[0], destination: high, source_port, destination_port }
-        } else {
-            Ends::Ipv6 { source, destination, source_port, destination_port }
-        }
+    fn seen(&self) -> Seen {
+        seen_of_ipv4::<AT>(self.0, self.1)
+    }
+
+    #[inline(always)]
+    fn ends(&self, flow: &Flow) -> Ends {
+        let (source_port, destination_port) = ports(flow);
+        let ([source, ..], [destination, ..]) = (flow.source, flow.destination);
+        Ends::Ipv4 { source, destination, source_port, destination_port }
     }
 }
 
-/// What the IPv4 packet that begins at `AT` shows.
+impl<const AT: usize> ShowsFlow for Ipv6<AT> {
+    #[inline(always)]
+    fn seen(&self) -> Seen {
+        seen_of_ipv6::<AT>(self.0, self.1)
+    }
+
+    #[inline(always)]
+    fn ends(&self, flow: &Flow) -> Ends {
+        let (source_port, destination_port) = ports(flow);
+        let &Flow { source, destination, .. } = flow;
+        Ends::Ipv6 { source, destination, source_port, destination_port }
+    }
+}
+
 #[inline(always)]
-pub(crate) fn seen_of_ipv4<const AT: usize>(frame: Frame, header: Header) -> Seen {
+fn seen_of_ipv4<const AT: usize>(frame: Frame, header: Header) -> Seen {
     let protocol = header.one(AT + ipv4::PROTOCOL);
     let (source, destination) = (header.four(AT + ipv4::SOURCE), header.four(AT + ipv4::DESTINATION));
     let flow = Flow { source: [source, 0, 0, 0], destination: [destination, 0, 0, 0], ports: 0, protocol };
@@ -119,21 +164,20 @@ pub(crate) fn seen_of_ipv4<const AT: usize>(frame: Frame, header: Header) -> See
     // The header's length in words of four bytes, from five to fifteen.
     let length = usize::from(header.one(AT + ipv4::VERSION) & 0x0f) * 4;
     if !is_first {
-        return Seen { flow, is_midway: false, piece, datagram };
+        return Seen { flow, known_by: KnownBy::Nothing, piece, datagram };
     }
     let seen = match protocol {
         tcp::PROTOCOL => of_tcp(flow, frame.behind(AT + length, tcp::LOOKED_AT)),
-        udp::PROTOCOL => of_ports(flow, frame.behind(AT + length, udp::LOOKED_AT)),
+        udp::PROTOCOL => of_udp(flow, frame.behind(AT + length, udp::LOOKED_AT)),
         icmp::PROTOCOL => of_icmp(flow, frame, AT + length),
-        _ => Seen { flow, is_midway: false, piece: Piece::Whole, datagram: 0 },
+        _ => Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 },
     };
-    Seen { piece, datagram, ..seen }
+    in_pieces(seen, piece, datagram)
 }
 
-/// What the IPv6 packet that begins at `AT` shows. What is behind other extension headers than a fragment's goes by its
-/// addresses.
+/// What is behind other extension headers than a fragment's goes by its addresses.
 #[inline(always)]
-pub(crate) fn seen_of_ipv6<const AT: usize>(frame: Frame, header: Header) -> Seen {
+fn seen_of_ipv6<const AT: usize>(frame: Frame, header: Header) -> Seen {
     const BEHIND: usize = ipv6::LENGTH;
     let (source, destination) = (header.sixteen(AT + ipv6::SOURCE), header.sixteen(AT + ipv6::DESTINATION));
     let protocol = header.one(AT + ipv6::NEXT_HEADER);
@@ -143,7 +187,7 @@ pub(crate) fn seen_of_ipv6<const AT: usize>(frame: Frame, header: Header) -> See
             of_tcp(flow, frame.header(AT + BEHIND + tcp::LOOKED_AT).map(|it| it.at(AT + BEHIND)))
         }
         udp::PROTOCOL => {
-            of_ports(flow, frame.header(AT + BEHIND + udp::LOOKED_AT).map(|it| it.at(AT + BEHIND)))
+            of_udp(flow, frame.header(AT + BEHIND + udp::LOOKED_AT).map(|it| it.at(AT + BEHIND)))
         }
         ipv6::ICMPV6 => of_icmpv6(flow, frame, AT + BEHIND),
         ipv6::FRAGMENT => match frame.header(AT + BEHIND + ipv6::FRAGMENT_LENGTH) {
@@ -158,35 +202,59 @@ pub(crate) fn seen_of_ipv6<const AT: usize>(frame: Frame, header: Header) -> See
                         of_tcp(flow, frame.header(at + tcp::LOOKED_AT).map(|it| it.at(at)))
                     }
                     udp::PROTOCOL if piece == Piece::First => {
-                        of_ports(flow, frame.header(at + udp::LOOKED_AT).map(|it| it.at(at)))
+                        of_udp(flow, frame.header(at + udp::LOOKED_AT).map(|it| it.at(at)))
                     }
-                    _ => Seen { flow, is_midway: false, piece: Piece::Whole, datagram: 0 },
+                    _ => Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 },
                 };
-                Seen { piece, datagram, ..seen }
+                in_pieces(seen, piece, datagram)
             }
-            None => Seen { flow, is_midway: false, piece: Piece::Whole, datagram: 0 },
+            None => Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 },
         },
-        _ => Seen { flow, is_midway: false, piece: Piece::Whole, datagram: 0 },
+        _ => Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 },
     }
+}
+
+/// Of a datagram in pieces only the first shows the ports; all have to reach one node, so that no socket is asked for.
+#[inline(always)]
+fn in_pieces(seen: Seen, piece: Piece, datagram: u32) -> Seen {
+    let is_whole = piece == Piece::Whole;
+    let known_by = match seen.known_by {
+        KnownBy::Socket if !is_whole => KnownBy::Nothing,
+        known_by => known_by,
+    };
+    Seen { known_by, piece, datagram, ..seen }
 }
 
 #[inline(always)]
 fn of_tcp(flow: Flow, segment: Option<Header>) -> Seen {
     let Some(segment) = segment else {
-        return Seen { flow, is_midway: false, piece: Piece::Whole, datagram: 0 };
+        return Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 };
     };
     // The first packet of a connection has SYN alone (RFC 9293 section 3.5).
-    let is_midway = segment.one(tcp::FLAGS) & (tcp::SYN | tcp::ACK) != tcp::SYN;
-    Seen { is_midway, ..of_ports(flow, Some(segment)) }
+    let is_first = segment.one(tcp::FLAGS) & (tcp::SYN | tcp::ACK) == tcp::SYN;
+    let known_by = if is_first { KnownBy::Nothing } else { KnownBy::Connection };
+    Seen { known_by, ..of_ports(flow, segment) }
 }
 
 #[inline(always)]
-fn of_ports(flow: Flow, header: Option<Header>) -> Seen {
-    let ports = match header {
-        Some(header) => pair(header.two(tcp::SOURCE_PORT), header.two(tcp::DESTINATION_PORT)),
-        None => 0,
-    };
-    Seen { flow: Flow { ports, ..flow }, is_midway: false, piece: Piece::Whole, datagram: 0 }
+fn of_udp(flow: Flow, datagram: Option<Header>) -> Seen {
+    match datagram {
+        Some(datagram) => Seen { known_by: KnownBy::Socket, ..of_ports(flow, datagram) },
+        None => Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 },
+    }
+}
+
+#[inline(always)]
+fn of_ports(flow: Flow, header: Header) -> Seen {
+    let ports = pair(header.two(tcp::SOURCE_PORT), header.two(tcp::DESTINATION_PORT));
+    Seen { flow: Flow { ports, ..flow }, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 }
+}
+
+/// The source's port and the destination's.
+#[inline(always)]
+fn ports(flow: &Flow) -> (u16, u16) {
+    let [a, b, c, d] = flow.ports.to_ne_bytes();
+    (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]))
 }
 
 #[inline(always)]
@@ -198,7 +266,7 @@ fn pair(source: u16, destination: u16) -> u32 {
 /// An echo goes by its identifier; an error to where the packet came from that it is about (RFC 792).
 #[inline(always)]
 fn of_icmp(flow: Flow, frame: Frame, at: usize) -> Seen {
-    let none = Seen { flow, is_midway: false, piece: Piece::Whole, datagram: 0 };
+    let none = Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 };
     let Some(message) = frame.behind(at, icmp::LENGTH) else { return none };
     match message.one(icmp::TYPE) {
         icmp::ECHO | icmp::ECHO_REPLY => {
@@ -229,7 +297,7 @@ fn of_icmp(flow: Flow, frame: Frame, at: usize) -> Seen {
 /// The same for IPv6 (RFC 4443).
 #[inline(always)]
 fn of_icmpv6(flow: Flow, frame: Frame, at: usize) -> Seen {
-    let none = Seen { flow, is_midway: false, piece: Piece::Whole, datagram: 0 };
+    let none = Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 };
     let Some(message) = frame.header(at + icmpv6::LENGTH).map(|it| it.at(at)) else { return none };
     match message.one(icmpv6::TYPE) {
         icmpv6::ECHO | icmpv6::ECHO_REPLY => {
@@ -262,7 +330,7 @@ fn about(flow: Flow, ports: Header) -> Seen {
     let ports = pair(ports.two(tcp::DESTINATION_PORT), ports.two(tcp::SOURCE_PORT));
     Seen {
         flow: Flow { ports, ..flow },
-        is_midway: flow.protocol == tcp::PROTOCOL,
+        known_by: if flow.protocol == tcp::PROTOCOL { KnownBy::Connection } else { KnownBy::Socket },
         piece: Piece::Whole,
         datagram: 0,
     }

@@ -10,10 +10,10 @@ use cluster_common::Verdict;
 use cluster_common::flow::BUCKETS;
 use cluster_common::frame::ipv6;
 use cluster_common::maps::{
-    Claim, FILTER_WORDS, Face, Faces, GroupCounters, Judged, Lease, MAX_FRAGMENTED, MAX_GROUPS, MAX_KIN,
-    MAX_MEMBERS, MAX_TABLES, MAX_VIPS, Nic, SERVED_PLACES, Served, Served6, SpreadTable, TRACE_BYTES,
-    TRACED_BYTES, Tenure, Traced, Tracing, VIRTUAL_MACS, Vip6Entry, VipEntry, filter_place, filter_place6,
-    virtual_mac_place,
+    CACHE_PLACES, CachedVip, CachedVip6, Claim, FILTER_WORDS, Face, Faces, GroupCounters, Judged, Lease,
+    MAX_FRAGMENTED, MAX_GROUPS, MAX_KIN, MAX_MEMBERS, MAX_TABLES, MAX_VIPS, Nic, SERVED_PLACES, Served,
+    Served6, SpreadTable, TRACE_BYTES, TRACED_BYTES, Tenure, Traced, Tracing, VIRTUAL_MACS, Vip6Entry,
+    VipEntry, cache_place, filter_place, vip_hash, vip_hash6, virtual_mac_place,
 };
 
 use crate::unsafe_packet::Frame;
@@ -26,6 +26,10 @@ static VIPS: HashMap<u32, VipEntry> = HashMap::with_max_entries(MAX_VIPS, BPF_F_
 static VIPS6: HashMap<[u32; 4], Vip6Entry> = HashMap::with_max_entries(MAX_VIPS, BPF_F_NO_PREALLOC);
 #[map(name = "filter")]
 static FILTER: Array<u64> = Array::with_max_entries(FILTER_WORDS, BPF_F_MMAPABLE);
+#[map(name = "vip_cache")]
+static CACHE: Array<CachedVip> = Array::with_max_entries(CACHE_PLACES, BPF_F_MMAPABLE);
+#[map(name = "vip_cache6")]
+static CACHE6: Array<CachedVip6> = Array::with_max_entries(CACHE_PLACES, BPF_F_MMAPABLE);
 #[map(name = "leases")]
 static LEASES: Array<Lease> = Array::with_max_entries(MAX_GROUPS, BPF_F_MMAPABLE);
 #[map(name = "tenures")]
@@ -122,8 +126,17 @@ pub(crate) struct NicEntry {
 /// Whose VIP the IPv4 address is, if it is one. The address is four bytes of a packet as they lie in memory.
 #[inline(always)]
 pub(crate) fn vip(address: u32) -> Option<&'static VipEntry> {
-    if !is_in_filter(filter_place(address.to_ne_bytes())) {
+    let hash = vip_hash(address.to_ne_bytes());
+    if !is_in_filter(filter_place(hash)) {
         return None;
+    }
+    let cached = CACHE.get_ptr(cache_place(hash))?;
+    // SAFETY: the pointer is the map's own, aligned, and user space writes the first word whole; what it says is used stays
+    // as it is for as long as a program runs (see `CachedVip`).
+    unsafe {
+        if read_volatile(&raw const (*cached).used) != 0 && u32::from_ne_bytes((*cached).address) == address {
+            return Some(&(*cached).entry);
+        }
     }
     // SAFETY: entries are freed only after an RCU grace period, which no running program outlives (see VIPS).
     unsafe { VIPS.get(address) }
@@ -132,8 +145,22 @@ pub(crate) fn vip(address: u32) -> Option<&'static VipEntry> {
 /// Whose VIP the IPv6 address is, if it is one. The address is sixteen bytes of a packet as they lie in memory.
 #[inline(always)]
 pub(crate) fn vip6(address: [u32; 4]) -> Option<&'static Vip6Entry> {
-    if !is_in_filter(filter_place6(address)) {
+    let hash = vip_hash6(address);
+    if !is_in_filter(filter_place(hash)) {
         return None;
+    }
+    let cached = CACHE6.get_ptr(cache_place(hash))?;
+    // SAFETY: as in `vip`; the address is aligned like the words it is read in.
+    unsafe {
+        let [a, b, c, d]: [u32; 4] = *(&raw const (*cached).address).cast();
+        if read_volatile(&raw const (*cached).used) != 0
+            && a == address[0]
+            && b == address[1]
+            && c == address[2]
+            && d == address[3]
+        {
+            return Some(&(*cached).entry);
+        }
     }
     // SAFETY: as in `vip`.
     unsafe { VIPS6.get(address) }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::identity::{Epoch, GroupIndex, Incarnation, Mac, NodeId, PathIndex};
 use crate::settings::Settings;
-use crate::spread::{Buckets, Table, Version};
+use crate::spread::{Buckets, Load, Table, Version};
 use crate::time::Time;
 use crate::wire::VoterList;
 
@@ -86,14 +86,14 @@ pub enum Input<'a> {
     AddressFailed(GroupIndex),
     /// This node has no connection of the group's VIPs, after a hand-over or as [`Effect::WatchConnections`] asked.
     NoConnections(GroupIndex),
-    /// The connections of an active/active group's VIPs that this host's kernel knew of at that time.
+    /// The connections of an active/active group's VIPs that this host's kernel knew of at that time, and the packets to them.
     Flows {
         /// Whose.
         group: GroupIndex,
         /// In which buckets.
         busy: &'a Buckets,
-        /// How many.
-        flows: u32,
+        /// How many, and packets.
+        load: Load,
         /// When they were asked for.
         since: Time,
     },
@@ -735,8 +735,8 @@ pub struct SpreadMemberView {
     pub buckets: usize,
     /// Of how many it is the second.
     pub seconds: usize,
-    /// Connections that it last said it has.
-    pub flows: u32,
+    /// What it last said it has to do.
+    pub load: Load,
     /// With which weight the entry counts it, if it does; known to the entry alone.
     pub weight: Option<u32>,
 }

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, ensure};
-use cluster_common::maps::filter_place;
+use cluster_common::maps::vip_hash;
 use cluster_userspace::dataplane::{BENCH_OBJECT, DATAPLANE_OBJECT};
 use serde::Serialize;
 
@@ -301,9 +301,9 @@ fn nth_vips(number: u32) -> Vips {
 
 /// Another address with the same bit in the filter, so that only the hash map tells that it is no VIP.
 fn lookalike(vip: [u8; 4]) -> [u8; 4] {
-    let place = filter_place(vip);
+    let hash = vip_hash(vip);
     let mut others = (0xc633_6400_u32..).map(u32::to_be_bytes);
-    others.find(|other| filter_place(*other) == place).unwrap_or(STRANGER)
+    others.find(|other| vip_hash(*other) == hash).unwrap_or(STRANGER)
 }
 
 /// The kernel gives whole nanoseconds, so the median of many rounds is that of the middle third, averaged: finer than

@@ -1,6 +1,6 @@
 //! Ethernet frames, put together by hand for the data plane's tests and benchmark.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Everybody's Ethernet address.
 pub const BROADCAST: [u8; 6] = [0xff; 6];
@@ -207,4 +207,32 @@ pub fn tagged(frame: &[u8], tags: &[(u16, u16)]) -> Vec<u8> {
     }
     bytes.extend(&frame[12..]);
     bytes
+}
+
+/// A packet from one end of a flow to the other, of this protocol, with TCP's flags where they would be. Both ends are of one family.
+#[must_use]
+pub fn of_flow(
+    to_mac: [u8; 6],
+    from_mac: [u8; 6],
+    from: SocketAddr,
+    to: SocketAddr,
+    protocol: u8,
+    flags: u8,
+) -> Vec<u8> {
+    const TCP_LENGTH: usize = 20;
+    let (mut frame, at) = match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let mut frame = ipv4(to_mac, from.octets(), to.octets(), 34 + TCP_LENGTH);
+            frame[14 + 9] = protocol;
+            (frame, 34)
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => (ipv6(to_mac, from, to, protocol, 64, &[0; TCP_LENGTH]), 54),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return Vec::new(),
+    };
+    frame[6..12].copy_from_slice(&from_mac);
+    frame[at..at + 2].copy_from_slice(&from.port().to_be_bytes());
+    frame[at + 2..at + 4].copy_from_slice(&to.port().to_be_bytes());
+    frame[at + 12] = 5 << 4;
+    frame[at + 13] = flags;
+    frame
 }

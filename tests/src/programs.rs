@@ -10,10 +10,10 @@ use aya::programs::{Program, TestRun, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use cluster_common::maps::{
-    COUNTERS, Claim, FACES, FILTER, Face, Faces, GRACES, Grace, GroupCounters, KIN, KIN_KEY, LEASES,
-    MAX_GROUPS, MAX_MEMBERS, NIC, Nic, OWN, Own, SpreadTable, TABLES, TRACE, TRACING, Traced, Tracing, VIPS,
-    VIPS6, VIRTUAL_MAC_OWNERS, Vip6Entry, VipEntry, filter_place, filter_place6, virtual_mac_place,
-    vlan_tags,
+    CACHE, CACHE6, COUNTERS, CachedVip, CachedVip6, Claim, FACES, FILTER, Face, Faces, GRACES, Grace,
+    GroupCounters, KIN, KIN_KEY, LEASES, MAX_GROUPS, MAX_MEMBERS, NIC, Nic, OWN, Own, SpreadTable, TABLES,
+    TRACE, TRACING, Traced, Tracing, VIPS, VIPS6, VIRTUAL_MAC_OWNERS, Vip6Entry, VipEntry, cache_place,
+    filter_place, vip_hash, vip_hash6, virtual_mac_place, vlan_tags,
 };
 use cluster_common::{Verdict, reference};
 
@@ -96,22 +96,31 @@ impl Programs {
         group: u32,
     ) -> Result<()> {
         let tags = vlan_tags(outer, inner);
-        let (word, bit) = match address {
-            IpAddr::V4(address) => filter_place(address.octets()),
-            IpAddr::V6(address) => filter_place6(bytemuck::cast(address.octets())),
+        let hash = match address {
+            IpAddr::V4(address) => vip_hash(address.octets()),
+            IpAddr::V6(address) => vip_hash6(bytemuck::cast(address.octets())),
         };
+        let (word, bit) = filter_place(hash);
         let mut filter: Array<&mut MapData, u64> = self.map_mut(FILTER)?.try_into()?;
         filter.set(word, filter.get(&word, 0)? | bit, 0)?;
         match address {
             IpAddr::V4(address) => {
                 let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0).to_be_bytes();
-                let entry: [u8; 12] = bytemuck::cast(VipEntry { group, mask, tags });
+                let entry = VipEntry { group, mask, tags };
+                let mut cache: Array<&mut MapData, [u64; 3]> = self.map_mut(CACHE)?.try_into()?;
+                let cached = CachedVip { used: 1, address: address.octets(), entry, unused: 0 };
+                cache.set(cache_place(hash), bytemuck::cast::<_, [u64; 3]>(cached), 0)?;
+                let entry: [u8; 12] = bytemuck::cast(entry);
                 let mut vips: HashMap<&mut MapData, [u8; 4], [u8; 12]> = self.map_mut(VIPS)?.try_into()?;
                 vips.insert(address.octets(), entry, 0)?;
             }
             IpAddr::V6(address) => {
                 let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0).to_be_bytes();
-                let entry: [u8; 24] = bytemuck::cast(Vip6Entry { group, mask, tags });
+                let entry = Vip6Entry { group, mask, tags };
+                let mut cache: Array<&mut MapData, [u64; 6]> = self.map_mut(CACHE6)?.try_into()?;
+                let cached = CachedVip6 { used: 1, unused: 0, address: address.octets(), entry };
+                cache.set(cache_place(hash), bytemuck::cast::<_, [u64; 6]>(cached), 0)?;
+                let entry: [u8; 24] = bytemuck::cast(entry);
                 let mut vips: HashMap<&mut MapData, [u8; 16], [u8; 24]> = self.map_mut(VIPS6)?.try_into()?;
                 vips.insert(address.octets(), entry, 0)?;
             }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
 use cluster_common::maps::Nic;
 use cluster_common::reference::{Fate, Grace, Node, Side, Vip};
-use cluster_tests::frames::{ipv4, ipv6};
+use cluster_tests::frames::of_flow;
 use cluster_tests::netns::{Netns, available};
 use cluster_tests::programs::Programs;
 use cluster_userspace::dataplane::DATAPLANE_OBJECT;
@@ -24,29 +24,6 @@ const UDP: u8 = 17;
 
 fn vips() -> [IpAddr; 2] {
     [Ipv4Addr::new(10, 77, 0, 100).into(), Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100).into()]
-}
-
-/// A packet of this protocol, with TCP's flags where they would be.
-fn packet(source: SocketAddr, vip: IpAddr, protocol: u8, flags: u8, from: [u8; 6]) -> Vec<u8> {
-    let mut frame = match (source.ip(), vip) {
-        (IpAddr::V4(source), IpAddr::V4(vip)) => ipv4(MAC, source.octets(), vip.octets(), 54),
-        (IpAddr::V6(source), IpAddr::V6(vip)) => ipv6(MAC, source, vip, TCP, 64, &[0; 20]),
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => Vec::new(),
-    };
-    let segment = if vip.is_ipv4() {
-        frame[14 + 9] = protocol;
-        14 + 20
-    } else {
-        frame[14 + 6] = protocol;
-        14 + 40
-    };
-    frame.resize(segment + 20, 0);
-    frame[6..12].copy_from_slice(&from);
-    frame[segment..segment + 2].copy_from_slice(&source.port().to_be_bytes());
-    frame[segment + 2..segment + 4].copy_from_slice(&PORT.to_be_bytes());
-    frame[segment + 12] = 5 << 4;
-    frame[segment + 13] = flags;
-    frame
 }
 
 /// Connections to the VIP within the namespace, which is what the program asks the kernel for.
@@ -110,12 +87,14 @@ fn judge_all(vip: IpAddr, known: SocketAddr, unknown: SocketAddr, side: Side, he
         own: (None, None),
         kin: &[],
         connections: &connections,
+        datagram_sockets: &[],
     };
     let mut sent_over = 0;
     for (source, of) in [(known, "of a connection"), (unknown, "of none")] {
         for (protocol, flags) in [(TCP, ACK), (TCP, SYN), (TCP, SYN_ACK), (TCP, RST), (UDP, 0)] {
             for from in [CLIENT, OTHER] {
-                let frame = packet(source, vip, protocol, flags, from);
+                let to = SocketAddr::new(vip, PORT);
+                let frame = of_flow(MAC, from, source, to, protocol, flags);
                 let mut expected = frame.clone();
                 let outcome = node.receives(&mut expected);
                 let ran = programs.run("cluster_ingress", &frame, 1).expect("the program runs");

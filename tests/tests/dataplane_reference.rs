@@ -11,7 +11,7 @@ use cluster_common::flow::BUCKETS;
 use cluster_common::maps::Nic;
 use cluster_common::reference::{Fate, Grace, Node, Outcome, Side, Spread, Vip};
 use cluster_tests::frames::{ArpFrame, BROADCAST, NdFrame, ipv4, ipv6, set_icmpv6_checksum, tagged};
-use cluster_tests::netns::available;
+use cluster_tests::netns::{Netns, available};
 use cluster_tests::programs::{NETWORK_CARD, Programs};
 use cluster_userspace::dataplane::DATAPLANE_OBJECT;
 
@@ -160,10 +160,24 @@ fn egress_does_what_the_reference_does() {
     );
 }
 
-fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, action: impl Fn(Fate) -> u32) {
+fn compare(
+    program: &str,
+    judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome + Send,
+    action: impl Fn(Fate) -> u32 + Send,
+) {
     if !available() {
         return;
     }
+    // Where there are no connections and no sockets.
+    let namespace = Netns::new().expect("a namespace");
+    namespace.run(|| compare_here(program, judge, action));
+}
+
+fn compare_here(
+    program: &str,
+    judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome,
+    action: impl Fn(Fate) -> u32,
+) {
     let from_environment = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
     let frames: u64 = from_environment("CLUSTER_FRAMES").unwrap_or(200_000);
     let seed: u64 = from_environment("CLUSTER_SEED").unwrap_or(1);
@@ -204,6 +218,7 @@ fn compare(program: &str, judge: impl Fn(&Node<'_>, &mut Vec<u8>) -> Outcome, ac
         own: (Some(OWN.0), Some(OWN.1)),
         kin: &KIN,
         connections: &[],
+        datagram_sockets: &[],
     };
     let mut random = Random(seed);
     let mut claimed: [HashSet<(IpAddr, [u8; 6])>; 256] = std::array::from_fn(|_| HashSet::new());

@@ -61,6 +61,8 @@ pub struct Node<'a> {
     pub kin: &'a [[u8; 6]],
     /// The TCP connections of its host: where packets of them come from, and where they go.
     pub connections: &'a [(SocketAddr, SocketAddr)],
+    /// Its UDP sockets: whose datagrams they take, where not everybody's, and where they are bound.
+    pub datagram_sockets: &'a [(Option<SocketAddr>, SocketAddr)],
 }
 
 /// What becomes of the frame.

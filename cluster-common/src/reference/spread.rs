@@ -30,8 +30,10 @@ struct Seen {
     protocol: u8,
     /// The ports as they are on the wire: the client's, the VIP's. An echo has its identifier as the first.
     ports: [[u8; 2]; 2],
-    /// A segment from the middle of a connection.
+    /// A segment from the middle of a TCP connection.
     midway: bool,
+    /// A whole UDP datagram, or what is about one.
+    datagram: bool,
 }
 
 impl Node<'_> {
@@ -55,8 +57,19 @@ impl Node<'_> {
         let other = if first == table.me { second } else { first };
         let from = SocketAddr::new(seen.client, u16::from_be_bytes(seen.ports[0]));
         let to = SocketAddr::new(seen.vip, u16::from_be_bytes(seen.ports[1]));
-        let is_known = self.connections.contains(&(from, to));
-        (seen.midway && !is_known && other != 255).then_some((other, true))
+        let is_unknown = seen.midway && !self.connections.contains(&(from, to))
+            || seen.datagram && !self.takes_datagram(from, to);
+        (is_unknown && other != 255).then_some((other, true))
+    }
+}
+
+impl Node<'_> {
+    /// Whether the host has a UDP socket for a datagram with these ends.
+    fn takes_datagram(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        self.datagram_sockets.iter().any(|&(peer, local)| {
+            let is_bound_there = local.ip().is_unspecified() || local.ip() == to.ip();
+            local.port() == to.port() && is_bound_there && peer.is_none_or(|peer| peer == from)
+        })
     }
 }
 
@@ -87,7 +100,8 @@ impl Seen {
     fn of_ipv4(packet: &[u8]) -> Self {
         let address = |at: usize| Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]);
         let (client, vip) = (address(12).into(), address(16).into());
-        let none = Self { client, vip, protocol: packet[9], ports: [[0; 2]; 2], midway: false };
+        let none =
+            Self { client, vip, protocol: packet[9], ports: [[0; 2]; 2], midway: false, datagram: false };
         if u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff != 0 {
             return none;
         }
@@ -104,12 +118,17 @@ impl Seen {
                 let upper = inner.get(usize::from(header[0] & 0x0f) * 4..);
                 match upper {
                     Some(&[a, b, c, d, ..]) if is_first && matches!(header[9], 6 | 17) => {
-                        Self { ports: [[c, d], [a, b]], midway: header[9] == 6, ..about }
+                        let (midway, datagram) = (header[9] == 6, header[9] == 17);
+                        Self { ports: [[c, d], [a, b]], midway, datagram, ..about }
                     }
                     _ => about,
                 }
             }
-            _ => none.with_ports(packet[9], upper),
+            _ => {
+                let is_whole = u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff == 0;
+                let seen = none.with_ports(packet[9], upper);
+                Self { datagram: seen.datagram && is_whole, ..seen }
+            }
         }
     }
 
@@ -117,7 +136,8 @@ impl Seen {
         let address =
             |bytes: &[u8]| bytes.first_chunk::<16>().map_or(Ipv6Addr::UNSPECIFIED, |it| (*it).into());
         let (client, vip) = (address(&packet[8..]).into(), address(&packet[24..]).into());
-        let none = Self { client, vip, protocol: packet[6], ports: [[0; 2]; 2], midway: false };
+        let none =
+            Self { client, vip, protocol: packet[6], ports: [[0; 2]; 2], midway: false, datagram: false };
         let upper = &packet[40..];
         match (packet[6], upper) {
             (58, &[128 | 129, _, _, _, a, b, _, _, ..]) => Self { ports: [[a, b], [0; 2]], ..none },
@@ -127,14 +147,17 @@ impl Seen {
                 let about = Self { client, vip, protocol: header[6], ..none };
                 match inner.get(40..) {
                     Some(&[a, b, c, d, ..]) if matches!(header[6], 6 | 17) => {
-                        Self { ports: [[c, d], [a, b]], midway: header[6] == 6, ..about }
+                        let (midway, datagram) = (header[6] == 6, header[6] == 17);
+                        Self { ports: [[c, d], [a, b]], midway, datagram, ..about }
                     }
                     _ => about,
                 }
             }
             (44, &[next, _, high, low, _, _, _, _, ref rest @ ..]) => {
                 let piece = Self { protocol: next, ..none };
-                if u16::from_be_bytes([high, low]) >> 3 == 0 { piece.with_ports(next, rest) } else { piece }
+                let is_first = u16::from_be_bytes([high, low]) >> 3 == 0;
+                let seen = if is_first { piece.with_ports(next, rest) } else { piece };
+                Self { datagram: false, ..seen }
             }
             _ => none.with_ports(packet[6], upper),
         }
@@ -146,7 +169,7 @@ impl Seen {
                 Self { ports: [[a, b], [c, d]], midway: flags & 0x12 != 0x02, ..self }
             }
             (6, upper) if upper.len() > 14 => self.with_ports(protocol, &upper[..14]),
-            (17, &[a, b, c, d, ..]) => Self { ports: [[a, b], [c, d]], ..self },
+            (17, &[a, b, c, d, ..]) => Self { ports: [[a, b], [c, d]], datagram: true, ..self },
             _ => self,
         }
     }
@@ -248,6 +271,9 @@ mod tests {
                 let connection = (SocketAddr::from((CLIENT, port)), SocketAddr::from((VIP, 80)));
                 let mut at = random.below(NODES);
                 let mut frame = segment(port, flags, mac(at));
+                if random.below(4) == 0 {
+                    frame[23] = 17;
+                }
                 let mut sent_on = 0;
                 loop {
                     let vips = [Vip {
@@ -260,7 +286,7 @@ mod tests {
                         spread: Some(tables[at]),
                         face: None,
                     }];
-                    let known = [connection];
+                    let (known, socket) = ([connection], [(None, connection.1)]);
                     let node = Node {
                         mac: mac(at),
                         forwards: false,
@@ -271,6 +297,7 @@ mod tests {
                         own: (None, None),
                         kin: &[],
                         connections: if owner == at { &known } else { &[] },
+                        datagram_sockets: if owner == at { &socket } else { &[] },
                     };
                     if node.receives(&mut frame).fate != Fate::Answer {
                         break;

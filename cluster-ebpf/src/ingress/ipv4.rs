@@ -6,7 +6,7 @@ use cluster_common::frame::ipv4;
 
 use super::is_for_us;
 use crate::grace::{self, owner_of_ipv4};
-use crate::spread::{self, seen_of_ipv4};
+use crate::spread;
 use crate::unsafe_maps::{Sharing, count, count_served, standing, vip_on};
 use crate::way::{Way, send_over};
 use crate::{Fate, Frame};
@@ -31,7 +31,7 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame, tags: 
                 grace::way(standing.holds, grace, header, || owner_of_ipv4::<AT>(context, frame))
             }
             Some(Sharing::Spread(table)) => {
-                spread::way(context, header, table, || seen_of_ipv4::<AT>(frame, header))
+                spread::way(context, header, table, spread::Ipv4::<AT>(frame, header))
             }
         },
         None => Way::Nowhere,

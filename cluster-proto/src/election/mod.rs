@@ -212,8 +212,8 @@ impl Core {
             Input::ProbeAnswer { address, mac } => self.probe_answer(now, address, mac, out),
             Input::Claimed { address, mac } => self.claimed(now, address, mac, out),
             Input::NoConnections(GroupIndex(group)) => self.no_connections(now, group),
-            Input::Flows { group: GroupIndex(group), busy, flows, since } => {
-                self.flows(now, group, busy, flows, since, out);
+            Input::Flows { group: GroupIndex(group), busy, load, since } => {
+                self.flows(now, group, busy, load, since, out);
             }
             Input::EpochsReserved(below) => {
                 self.epochs.reserved(below);

@@ -9,7 +9,7 @@ use crate::identity::{ClusterId, Epoch, GroupId, GroupIndex, NodeId, PathIndex};
 use crate::interface::{Effect, Effects, SpreadView};
 use crate::settings::{SpreadMember, SpreadOver};
 use crate::spread::message::{self, ALL_PARTS, Content, HALVES, PARTS};
-use crate::spread::{Buckets, MAX_MEMBERS, Member, NOBODY, Table, Version};
+use crate::spread::{Buckets, Load, MAX_MEMBERS, Member, NOBODY, Table, Version};
 use crate::time::Time;
 use crate::wire::{self, Header, Kind, Stand};
 
@@ -91,7 +91,7 @@ struct MemberState {
     halves: u8,
     /// From which of the entry's tables on its reports count.
     reports_from: u32,
-    flows: u32,
+    load: Load,
 }
 
 impl MemberState {
@@ -106,7 +106,7 @@ impl MemberState {
             busy: Buckets::default(),
             halves: 0,
             reports_from: 0,
-            flows: 0,
+            load: Load::default(),
         }
     }
 
@@ -458,9 +458,9 @@ impl Core {
                     self.send_status(now, index, peer, &spread, message.version, out);
                 }
             }
-            Content::Status { have, flows } => {
+            Content::Status { have, load } => {
                 if let Some(member) = spread.member(node) {
-                    member.flows = flows;
+                    member.load = load;
                     if is_entry {
                         member.has |= have;
                         member.joined |= member.has == ALL_PARTS;
@@ -531,18 +531,18 @@ impl Core {
     ) {
         let have = if spread.is_beyond(version) { ALL_PARTS } else { spread.have };
         let own = spread.members.iter().find(|member| member.node == self.settings.me);
-        let flows = own.map_or(0, |own| own.flows);
+        let load = own.map_or_else(Load::default, |own| own.load);
         let group = self.settings.groups[index].id;
-        self.send_spread(now, peer, out, |body| message::emit_status(body, group, version, have, flows));
+        self.send_spread(now, peer, out, |body| message::emit_status(body, group, version, have, load));
     }
 
-    /// What the kernel said of the connections of the group's VIPs; asked for at `since`.
+    /// What the kernel said of the connections of the group's VIPs, and of packets; asked for at `since`.
     pub(super) fn flows(
         &mut self,
         now: Time,
         index: usize,
         busy: &Buckets,
-        flows: u32,
+        load: Load,
         since: Time,
         out: &mut Effects,
     ) {
@@ -553,7 +553,7 @@ impl Core {
         let version = spread.version;
         let holds = self.groups[index].holds(now);
         if let Some(own) = spread.member(self.settings.me) {
-            own.flows = flows;
+            own.load = load;
             if settled && version.is_some_and(|version| holds && version.number >= own.reports_from) {
                 own.busy.clone_from(busy);
                 own.halves = (1 << HALVES) - 1;
@@ -631,7 +631,7 @@ impl Core {
                     node: member.node,
                     buckets: place.map_or(0, |place| firsts[place]),
                     seconds: place.map_or(0, |place| seconds[place]),
-                    flows: member.flows,
+                    load: member.load,
                     weight: member.counted,
                 });
             }

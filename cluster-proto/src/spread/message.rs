@@ -4,7 +4,7 @@
 use crate::identity::{Epoch, GroupId, NodeId};
 use crate::wire::MAX_COUNTER;
 
-use super::{BUCKETS, Bucket, Buckets, MAX_MEMBERS, NOBODY, Table, Version};
+use super::{BUCKETS, Bucket, Buckets, Load, MAX_MEMBERS, NOBODY, Table, Version};
 
 /// Datagrams that a table is split into.
 pub const PARTS: usize = 32;
@@ -17,7 +17,7 @@ const BUCKETS_A_PART: usize = BUCKETS / PARTS;
 const WORDS_A_HALF: usize = BUCKETS / 64 / HALVES;
 const HEAD: usize = 24;
 const PART_LENGTH: usize = HEAD + 2 * MAX_MEMBERS + 2 * BUCKETS_A_PART;
-const STATUS_LENGTH: usize = HEAD + 8;
+const STATUS_LENGTH: usize = HEAD + 20;
 const HALF_LENGTH: usize = HEAD + 8 * WORDS_A_HALF;
 
 /// One message.
@@ -36,12 +36,12 @@ pub struct Message<'a> {
 pub enum Content<'a> {
     /// A part of the entry's table.
     Part(Part<'a>),
-    /// Which parts a member has, and how many flows.
+    /// Which parts a member has, and what it has to do.
     Status {
         /// A bit for each part.
         have: u32,
-        /// Connections of the group's VIPs on the sender.
-        flows: u32,
+        /// What the sender has to do for the group.
+        load: Load,
     },
     /// In which buckets a member has flows, looked at since it has that table.
     Busy(Half<'a>),
@@ -72,8 +72,9 @@ impl<'a> Message<'a> {
         let content = match (head[0], body.len()) {
             (1, PART_LENGTH) if index < PARTS => Content::Part(Part { index, bytes: rest }),
             (2, STATUS_LENGTH) => {
-                let (have, flows) = rest.split_first_chunk::<4>()?;
-                Content::Status { have: u32::from_be_bytes(*have), flows: u32_of(flows)? }
+                let packets = u64::from_be_bytes(*rest[8..].first_chunk()?);
+                let load = Load { flows: u32_of(&rest[4..])?, packets, rate: u32_of(&rest[16..])? };
+                Content::Status { have: u32_of(rest)?, load }
             }
             (3, HALF_LENGTH) if index < HALVES => Content::Busy(Half { index, bytes: rest }),
             _ => return None,
@@ -125,10 +126,12 @@ pub fn emit_part(out: &mut Vec<u8>, group: GroupId, version: Version, table: &Ta
 }
 
 /// Appends the body of a status.
-pub fn emit_status(out: &mut Vec<u8>, group: GroupId, version: Version, have: u32, flows: u32) {
+pub fn emit_status(out: &mut Vec<u8>, group: GroupId, version: Version, have: u32, load: Load) {
     emit_head(out, 2, 0, group, version);
     out.extend_from_slice(&have.to_be_bytes());
-    out.extend_from_slice(&flows.to_be_bytes());
+    out.extend_from_slice(&load.flows.to_be_bytes());
+    out.extend_from_slice(&load.packets.to_be_bytes());
+    out.extend_from_slice(&load.rate.to_be_bytes());
 }
 
 /// Appends the body of half of a report.
@@ -187,9 +190,13 @@ mod tests {
     #[test]
     fn a_status_and_a_report_go_over() {
         let mut body = Vec::new();
-        emit_status(&mut body, GROUP, VERSION, 0xf0, 1234);
+        let load = Load { flows: 1234, packets: 1 << 40, rate: 77 };
+        emit_status(&mut body, GROUP, VERSION, 0xf0, load);
         let message = Message::parse(&body).unwrap();
-        assert!(matches!(message.content, Content::Status { have: 0xf0, flows: 1234 }), "{message:?}");
+        assert!(
+            matches!(message.content, Content::Status { have: 0xf0, load: parsed } if parsed == load),
+            "{message:?}"
+        );
         let mut busy = Buckets::default();
         for bucket in [0, 63, 8191, 8192, BUCKETS - 1] {
             busy.insert(bucket);

@@ -88,6 +88,17 @@ impl Buckets {
     }
 }
 
+/// What a node has to do for a group.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Load {
+    /// Connections of the group's VIPs that its kernel knows.
+    pub flows: u32,
+    /// Packets to the VIPs that it has let into its own stack since its maps were made.
+    pub packets: u64,
+    /// The same in a second, lately.
+    pub rate: u32,
+}
+
 /// A node that flows may go to.
 #[derive(Clone, Copy, Debug)]
 pub struct Member<'a> {
@@ -291,18 +302,30 @@ impl Table {
     }
 }
 
-/// Who takes something new: the place, the node and the reciprocal of its weight.
+/// Who takes something new.
 struct Takers {
-    takers: [(u8, NodeId, u64); MAX_MEMBERS],
+    takers: [Taker; MAX_MEMBERS],
     count: usize,
+    /// Whether all have the same weight.
+    are_equal: bool,
+}
+
+/// A place, what of its draws is its node's, and the reciprocal of its weight.
+#[derive(Clone, Copy)]
+struct Taker {
+    place: u8,
+    key: u64,
+    reciprocal: u64,
 }
 
 impl Takers {
     fn of(table: &Table, weights: &[u32; MAX_MEMBERS]) -> Self {
-        let mut takers = Self { takers: [(NOBODY, NodeId(0), 0); MAX_MEMBERS], count: 0 };
+        let nobody = Taker { place: NOBODY, key: 0, reciprocal: 0 };
+        let mut takers = Self { takers: [nobody; MAX_MEMBERS], count: 0, are_equal: true };
         for (place, node) in table.members().filter(|&(place, _)| weights[usize::from(place)] > 0) {
             let reciprocal = rendezvous::reciprocal(weights[usize::from(place)]);
-            takers.takers[takers.count] = (place, node, reciprocal);
+            takers.takers[takers.count] = Taker { place, key: rendezvous::of_node(node), reciprocal };
+            takers.are_equal &= reciprocal == takers.takers[0].reciprocal;
             takers.count += 1;
         }
         takers
@@ -310,11 +333,16 @@ impl Takers {
 
     /// Of the places that may have the bucket the one that rendezvous hashing names.
     fn nearest(&self, bucket: usize, may: impl Fn(usize) -> bool) -> Option<u8> {
-        let such = self.takers[..self.count].iter().filter(|(place, ..)| may(usize::from(*place)));
-        let nearest = such.min_by_key(|(place, node, reciprocal)| {
-            (rendezvous::distance(bucket, *node, *reciprocal), *place)
-        });
-        nearest.map(|(place, ..)| *place)
+        let of_bucket = rendezvous::of_bucket(bucket);
+        let such = self.takers[..self.count].iter().filter(|taker| may(usize::from(taker.place)));
+        let nearest = if self.are_equal {
+            such.max_by_key(|taker| rendezvous::draw(of_bucket, taker.key))
+        } else {
+            such.min_by_key(|taker| {
+                rendezvous::distance(rendezvous::draw(of_bucket, taker.key), taker.reciprocal)
+            })
+        };
+        nearest.map(|taker| taker.place)
     }
 }
 

@@ -11,12 +11,29 @@ pub(super) fn reciprocal(weight: u32) -> u64 {
     (1 << 40) / u64::from(weight.max(1))
 }
 
-/// How far a node of a weight with this reciprocal is from a bucket: −log2(u) / weight with u uniform in (0, 1] (Schindelhauer and
-/// Schomaker 2005).
-pub(super) fn distance(bucket: usize, node: NodeId, reciprocal: u64) -> u64 {
-    let hash = mix(bucket as u64 ^ u64::from(node.0) << 32);
+/// What of a draw is a node's.
+pub(super) fn of_node(node: NodeId) -> u64 {
+    mix(u64::from(node.0) << 32)
+}
+
+/// What of a draw is a bucket's.
+pub(super) fn of_bucket(bucket: usize) -> u64 {
+    mix(bucket as u64)
+}
+
+/// What a node draws for a bucket: uniform, and each pair's own. Of nodes of one weight the nearest is the one that draws most. Both
+/// halves are mixed well, so that one multiplication is enough to join them.
+pub(super) fn draw(of_bucket: u64, of_node: u64) -> u64 {
+    let product =
+        u128::from(of_bucket ^ of_node) * u128::from(0xa076_1d64_78bd_642f_u64 ^ of_bucket.rotate_left(32));
+    (product >> 64) as u64 ^ product as u64
+}
+
+/// How far a node of a weight with this reciprocal is from a bucket for which it has drawn this: −log2(u) / weight with u uniform in
+/// (0, 1] (Schindelhauer and Schomaker 2005).
+pub(super) fn distance(drawn: u64, reciprocal: u64) -> u64 {
     // At most 2 to the 22nd.
-    let below_one = (u64::from(u64::BITS) << POINT) - log2(hash | 1);
+    let below_one = (u64::from(u64::BITS) << POINT) - log2(drawn | 1);
     below_one * reciprocal
 }
 
@@ -53,11 +70,33 @@ mod tests {
         }
     }
 
+    /// Every node draws most for its share of the buckets, and whoever draws most among all does so among any few of them.
+    #[test]
+    fn draws_are_each_pairs_own() {
+        let mut most = [0; 32];
+        let mut second = [[0_u32; 32]; 32];
+        for bucket in 0..super::super::BUCKETS {
+            let drawn = |node: usize| draw(of_bucket(bucket), of_node(NodeId(node as u16 + 1)));
+            let mut order: Vec<usize> = (0..32).collect();
+            order.sort_by_key(|&node| std::cmp::Reverse(drawn(node)));
+            most[order[0]] += 1;
+            second[order[0]][order[1]] += 1;
+        }
+        // 512 is fair, with a standard deviation of 22; of each pair 16.5, with one of 4.
+        assert!(most.iter().all(|&count| (400..=624).contains(&count)), "{most:?}");
+        for (node, others) in second.iter().enumerate() {
+            for (other, &count) in others.iter().enumerate().filter(|(other, _)| *other != node) {
+                assert!((1..=40).contains(&count), "{node} and then {other}: {count}");
+            }
+        }
+    }
+
     #[test]
     fn buckets_are_nearest_in_proportion_to_the_weights() {
         let mut nearest = [0; 3];
         for bucket in 0..super::super::BUCKETS {
-            let at = |place: usize| distance(bucket, NodeId(place as u16 + 1), reciprocal([1, 2, 5][place]));
+            let drawn = |place: usize| draw(of_bucket(bucket), of_node(NodeId(place as u16 + 1)));
+            let at = |place: usize| distance(drawn(place), reciprocal([1, 2, 5][place]));
             let place = (0..3).min_by_key(|&place| at(place)).unwrap();
             nearest[place] += 1;
         }

@@ -169,7 +169,9 @@ fn groups(status: &Status) -> Table {
 
 /// Over which nodes active/active groups are spread.
 fn spreads(status: &Status) -> Table {
-    let mut table = Table::new(&["SPREAD", "TABLE", "NODE", "SHARE", "BUCKETS", "BEFORE", "CONNECTIONS"]);
+    let shown = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let mut table =
+        Table::new(&["SPREAD", "TABLE", "NODE", "SHARE", "BUCKETS", "BEFORE", "CONNECTIONS", "PACKETS/S"]);
     for group in &status.groups {
         let Some(spread) = &group.spread else { continue };
         let mut first = [
@@ -189,7 +191,8 @@ fn spreads(status: &Status) -> Table {
                 (format!("{:.1} %", member.share * 100.0), Style::Plain),
                 (member.buckets.to_string(), Style::Plain),
                 (member.seconds.to_string(), Style::Plain),
-                (member.flows.map_or_else(|| "-".to_owned(), |flows| flows.to_string()), Style::Plain),
+                (shown(member.flows), Style::Plain),
+                (shown(member.packets_per_second), Style::Plain),
             ]);
         }
     }

@@ -133,6 +133,11 @@ pub struct SpreadMemberStatus {
     pub seconds: usize,
     /// Its TCP connections, as it last said; only the entry and the node itself know.
     pub flows: Option<u32>,
+    /// Packets to the VIPs that it let into its stack since its data plane was set up, and in a second lately; known where `flows` is.
+    #[serde(default)]
+    pub packets: Option<u64>,
+    #[serde(default)]
+    pub packets_per_second: Option<u32>,
 }
 
 /// A host outside the cluster that claims a VIP.
@@ -424,12 +429,17 @@ fn groups(observation: &Observation<'_>) -> Vec<GroupStatus> {
 
 fn spread_status(observation: &Observation<'_>, spread: &SpreadView, is_entry: bool) -> SpreadStatus {
     let Observation { settings, local, now, .. } = *observation;
-    let member = |member: &SpreadMemberView| SpreadMemberStatus {
-        name: local.node_name(member.node).map_or_else(|| format!("#{}", member.node.0), str::to_owned),
-        share: member.buckets as f64 / cluster_proto::spread::BUCKETS as f64,
-        buckets: member.buckets,
-        seconds: member.seconds,
-        flows: Some(member.flows).filter(|_| is_entry || member.node == settings.me),
+    let member = |member: &SpreadMemberView| {
+        let load = Some(member.load).filter(|_| is_entry || member.node == settings.me);
+        SpreadMemberStatus {
+            name: local.node_name(member.node).map_or_else(|| format!("#{}", member.node.0), str::to_owned),
+            share: member.buckets as f64 / cluster_proto::spread::BUCKETS as f64,
+            buckets: member.buckets,
+            seconds: member.seconds,
+            flows: load.map(|load| load.flows),
+            packets: load.map(|load| load.packets),
+            packets_per_second: load.map(|load| load.rate),
+        }
     };
     SpreadStatus {
         version: spread.version.map(|version| format!("{}/{}", version.epoch, version.number)),

@@ -212,6 +212,7 @@ impl Node {
         let noted = self.on_plane(move |plane| plane.noted(since)).await;
         match noted {
             Ok(Ok(noted)) => {
+                self.flow_watch.note_passed(noted.passed);
                 self.pass_on_served(&noted.served);
                 self.pass_on_claims(&noted.claims);
             }

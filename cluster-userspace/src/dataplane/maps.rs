@@ -9,9 +9,9 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_obj::Object;
 use cluster_common::maps::{
-    ALL, COUNTERS, FACES, FILTER, FILTER_WORDS, Faces, GRACES, GroupCounters, JUDGED, KIN, KIN_KEY,
-    LAYOUT_VERSION, LEASES, MAX_GROUPS, NIC, Nic, OWN, Own, TABLES, TENURES, TRACE, TRACING, VIPS, VIPS6,
-    VIRTUAL_MAC_OWNERS, VIRTUAL_MACS, Vip6Entry, VipEntry,
+    ALL, CACHE, CACHE_PLACES, CACHE6, COUNTERS, CachedVip, CachedVip6, FACES, FILTER, FILTER_WORDS, Faces,
+    GRACES, GroupCounters, JUDGED, KIN, KIN_KEY, LAYOUT_VERSION, LEASES, MAX_GROUPS, NIC, Nic, OWN, Own,
+    TABLES, TENURES, TRACE, TRACING, VIPS, VIPS6, VIRTUAL_MAC_OWNERS, VIRTUAL_MACS, Vip6Entry, VipEntry,
 };
 
 use cluster_proto::Mac;
@@ -20,9 +20,10 @@ use super::error::DataPlaneError;
 use super::lease_table::LeaseTable;
 use super::objects::DATAPLANE_OBJECT;
 use super::pins::PinDirectory;
-use super::slots::{GroupSlot, VipMaps};
+use super::slots::GroupSlot;
 use super::trace::TraceMaps;
 use super::unsafe_shared_words::SharedWords;
+use super::vips::VipMaps;
 
 /// Words of one [`GroupCounters`].
 pub(super) const COUNTER_WORDS: usize = size_of::<GroupCounters>() / size_of::<u64>();
@@ -43,7 +44,6 @@ type KinMap = aya::maps::HashMap<MapData, [u8; KIN_KEY], u8>;
 pub(super) struct Maps {
     pub(super) vips: VipMaps,
     pub(super) counters: CounterMap,
-    pub(super) filter: SharedWords,
     pub(super) nic: SharedWords,
     own: OwnMap,
     kin: KinMap,
@@ -187,11 +187,13 @@ impl Maps {
             vips: VipMaps {
                 ipv4: take(object, VIPS)?.try_into().map_err(unusable(VIPS))?,
                 ipv6: take(object, VIPS6)?.try_into().map_err(unusable(VIPS6))?,
+                filter: shared(object, FILTER, FILTER_WORDS as usize)?,
+                cache: shared(object, CACHE, words_of::<CachedVip>(CACHE_PLACES))?,
+                cache6: shared(object, CACHE6, words_of::<CachedVip6>(CACHE_PLACES))?,
             },
             counters: take(object, COUNTERS)?.try_into().map_err(unusable(COUNTERS))?,
-            filter: shared(object, FILTER, FILTER_WORDS as usize)?,
             nic: shared(object, NIC, NIC_WORDS)?,
-            faces: shared(object, FACES, MAX_GROUPS as usize * size_of::<Faces>() / size_of::<u64>())?,
+            faces: shared(object, FACES, words_of::<Faces>(MAX_GROUPS))?,
             virtual_mac_owners: shared(object, VIRTUAL_MAC_OWNERS, VIRTUAL_MACS as usize)?,
             own: take(object, OWN)?.try_into().map_err(unusable(OWN))?,
             kin: take(object, KIN)?.try_into().map_err(unusable(KIN))?,
@@ -310,6 +312,11 @@ fn is_version(name: &str) -> bool {
 
 fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, DataPlaneError> {
     object.take_map(name).ok_or_else(|| unusable(name)(MapError::InvalidName { name: name.to_owned() }))
+}
+
+/// How many words so many values are.
+const fn words_of<T>(values: u32) -> usize {
+    values as usize * (size_of::<T>() / size_of::<u64>())
 }
 
 /// The first words of an array, mapped into memory.

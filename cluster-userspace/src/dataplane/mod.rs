@@ -24,7 +24,9 @@ mod programs;
 mod slots;
 mod spread_tables;
 mod trace;
+mod unsafe_membarrier;
 mod unsafe_shared_words;
+mod vips;
 
 pub use capabilities::{MissingCapabilities, may_lock_memory, missing_capabilities};
 pub use chain::ChainedProgram;

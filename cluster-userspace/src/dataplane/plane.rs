@@ -25,6 +25,7 @@ use super::pins::PinDirectory;
 use super::programs::{self, EGRESS, Loaded, MEND, classifier, ingress_program};
 use super::slots::{self, GroupSlot};
 use super::trace::Trace;
+use super::vips;
 use crate::network::vlan::Vlan;
 
 /// The pin of the ingress program's link.
@@ -66,6 +67,8 @@ pub struct Noted {
     pub served: Vec<ServedAddress>,
     /// VIPs that somebody outside the cluster says are his: on each CPU the latest, oldest first.
     pub claims: Vec<Claimed>,
+    /// By group: packets to its VIPs that were let into the local stack since its slot was made.
+    pub passed: Vec<(GroupId, u64)>,
 }
 
 /// Somebody outside the cluster says that a VIP is his.
@@ -206,7 +209,7 @@ impl DataPlane {
         self.slots = assigned.slots;
         let (faces, owners) = (self.maps.faces.words(), self.maps.virtual_mac_owners.words());
         slots::write_virtual_macs(faces, owners, &groups, &self.slots);
-        slots::write_vips(&mut self.maps.vips, self.maps.filter.words(), &groups, &self.slots)?;
+        vips::write(&mut self.maps.vips, &groups, &self.slots)?;
         self.options.groups = groups;
         self.write_own()?;
         match self.attached {
@@ -452,7 +455,7 @@ impl DataPlane {
     pub fn noted(&self, since: Time) -> Result<Noted, DataPlaneError> {
         let mut newest: HashMap<IpAddr, u64> = HashMap::new();
         let mut claims = Vec::new();
-        self.per_group(|_, counters| {
+        let passed = self.per_group(|group, counters| {
             let claimed = counters.iter().map(|cpu| cpu.claim).filter(|claim| claim.at > since.as_nanos());
             claims.extend(claimed.map(|claim| Claimed {
                 address: match (claim.family, claim.address) {
@@ -470,6 +473,8 @@ impl DataPlane {
                 let newest = newest.entry(address).or_default();
                 *newest = at.max(*newest);
             }
+            let of = |verdict: Verdict| counters.iter().map(move |cpu| cpu.verdicts[verdict as usize]);
+            (group, of(Verdict::Ipv4Passed).chain(of(Verdict::Ipv6Passed)).fold(0, u64::wrapping_add))
         })?;
         let mut served: Vec<_> = newest
             .into_iter()
@@ -477,7 +482,7 @@ impl DataPlane {
             .collect();
         served.sort_by_key(|served| (std::cmp::Reverse(served.at), served.address));
         claims.sort_by_key(|claim| claim.at);
-        Ok(Noted { served, claims })
+        Ok(Noted { served, claims, passed })
     }
 
     /// Goes dark and removes everything: the ingress program, the maps, then the fences. The VIPs must be off the

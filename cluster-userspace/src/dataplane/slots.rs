@@ -1,16 +1,10 @@
-//! Which group has which slot in the maps, and which VIP belongs to which slot.
+//! Which group has which slot in the maps, and which virtual Ethernet address is whose.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aya::Pod;
-use aya::maps::{HashMap as BpfHashMap, MapData};
-use cluster_common::maps::{
-    Faces, MAX_GROUPS, MAX_VIPS, VIPS, VIPS6, Vip6Entry, VipEntry, filter_place, filter_place6,
-    virtual_mac_place, vlan_tags,
-};
+use cluster_common::maps::{Faces, MAX_GROUPS, MAX_VIPS, virtual_mac_place};
 
 use super::error::DataPlaneError;
 use super::lease_table::LeaseTable;
@@ -32,12 +26,6 @@ impl GroupSlot {
     pub(crate) fn at(index: u32) -> Self {
         Self(index)
     }
-}
-
-/// The VIP maps with their keys and values as bytes.
-pub(super) struct VipMaps {
-    pub(super) ipv4: BpfHashMap<MapData, [u8; 4], [u8; size_of::<VipEntry>()]>,
-    pub(super) ipv6: BpfHashMap<MapData, [u8; 16], [u8; size_of::<Vip6Entry>()]>,
 }
 
 /// Checks that the groups fit into the maps and share nothing.
@@ -103,46 +91,6 @@ pub(super) fn assign(groups: &[GroupVips], table: &LeaseTable) -> Assigned {
     assigned
 }
 
-/// Makes the VIP maps and their filter say what the groups say. Entries that stay as they are are not touched, and there is
-/// no moment in which the filter keeps a VIP from being found.
-pub(super) fn write_vips(
-    maps: &mut VipMaps,
-    filter: &[AtomicU64],
-    groups: &[GroupVips],
-    slots: &[GroupSlot],
-) -> Result<(), DataPlaneError> {
-    let (mut ipv4, mut ipv6) = (HashMap::new(), HashMap::new());
-    let mut exact = vec![0_u64; filter.len()];
-    for (group, slot) in groups.iter().zip(slots) {
-        let tags = group.vlan.map_or(0, |vlan| vlan_tags(vlan.outer(), vlan.inner().unwrap_or(0)));
-        for vip in &group.vips {
-            let group = slot.index();
-            let (word, bit) = match vip.address {
-                IpAddr::V4(address) => {
-                    let address = address.octets();
-                    ipv4.insert(address, bytemuck::cast(VipEntry { group, mask: mask(vip.prefix), tags }));
-                    filter_place(address)
-                }
-                IpAddr::V6(address) => {
-                    let address = address.octets();
-                    ipv6.insert(address, bytemuck::cast(Vip6Entry { group, mask: mask(vip.prefix), tags }));
-                    filter_place6(bytemuck::cast(address))
-                }
-            };
-            exact[word as usize] |= bit;
-        }
-    }
-    for (word, bits) in filter.iter().zip(&exact) {
-        word.fetch_or(*bits, Ordering::SeqCst);
-    }
-    write_entries(VIPS, &mut maps.ipv4, &ipv4)?;
-    write_entries(VIPS6, &mut maps.ipv6, &ipv6)?;
-    for (word, bits) in filter.iter().zip(exact) {
-        word.store(bits, Ordering::SeqCst);
-    }
-    Ok(())
-}
-
 /// Makes the maps of virtual Ethernet addresses say what the groups say. A group has one for each family that it has VIPs
 /// of.
 pub(super) fn write_virtual_macs(
@@ -171,47 +119,5 @@ pub(super) fn write_virtual_macs(
     let all: &[u64] = bytemuck::cast_slice(&all);
     for (word, value) in faces.iter().zip(all).chain(owners.iter().zip(&owned)) {
         word.store(*value, Ordering::SeqCst);
-    }
-}
-
-fn write_entries<K: Pod + Eq + Hash, V: Pod + PartialEq>(
-    name: &'static str,
-    map: &mut BpfHashMap<MapData, K, V>,
-    wanted: &HashMap<K, V>,
-) -> Result<(), DataPlaneError> {
-    let failed = |attempt| move |source| DataPlaneError::Map { attempt, map: name, source };
-    let there = map.iter().collect::<Result<HashMap<_, _>, _>>().map_err(failed("read"))?;
-    for address in there.keys().filter(|address| !wanted.contains_key(*address)) {
-        map.remove(address).map_err(failed("remove a VIP from"))?;
-    }
-    for (address, entry) in wanted.iter().filter(|(address, entry)| there.get(*address) != Some(*entry)) {
-        map.insert(address, entry, 0).map_err(failed("write a VIP into"))?;
-    }
-    Ok(())
-}
-
-/// The mask of a prefix, in network order. A prefix longer than the address is the whole of it.
-fn mask<const BYTES: usize>(prefix: u8) -> [u8; BYTES] {
-    std::array::from_fn(|byte| {
-        let zeroes = 8_usize.saturating_sub(usize::from(prefix).saturating_sub(byte * 8));
-        0xff_u8.checked_shl(zeroes as u32).unwrap_or(0)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn masks_of_all_lengths() {
-        assert_eq!(mask(0), [0, 0, 0, 0]);
-        assert_eq!(mask(1), [128, 0, 0, 0]);
-        assert_eq!(mask(20), [255, 255, 240, 0]);
-        assert_eq!(mask(32), [255; 4]);
-        assert_eq!(mask(33), [255; 4]);
-        for prefix in 0..=128 {
-            let expected = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
-            assert_eq!(u128::from_be_bytes(mask(prefix)), expected, "{prefix}");
-        }
     }
 }

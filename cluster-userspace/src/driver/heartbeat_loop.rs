@@ -302,9 +302,9 @@ impl HeartbeatLoop {
                         self.handle(Input::NoConnections(group));
                     }
                 }
-                Order::Flows(slot, busy, flows, since) => {
+                Order::Flows(slot, busy, load, since) => {
                     if let Some(group) = self.group_in(slot) {
-                        self.handle(Input::Flows { group, busy: &busy, flows, since });
+                        self.handle(Input::Flows { group, busy: &busy, load, since });
                     }
                     self.task(Task::FlowsSeen(busy));
                 }

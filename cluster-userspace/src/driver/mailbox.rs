@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_proto::spread::Buckets;
+use cluster_proto::spread::{Buckets, Load};
 use cluster_proto::{
     Command, CommandId, Event, Link, Mac, Memory, Refusal, Settings, Snapshot, SpreadView, Time,
 };
@@ -40,8 +40,8 @@ pub enum Order {
     AddressFailed(GroupSlot),
     /// After a hand-over: no connection of the group's VIPs is left.
     NoConnections(GroupSlot),
-    /// The connections of an active/active group's VIPs that the kernel knew of at that time: in which buckets, and how many.
-    Flows(GroupSlot, Box<Buckets>, u32, Time),
+    /// The connections of an active/active group's VIPs that the kernel knew of at that time: in which buckets; how many, and packets.
+    Flows(GroupSlot, Box<Buckets>, Load, Time),
     /// Epoch counters are on disk.
     EpochsReserved(u64),
     /// They are not.

@@ -1,4 +1,5 @@
-//! The TCP connections of this network namespace: which of an address' are left, and their end by reset.
+//! The TCP connections of this network namespace: which of an address' are left, and their end by reset; and its UDP sockets that
+//! take one client's datagrams alone.
 //!
 //! All calls wait for the kernel, which goes through every socket there is; never from the heartbeat thread.
 
@@ -9,7 +10,7 @@ use std::net::IpAddr;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
-use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_packet_sock_diag::{SockDiagDestroy, SockDiagMessage};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
@@ -25,27 +26,40 @@ struct Connection {
     id: SocketId,
 }
 
+/// A flow that the kernel knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KnownFlow {
+    /// The protocol's number: 6 (TCP) or 17 (UDP).
+    pub protocol: u8,
+    /// The end on this host.
+    pub local: std::net::SocketAddr,
+    /// The other.
+    pub remote: std::net::SocketAddr,
+}
+
 /// How many connections have one of these as their local address. Those that wait for nothing but the end of the
 /// connection's last packets (`TIME_WAIT`) do not count.
 ///
 /// # Errors
 /// If the kernel does not answer.
 pub fn count(locals: &HashSet<IpAddr>) -> io::Result<usize> {
-    Ok(connections(&connect()?, locals)?.len())
+    Ok(connections(&connect()?, IPPROTO_TCP, locals)?.len())
 }
 
-/// Calls back for each connection that has one of these as its local address, with the local end and the other.
+/// Calls back for each connection that has one of these as its local address, and each UDP socket bound to one that takes one client's
+/// datagrams alone (`connect`).
 ///
 /// # Errors
 /// If the kernel does not answer.
-pub fn each(
-    locals: &HashSet<IpAddr>,
-    mut found: impl FnMut(std::net::SocketAddr, std::net::SocketAddr),
-) -> io::Result<()> {
-    for Connection { id, .. } in connections(&connect()?, locals)? {
-        let local = std::net::SocketAddr::new(id.source_address.to_canonical(), id.source_port);
-        let remote = std::net::SocketAddr::new(id.destination_address.to_canonical(), id.destination_port);
-        found(local, remote);
+pub fn each(locals: &HashSet<IpAddr>, mut found: impl FnMut(KnownFlow)) -> io::Result<()> {
+    let socket = connect()?;
+    for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
+        for Connection { id, .. } in connections(&socket, protocol, locals)? {
+            let local = std::net::SocketAddr::new(id.source_address.to_canonical(), id.source_port);
+            let remote =
+                std::net::SocketAddr::new(id.destination_address.to_canonical(), id.destination_port);
+            found(KnownFlow { protocol, local, remote });
+        }
     }
     Ok(())
 }
@@ -57,9 +71,9 @@ pub fn each(
 /// If the kernel does not answer, or cannot reset connections (`CONFIG_INET_DIAG_DESTROY`).
 pub fn reset(locals: &HashSet<IpAddr>) -> io::Result<usize> {
     let socket = connect()?;
-    let connections = connections(&socket, locals)?;
+    let connections = connections(&socket, IPPROTO_TCP, locals)?;
     for Connection { family, id } in &connections {
-        let destroy = SockDiagDestroy::new(request(*family, id.clone()));
+        let destroy = SockDiagDestroy::new(request(*family, IPPROTO_TCP, id.clone()));
         send(&socket, destroy, NLM_F_REQUEST | NLM_F_ACK)?;
         let outcome = receive(&socket, |_| {});
         match outcome {
@@ -79,10 +93,10 @@ fn connect() -> io::Result<Socket> {
 }
 
 /// A server that accepts both families on one socket has its IPv4 connections as mapped IPv6 ones.
-fn connections(socket: &Socket, locals: &HashSet<IpAddr>) -> io::Result<Vec<Connection>> {
+fn connections(socket: &Socket, protocol: u8, locals: &HashSet<IpAddr>) -> io::Result<Vec<Connection>> {
     let mut found = Vec::new();
     for (family, all) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-        send(socket, request(family, all), NLM_F_REQUEST | NLM_F_DUMP)?;
+        send(socket, request(family, protocol, all), NLM_F_REQUEST | NLM_F_DUMP)?;
         receive(socket, |id| {
             if locals.contains(&id.source_address.to_canonical()) {
                 found.push(Connection { family, id });
@@ -92,11 +106,12 @@ fn connections(socket: &Socket, locals: &HashSet<IpAddr>) -> io::Result<Vec<Conn
     Ok(found)
 }
 
-fn request(family: u8, socket_id: SocketId) -> SockDiagMessage {
+/// A UDP socket is in the state of a closed connection until it is connected.
+fn request(family: u8, protocol: u8, socket_id: SocketId) -> SockDiagMessage {
     let states = StateFlags::all() - StateFlags::LISTEN - StateFlags::CLOSE - StateFlags::TIME_WAIT;
     SockDiagMessage::InetRequest(InetRequest {
         family,
-        protocol: IPPROTO_TCP,
+        protocol,
         extensions: ExtensionFlags::empty(),
         states,
         socket_id,
@@ -141,7 +156,7 @@ fn receive(socket: &Socket, mut each: impl FnMut(SocketId)) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 
     use super::*;
 
@@ -171,5 +186,19 @@ mod tests {
             assert_eq!(read, Err(io::ErrorKind::ConnectionReset));
         }
         assert_eq!(count(&ours).expect("a count"), 0);
+    }
+
+    /// What is bound for everybody is nobody's flow.
+    #[test]
+    fn a_socket_for_one_client_is_a_flow() {
+        let address = Ipv4Addr::new(127, 77, 0, 101);
+        let _for_all = UdpSocket::bind((address, 0)).expect("a socket");
+        let for_one = UdpSocket::bind((address, 0)).expect("a socket");
+        let (local, remote) = (for_one.local_addr().expect("an address"), "127.77.0.9:4000".parse());
+        let remote = remote.expect("an address");
+        for_one.connect(remote).expect("one client");
+        let mut found = Vec::new();
+        each(&HashSet::from([address.into()]), |flow| found.push(flow)).expect("an answer");
+        assert_eq!(found, [KnownFlow { protocol: 17, local, remote }]);
     }
 }

@@ -47,6 +47,7 @@ fuzz_target!(|input: (u8, &[u8])| {
         own: (Some(Ipv4Addr::new(10, 77, 0, 1)), None),
         kin: &[OTHER],
         connections: &[],
+        datagram_sockets: &[],
     };
     let mut frame = bytes.to_vec();
     let outcome = node.receives(&mut frame);

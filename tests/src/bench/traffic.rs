@@ -97,15 +97,15 @@ impl Asker {
             .with_context(|| format!("no program {}", question.program))?
             .try_into()?;
         let (namespace, interface) = (&self.namespace, self.interface);
-        let from = |processor, frames| {
-            namespace.run(|| ask_from(processor, program, interface, question, frames))
-        };
+        let from =
+            |processor, frames| namespace.run(|| ask_from(processor, program, interface, question, frames));
         let each = std::thread::scope(|scope| joined(scope.spawn(|| from(0, TRIAL))))?.as_secs_f64();
         let frames = (length.as_secs_f64() / (each / f64::from(TRIAL))).clamp(*CALLS.start(), *CALLS.end());
         let before = self.settled()?;
         let took: anyhow::Result<Vec<Duration>> = std::thread::scope(|scope| {
-            let askers: Vec<_> =
-                (0..processors).map(|processor| scope.spawn(move || from(processor, frames as u32))).collect();
+            let askers: Vec<_> = (0..processors)
+                .map(|processor| scope.spawn(move || from(processor, frames as u32)))
+                .collect();
             askers.into_iter().map(joined).collect()
         });
         let took = took?.into_iter().max().unwrap_or_default();
