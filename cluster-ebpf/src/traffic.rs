@@ -1,5 +1,5 @@
 //! Both ends of a benchmark of responders: `ask_arp` and `ask_neighbour` make the frame they are run on a question, whatever it was
-//! before, and send it; `count_answers` counts and drops what comes back. `answer_all` answers every ARP request and looks
+//! before, and send it; `count_answers` counts and drops what comes back, answers and packets that were sent on. `answer_all` answers every ARP request and looks
 //! nothing up: what is left is what answering by XDP costs anybody.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
@@ -17,7 +17,7 @@ use cluster_ebpf::received;
 
 use question::{ARP_WORDS, NEIGHBOUR_WORDS, ask};
 
-/// How many answers came back.
+/// How many answers, and packets that were sent on, came back.
 #[map(name = "answers")]
 static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -64,6 +64,8 @@ fn count_answers(context: XdpContext) -> u32 {
     const ICMPV6: u8 = 58;
     const MESSAGE: usize = ETHERNET_LENGTH + 40;
     const ADVERTISEMENT: u8 = 136;
+    // What an active/active group's entry puts into frames that it sends on.
+    const MARK: u16 = u16::from_ne_bytes([0x02, 0xa1]);
     let frame = received(&context);
     let Some(header) = frame.header(ETHERNET_LENGTH + arp::LENGTH) else { return xdp_action::XDP_PASS };
     let is_answer = match u16::from_be(header.two(ETHERNET_TYPE)) {
@@ -75,7 +77,7 @@ fn count_answers(context: XdpContext) -> u32 {
             }
             None => false,
         },
-        _ => false,
+        _ => header.two(ETHERNET_SOURCE) == MARK,
     };
     if !is_answer {
         return xdp_action::XDP_PASS;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cluster_tests::lab::clock::Window;
 use cluster_tests::lab::cluster::GROUP;
 use cluster_tests::lab::probe::connections::{Connections, StreamServer};
-use cluster_tests::lab::probe::{EchoServer, RequestProbe};
+use cluster_tests::lab::probe::{EchoServer, Journeys, RequestProbe};
 use cluster_tests::lab::{Cluster, ClusterSettings, Family, Lab, Moment, await_some, may_run};
 use cluster_tests::scene::SOON;
 use serde_json::Value;
@@ -163,6 +163,7 @@ fn connections_outlast_changes(family: Family, lines: &str) {
     }
     let lab = Lab::with_nodes(&["a", "b", "c", "d"]).expect("a lab");
     let mut scene = Scene::start(&lab, family, lines, &["a", "b", "c"]);
+    let journeys = Journeys::start(&lab).expect("ears");
     let connections =
         Connections::open_some(&lab, scene.vip, CONNECTIONS, INTERVAL).expect("connections to the VIP");
     let flows = scene.await_flows(&["a", "b", "c"], CONNECTIONS as u64);
@@ -216,6 +217,11 @@ fn connections_outlast_changes(family: Family, lines: &str) {
     scene.clusterctl("d", &["restart"]);
     scene.clusterctl(next, &["restart"]);
     unharmed(&load, from, "daemons are replaced in place");
+
+    let sent = journeys.stop();
+    println!("{sent:?}");
+    assert!(sent.missed == 0 && sent.once > 0 && sent.twice > 0, "{sent:?}");
+    assert!(sent.most <= 2, "a packet was sent on {} times", sent.most);
 
     // Those that end leave their buckets to the firsts alone.
     drop(load);

@@ -462,7 +462,7 @@ fn replay(lab: &Lab, attack: &Attack, sessions: &[Recording; 2], from: &str, vic
 
 /// Datagrams a second in each flood, all links together, and for how long.
 const FLOOD_RATE: u64 = 100_000;
-const FLOOD_LENGTH: Duration = Duration::from_secs(5);
+const FLOOD_LENGTH: Duration = Duration::from_secs(3);
 
 /// Who seems to have sent a flood's datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

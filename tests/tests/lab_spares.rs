@@ -1,11 +1,14 @@
-//! N+M: six groups on three nodes, and two spares that take two groups each. Whoever is lost, its groups go to the spares, and
-//! nothing else moves.
+//! N+M: six groups on three nodes, and two spares that take two groups each. Whoever is lost, its groups go to the spares within the
+//! time of a failover, as a client of each group sees it, and nothing else moves.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use cluster_tests::lab::clock::Window;
-use cluster_tests::lab::{Cluster, Lab, Moment, await_some, may_run};
-use cluster_tests::scene::SOON;
+use cluster_tests::lab::probe::{Canary, EchoServer, RequestProbe};
+use cluster_tests::lab::{Cluster, Lab, Moment, Timing, await_some, may_run};
+use cluster_tests::scene::{SOON, median};
 use serde_json::{Value, json};
 
 const SERVING: [&str; 3] = ["a", "b", "c"];
@@ -13,6 +16,57 @@ const SPARES: [&str; 2] = ["s", "t"];
 /// What a spare takes.
 const MOST: usize = 2;
 const GROUPS: usize = 6;
+/// How often each group's client asks.
+const INTERVAL: Duration = Duration::from_millis(1);
+/// The most that the median outage of a group whose node is lost may be: the dead time, and 15 ms for the election.
+const BOUND: Duration = Duration::from_millis(Timing::NORMAL.dead_after.as_millis() as u64 + 15);
+/// The longest that a client may have to wait whose group does not move: its packets pass processors that others use.
+const UNDISTURBED: Duration = Duration::from_millis(40);
+
+/// How nodes are lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Loss {
+    /// Their daemons are killed.
+    Killed,
+    /// Their links are cut.
+    Cut,
+}
+
+fn vip(group: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, 100 + group as u8)
+}
+
+/// A client for each group, and its service on every node.
+struct Clients {
+    _servers: Vec<EchoServer>,
+    probes: BTreeMap<String, RequestProbe>,
+    canary: Canary,
+}
+
+impl Clients {
+    fn start(lab: &Lab) -> Self {
+        let on = |group| {
+            lab.nodes().iter().map(move |node| EchoServer::start(node, vip(group)).expect("a service"))
+        };
+        let servers = (1..=GROUPS).flat_map(on).collect();
+        let probe = |group| RequestProbe::start_with(lab, vip(group), INTERVAL).expect("a client");
+        let probes = (1..=GROUPS).map(|group| (format!("g{group}"), probe(group))).collect();
+        Self { _servers: servers, probes, canary: Canary::start().expect("a canary") }
+    }
+
+    fn await_service(&self) {
+        for probe in self.probes.values() {
+            probe.await_service(None, SOON).expect("answers");
+        }
+    }
+
+    /// For how long each group's client was not served since then, less what the machine stood still for meanwhile.
+    fn outages(&self, from: Moment) -> BTreeMap<String, Duration> {
+        let stall = self.canary.worst(Window::since(from), false);
+        let outage = |probe: &RequestProbe| probe.outage(Window::since(from)).length.saturating_sub(stall);
+        self.probes.iter().map(|(group, probe)| (group.clone(), outage(probe))).collect()
+    }
+}
 
 fn configuration(lab: &Lab) -> String {
     let text = cluster_tests::lab::ClusterSettings::default().toml(lab);
@@ -102,19 +156,38 @@ fn spares_take_the_groups_of_lost_nodes_and_nothing_else_moves() {
     for node in SERVING {
         assert_eq!(count(&home, node), 2, "{home:?}");
     }
-    for lost in [&["a"][..], &["b", "c"], &["a", "s"], &["s", "t"]] {
+    let clients = Clients::start(&lab);
+    let mut outages = Vec::new();
+    for (loss, lost) in [
+        (Loss::Killed, &["a"][..]),
+        (Loss::Cut, &["b"]),
+        (Loss::Cut, &["b", "c"]),
+        (Loss::Killed, &["a", "s"]),
+        (Loss::Killed, &["s", "t"]),
+    ] {
+        clients.await_service();
         let before = await_all_served(&cluster, &all);
         let running: Vec<&str> = all.iter().copied().filter(|node| !lost.contains(node)).collect();
         let expected = planned(&cluster, running[0], lost);
         let from = Moment::now();
         for node in lost {
-            cluster.kill(node).expect("a killed daemon");
+            match loss {
+                Loss::Killed => drop(cluster.kill(node).expect("a killed daemon")),
+                Loss::Cut => lab.cut_all(node).expect("a cut"),
+            }
         }
         let after = await_all_served(&cluster, &running);
-        println!("without {lost:?}: {after:?}, all known after {:?}", Window::since(from).to.since(from));
+        clients.await_service();
+        let seen = clients.outages(from);
+        println!("without {lost:?} ({loss:?}): {after:?}; clients were not served for {seen:?}");
         for (group, by) in &before {
             let moved = after[group] != *by;
             assert_eq!(moved, lost.contains(&by.as_str()), "{group}: {before:?} {after:?}");
+            if moved {
+                outages.push(seen[group]);
+            } else {
+                assert!(seen[group] <= UNDISTURBED, "{group} did not move: {seen:?}");
+            }
         }
         for spare in SPARES {
             assert!(count(&after, spare) <= MOST, "{after:?}");
@@ -122,13 +195,18 @@ fn spares_take_the_groups_of_lost_nodes_and_nothing_else_moves() {
         if lost.len() == 1 {
             assert_eq!(after, expected, "one loss goes as it was planned");
         }
-        for node in lost {
-            cluster.start(node).expect("a restarted daemon");
+        match loss {
+            Loss::Killed => lost.iter().for_each(|node| cluster.start(node).expect("a restarted daemon")),
+            Loss::Cut => lab.mend_all().expect("mended links"),
         }
         cluster.await_votes(SOON).expect("five voters");
         assert_eq!(await_all_served(&cluster, &all), after, "who comes back moves nothing");
         bring_home(&cluster, &home, &all);
     }
+    let worst = outages.iter().max().copied().unwrap_or_default();
+    let middle = median(outages.clone());
+    println!("{} groups moved: median outage {middle:?}, worst {worst:?}", outages.len());
+    assert!(middle <= BOUND, "{outages:?}");
     let output = cluster.clusterctl("a", &["plan", "--without", "b"]).expect("clusterctl");
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && shown.starts_with("without b\n"), "{shown}");

@@ -19,6 +19,7 @@ pub(super) struct Answers {
     warnings: Vec<String>,
     /// Those of them that the configuration is not to blame for.
     of_start: Vec<String>,
+    around: Vec<String>,
     realtime: bool,
     next: u64,
     commands: HashMap<u64, Option<Call>>,
@@ -44,11 +45,12 @@ enum Waiting {
 
 impl Answers {
     pub(super) fn new(of_start: Vec<String>, realtime: bool, room: Shown) -> Self {
-        let warnings = Vec::new();
+        let (warnings, around) = (Vec::new(), Vec::new());
         let spare = Some(Box::new(room));
         Self {
             warnings,
             of_start,
+            around,
             realtime,
             next: 1,
             commands: HashMap::new(),
@@ -89,9 +91,10 @@ impl Answers {
         self.outcomes.remove(&id.0)
     }
 
-    /// The configuration's warnings are these now; what the start had to say stays.
+    /// The configuration's warnings are these now; what the start had to say stays, and what was last seen around.
     pub(super) fn warn(&mut self, configured: impl Iterator<Item = String>) {
-        let warnings: Vec<String> = configured.chain(self.of_start.iter().cloned()).collect();
+        let warnings: Vec<String> =
+            configured.chain(self.of_start.iter().chain(&self.around).cloned()).collect();
         for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
             tracing::warn!("{warning}");
         }
@@ -228,6 +231,12 @@ impl Daemon {
     /// What the kernel lacks is said as what the start had to say is.
     pub(super) fn lacks(&mut self, features: Vec<String>) {
         self.answers.of_start.extend(features);
+        self.answers.warn(self.local.warnings.iter().map(ToString::to_string));
+    }
+
+    /// What of this host's settings should be looked into, as last seen.
+    pub(super) fn seen_around(&mut self, concerns: Vec<String>) {
+        self.answers.around = concerns;
         self.answers.warn(self.local.warnings.iter().map(ToString::to_string));
     }
 

@@ -21,10 +21,14 @@ use crate::dataplane::{Claimed, DataPlane};
 use crate::driver::address_thread::{AddressReport, AddressThread};
 use crate::driver::mailbox::Order;
 use crate::network::addresses::Addresses;
+use crate::network::surroundings;
 
 /// How often, in rounds of chores, what failed is tried again and the default gateways are asked for. Served addresses
 /// are passed on in each, so that a service link that is cut soon after a takeover can be judged.
 const SELDOM: u32 = 5;
+
+/// How often, in rounds of chores, this host's settings are looked at.
+const HARDLY_EVER: u32 = 300;
 
 /// A running node.
 pub(super) struct Node {
@@ -205,6 +209,9 @@ impl Node {
             self.look_up_gateways().await;
             self.filter.doubt();
         }
+        if self.rounds % HARDLY_EVER == 1 {
+            self.look_around().await;
+        }
         self.look_at_flows();
         self.fit_nic_filter().await;
         self.tell_plane().await;
@@ -218,6 +225,17 @@ impl Node {
             }
             Ok(Err(error)) => tracing::warn!(%error, "cannot read who was served and who claims VIPs"),
             Err(error) => tracing::warn!(%error, "cannot read who was served and who claims VIPs"),
+        }
+    }
+
+    /// Looks at what of this host's settings may keep packets from where they are sent.
+    async fn look_around(&mut self) {
+        let groups = self.daemon.settings.groups.iter();
+        let vips = groups.filter(|group| group.spread.is_some()).flat_map(|group| group.vips.iter().copied());
+        let (interface, vips) = (self.service.interface.clone(), vips.collect());
+        let looked = tokio::task::spawn_blocking(move || surroundings::look(&interface, &vips));
+        if let Ok(found) = self.patiently(looked).await {
+            self.daemon.seen_around(found.iter().map(ToString::to_string).collect());
         }
     }
 

@@ -3,7 +3,7 @@
 //! Here: the VIPs on the interface ([`addresses`]), the watch over interfaces and addresses ([`links`]), where the
 //! default routes point ([`gateways`]), TCP connections ([`connections`]), the multicast groups in which solicitations for
 //! VIPs arrive ([`solicited_nodes`]), the Ethernet addresses that the card takes in ([`unicast_filter`]), what the kernel is set to ([`ipv6_settings`])
-//! and the card does ([`unsafe_ethtool`]), what a VLAN is ([`vlan`]),
+//! and the card does ([`unsafe_ethtool`]), what a VLAN is ([`vlan`]), settings that keep packets away ([`surroundings`]),
 //! frames of ARP and of neighbour discovery ([`arp`], [`ndp`]), and the two kinds of sockets that the real-time thread uses:
 //! raw ones for those frames ([`packet_socket`]) and UDP for heartbeats ([`heartbeat_socket`]), both with a filter in the
 //! kernel.
@@ -30,6 +30,7 @@ pub mod packet_socket;
 mod rtnetlink_message;
 mod socket_filter;
 pub mod solicited_nodes;
+pub mod surroundings;
 pub mod unicast_filter;
 pub mod unsafe_ethtool;
 mod unsafe_socket_options;

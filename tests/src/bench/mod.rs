@@ -9,6 +9,8 @@
 //! - [`switchover`]: what a planned move costs requests and connections; [`switchover_report`] puts it into words.
 //! - [`responder`]: how many questions who has a VIP are answered in a second, with [`traffic`] to ask them;
 //!   [`responder_report`] puts it into words.
+//! - [`spread`]: what spreading flows over nodes costs (`spread_costs`, `spread_rate`), and what becomes of connections
+//!   (`spread_changes`).
 //! - [`xdp_report`]: what a packet costs in the ingress program, as `bench_xdp` measures it.
 //! - [`command`]: all of them as verbs of `cluster-lab bench`.
 //! - [`report`] and [`chart`]: a result as Markdown, JSON and SVG, under `docs/benchmarks/`.
@@ -32,11 +34,15 @@ pub mod responder_report;
 pub mod scale;
 pub mod scale_report;
 pub mod spread;
+mod spread_changes;
+mod spread_costs;
+mod spread_rate;
 pub mod stress;
 pub mod stress_report;
 pub mod switchover;
 pub mod switchover_report;
 pub mod traffic;
+mod wire;
 pub mod xdp_report;
 
 use std::time::Duration;

@@ -5,24 +5,18 @@
 //! responders have the VIP in turn: the kernel with the address on its interface and no program on it, the product as a
 //! cluster of one node, and for comparison the barest program that answers ARP at all.
 
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use serde::Serialize;
 
 use super::traffic::{Asker, BareResponder, Exchange, Question};
+use super::wire::{CLIENT_MAC, WIRE, connect, execute};
 use crate::lab::cluster::{Cluster, ClusterSettings};
-use crate::lab::namespace::Namespace;
 use crate::lab::probe::question::{arp_request, neighbour_solicitation};
-use crate::lab::topology::{Mac, Node};
+use crate::lab::topology::Node;
 use crate::lab::{Family, Lab, Moment};
 
-/// The wire's interface, at both ends.
-const WIRE: &str = "wire";
-/// The Ethernet addresses of its ends.
-const NODE_MAC: Mac = Mac([2, 0, 0, 79, 0, 1]);
-const CLIENT_MAC: Mac = Mac([2, 0, 0, 79, 0, 50]);
 /// How long a cluster may take to serve.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a responder is left alone before it is asked.
@@ -216,31 +210,6 @@ fn vip(family: Family) -> &'static str {
         Family::Ipv4 => "10.79.0.100/24",
         Family::Ipv6 => "fd79::100/64",
     }
-}
-
-/// Makes the wire between the client and the node.
-fn connect(lab: &Lab, node: &Node) -> anyhow::Result<()> {
-    let (client, other) = (lab.client(), node.namespace.name());
-    let pair = format!(
-        "ip link add {WIRE} address {CLIENT_MAC} type veth peer name {WIRE} address {NODE_MAC} netns {other}"
-    );
-    execute(client, &pair)?;
-    for (namespace, octet) in [(client, 50), (&node.namespace, 1)] {
-        execute(namespace, &format!("ip link set {WIRE} up"))?;
-        execute(namespace, &format!("ip address add 10.79.0.{octet}/24 dev {WIRE}"))?;
-        execute(namespace, &format!("ip address add fd79::{octet}/64 dev {WIRE} nodad"))?;
-        // A veth takes redirected frames only where it has a program or this.
-        execute(namespace, &format!("ethtool -K {WIRE} gro on"))?;
-    }
-    Ok(())
-}
-
-fn execute(namespace: &Namespace, words: &str) -> anyhow::Result<()> {
-    let mut words = words.split(' ');
-    let mut command: Command = namespace.command(words.next().context("an empty command")?);
-    let output = command.args(words).output().with_context(|| format!("starting {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
 }
 
 /// Measures while the kernel has the VIP.

@@ -5,6 +5,7 @@
 //! - [`answers`]: questions who has the VIP, in the form of a `question`, each of which must be answered by at most one node.
 //! - [`announcements`]: who announces a VIP.
 //! - [`capture`]: what leaves a node with a VIP as its source.
+//! - [`journeys`]: how often the nodes of an active/active group send a packet on.
 //! - [`beats`]: when a node's heartbeats, or a rival's advertisements, reach its switch port.
 //! - [`canary`]: whether the machine itself stood still, which spoils a measurement.
 //!
@@ -19,6 +20,7 @@ pub mod connections;
 pub mod download;
 mod ear;
 pub mod echo;
+pub mod journeys;
 pub(crate) mod question;
 pub mod requests;
 pub(super) mod worker;
@@ -30,4 +32,5 @@ pub use canary::Canary;
 pub use capture::Capture;
 pub use connections::{Connections, StreamServer};
 pub use echo::EchoServer;
+pub use journeys::Journeys;
 pub use requests::RequestProbe;
