@@ -9,8 +9,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// The binaries of `cluster-ebpf`; the crates may use what is unstable in Rust's BPF support.
-const PROGRAMS: [&str; 4] = ["dataplane", "lab", "bench", "traffic"];
+#[path = "bpf_build.rs"]
+mod bpf_build;
+
+use bpf_build::{BpfBuild, PROGRAMS};
 
 fn main() -> ExitCode {
     match build() {
@@ -37,49 +39,26 @@ fn build() -> Result<(), String> {
         _ => "bpfel-unknown-none",
     };
     let out = PathBuf::from(required("OUT_DIR")?);
-    let target_directory = out.join("bpf");
+    // OUT_DIR is <products>/<profile>/build/<package>/out.
+    let products = out.ancestors().nth(4).ok_or_else(|| format!("{} is nowhere", out.display()))?;
     let toolchain = Toolchain::find(target)?;
-    let linker = linker()?;
-
-    let mut cargo = Command::new(&toolchain.cargo);
-    // What the outer cargo, rustup or clippy left for its own compiler must not reach this one.
-    for variable in [
-        "RUSTFLAGS",
-        "CARGO_BUILD_RUSTFLAGS",
-        "RUSTC",
-        "RUSTC_WRAPPER",
-        "RUSTC_WORKSPACE_WRAPPER",
-        "RUSTDOC",
-        "CARGO",
-        "RUSTUP_TOOLCHAIN",
-        "CARGO_BUILD_TARGET",
-        "CARGO_TARGET_DIR",
-        "CARGO_MAKEFLAGS",
-        "MAKEFLAGS",
-        "CLIPPY_ARGS",
-    ] {
-        cargo.env_remove(variable);
-    }
-    // Version 3 of the instruction set is what kernels from 5.12 on have (32-bit operations); version 4 needs 6.6.
-    let flags =
-        ["-Ctarget-cpu=v3", "-Cdebuginfo=2", "-Clink-arg=--btf", &format!("-Clinker={}", linker.display())];
-    cargo
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        .env("RUSTC_BOOTSTRAP", format!("aya_ebpf,{}", PROGRAMS.join(",")))
-        .env("RUSTC", &toolchain.rustc)
-        .args(["build", "--release", "--package", "cluster-ebpf", "--bins", "--target", target])
-        .args(toolchain.arguments)
-        .arg("--manifest-path")
-        .arg(workspace.join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(&target_directory);
+    let build = BpfBuild {
+        cargo: &toolchain.cargo,
+        rustc: &toolchain.rustc,
+        linker: &linker()?,
+        arguments: toolchain.arguments,
+        target,
+        workspace: &workspace,
+        products,
+    };
+    let mut cargo = build.command();
     let status =
         cargo.status().map_err(|error| format!("{} does not start: {error}", toolchain.cargo.display()))?;
     if !status.success() {
         return Err(format!("{cargo:?} failed ({status}); its own messages stand above"));
     }
     for program in PROGRAMS {
-        let object = target_directory.join(target).join("release").join(program);
+        let object = build.directory().join(target).join("release").join(program);
         std::fs::copy(&object, out.join(format!("{program}.o")))
             .map_err(|error| format!("{} cannot be copied: {error}", object.display()))?;
     }

@@ -13,50 +13,67 @@ use crate::workspace::{cargo, cargo_with_bpf, locked, root, target};
 /// Makes every check, also after one has failed, and then says which did.
 pub(crate) fn check() -> Result<()> {
     let bpf = setup::ensure(Scope::Build)?;
-    let mut failed = Vec::new();
-    let mut check = |name: &'static str, command: &mut Command| -> Result<()> {
-        println!("== {name}");
-        let (passed, took) = timed(|| succeeds(command));
-        if passed? {
-            println!("   {name}: ok in {}", seconds(took));
-        } else {
-            println!("   {name}: FAILED");
-            failed.push(name);
-        }
-        Ok(())
-    };
-
+    let mut checks = Checks::default();
     // The files alone: what is to change in them, `cargo fmt` does by itself.
-    check("format", &mut cargo(&["fmt", "--all", "--check", "--", "-l"]))?;
+    checks.command("format", &mut cargo(&["fmt", "--all", "--check", "--", "-l"]))?;
     let of_targets = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check", "--", "-l"];
-    check("format of the fuzz targets", &mut cargo(&of_targets))?;
+    checks.command("format of the fuzz targets", &mut cargo(&of_targets))?;
     // The build script of cluster-userspace compiles the BPF programs on the way.
     let mut lints = cargo_with_bpf(&bpf, &["clippy", "--all-targets"]);
-    check("lints", lints.args(locked()).args(["--", "--deny", "warnings"]))?;
+    checks.command("lints", lints.args(locked()).args(["--", "--deny", "warnings"]))?;
     // Clippy comes with the workspace's compiler, which knows the BPF target by name only; so it reads the programs as
     // if they were for this machine, and the BPF compiler adds its own warnings.
     let mut lints = cargo(&["clippy", "--package", "cluster-ebpf", "--lib", "--bins", "--target-dir"]);
-    lints.arg(target().join("bpf-lints")).env("RUSTC_BOOTSTRAP", toolchain::UNSTABLE_CRATES);
-    check("lints of the BPF programs", lints.args(locked()).args(["--", "--deny", "warnings"]))?;
-    check("warnings of the BPF compiler", bpf.compiler.check_programs(&target()).args(locked()))?;
+    lints.arg(target().join("bpf-lints")).env("RUSTC_BOOTSTRAP", toolchain::unstable_crates());
+    checks.command("lints of the BPF programs", lints.args(locked()).args(["--", "--deny", "warnings"]))?;
+    // They are compiled already, and cargo repeats what the compiler had to say.
+    checks.judge("warnings of the BPF compiler", || {
+        let warnings = bpf.warnings(&target())?;
+        eprint!("{warnings}");
+        Ok(warnings.is_empty())
+    })?;
     let mut documentation = cargo_with_bpf(&bpf, &["doc", "--no-deps"]);
-    check("documentation", documentation.args(locked()).env("RUSTDOCFLAGS", "--deny warnings"))?;
-    check("syntax of .ci/run", Command::new("bash").args(["-n", ".ci/run"]).current_dir(root()))?;
+    checks.command("documentation", documentation.args(locked()).env("RUSTDOCFLAGS", "--deny warnings"))?;
+    checks.command("syntax of .ci/run", Command::new("bash").args(["-n", ".ci/run"]).current_dir(root()))?;
     if program("cargo-deny").is_some() {
-        check(
+        checks.command(
             "licences and sources",
             &mut cargo(&["deny", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"]),
         )?;
         // Apart, because it fetches the database of advisories.
-        check("advisories", &mut cargo(&["deny", "check", "advisories"]))?;
+        checks.command("advisories", &mut cargo(&["deny", "check", "advisories"]))?;
     } else {
         println!(
             "== licences and advisories\n   skipped: cargo-deny is not installed (`cargo install --locked cargo-deny`)"
         );
     }
 
-    if !failed.is_empty() {
-        bail!("failed: {}", failed.join(", "));
+    if !checks.failed.is_empty() {
+        bail!("failed: {}", checks.failed.join(", "));
     }
     Ok(())
+}
+
+/// The checks that were made.
+#[derive(Default)]
+struct Checks {
+    failed: Vec<&'static str>,
+}
+
+impl Checks {
+    fn command(&mut self, name: &'static str, command: &mut Command) -> Result<()> {
+        self.judge(name, || succeeds(command))
+    }
+
+    fn judge(&mut self, name: &'static str, passes: impl FnOnce() -> Result<bool>) -> Result<()> {
+        println!("== {name}");
+        let (passed, took) = timed(passes);
+        if passed? {
+            println!("   {name}: ok in {}", seconds(took));
+        } else {
+            println!("   {name}: FAILED");
+            self.failed.push(name);
+        }
+        Ok(())
+    }
 }

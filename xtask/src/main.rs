@@ -4,6 +4,8 @@
 //! benchmarks and the simulation themselves, which are the program `cluster-lab` of the crate `cluster-tests`; this
 //! crate stays small so that the first command on a fresh machine starts at once.
 
+#[path = "../../cluster-userspace/bpf_build.rs"]
+mod bpf_build;
 mod build;
 mod check;
 mod command;

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::bpf_build::{BpfBuild, PROGRAMS};
 use crate::command::CommandLine;
 use crate::platform::{directories_on_path, is_executable, program};
 
@@ -18,9 +19,10 @@ const NIGHTLY: &str = "nightly-2026-05-20";
 /// The LLVM of the compilers that set-up installs, until they are there to be asked.
 const EXPECTED_LLVM: u32 = 22;
 
-/// The crates that may use what is unstable in Rust's BPF support, as the build script of `cluster-userspace` names
-/// them too: aya's, and the programs.
-pub(crate) const UNSTABLE_CRATES: &str = "aya_ebpf,dataplane,lab,bench";
+/// The crates that may use what is unstable in Rust's BPF support: aya's, and the programs.
+pub(crate) fn unstable_crates() -> String {
+    format!("aya_ebpf,{}", PROGRAMS.join(","))
+}
 
 /// What compiles and links the BPF programs.
 #[derive(Clone, Debug)]
@@ -82,6 +84,29 @@ impl BpfToolchain {
         Ok(())
     }
 
+    /// Compiles the BPF programs, if they are not yet, and gives the compiler's warnings: nothing else is said where that succeeds.
+    ///
+    /// # Errors
+    /// When cargo does not start, or they cannot be compiled.
+    pub(crate) fn warnings(&self, products: &Path) -> Result<String> {
+        let build = BpfBuild {
+            cargo: &self.compiler.cargo,
+            rustc: &self.compiler.rustc,
+            linker: &self.linker,
+            arguments: if self.compiler.prebuilt_core { &[] } else { &["-Zbuild-std=core"] },
+            target: bpf_target(),
+            workspace: crate::workspace::root(),
+            products,
+        };
+        let output = build.command().arg("--quiet").output();
+        let output = output.with_context(|| format!("cannot start {}", self.compiler.cargo.display()))?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !output.status.success() {
+            bail!("the BPF programs cannot be compiled:\n{said}");
+        }
+        Ok(said)
+    }
+
     /// One line about it.
     pub(crate) fn describe(&self) -> String {
         let core = if self.compiler.prebuilt_core { "prebuilt core" } else { "core from rust-src" };
@@ -107,26 +132,6 @@ impl Compiler {
             .chain(by_rustup.iter().cloned())
             .find_map(|prefix| Self::with_core(&prefix))
             .or_else(|| nightlies.into_iter().find_map(|prefix| Self::with_source(prefix)))
-    }
-
-    /// The command that compiles the BPF programs without linking them, warnings being errors, below this directory.
-    pub(crate) fn check_programs(&self, target: &Path) -> Command {
-        let mut command = Command::new(&self.cargo);
-        command.current_dir(crate::workspace::root());
-        // What the outer cargo set is for its own compiler.
-        for variable in ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET"] {
-            command.env_remove(variable);
-        }
-        command
-            .env("RUSTC", &self.rustc)
-            .env("RUSTC_BOOTSTRAP", UNSTABLE_CRATES)
-            .env("CARGO_ENCODED_RUSTFLAGS", "-Dwarnings")
-            .args(["check", "--package", "cluster-ebpf", "--target", bpf_target(), "--target-dir"])
-            .arg(target.join("bpf-check"));
-        if !self.prebuilt_core {
-            command.arg("-Zbuild-std=core");
-        }
-        command
     }
 
     /// The major version of its LLVM.
