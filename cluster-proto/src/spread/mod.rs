@@ -333,16 +333,23 @@ impl Takers {
 
     /// Of the places that may have the bucket the one that rendezvous hashing names.
     fn nearest(&self, bucket: usize, may: impl Fn(usize) -> bool) -> Option<u8> {
+        let takers = &self.takers[..self.count];
+        let may = |taker: &&Taker| may(usize::from(taker.place));
+        // Mostly the nearest of all may, and not to ask about each is quicker.
+        let of_all = self.nearest_of(bucket, takers.iter()).filter(may);
+        let nearest = of_all.or_else(|| self.nearest_of(bucket, takers.iter().filter(may)));
+        nearest.map(|taker| taker.place)
+    }
+
+    fn nearest_of<'t>(&self, bucket: usize, takers: impl Iterator<Item = &'t Taker>) -> Option<&'t Taker> {
         let of_bucket = rendezvous::of_bucket(bucket);
-        let such = self.takers[..self.count].iter().filter(|taker| may(usize::from(taker.place)));
-        let nearest = if self.are_equal {
-            such.max_by_key(|taker| rendezvous::draw(of_bucket, taker.key))
+        if self.are_equal {
+            takers.max_by_key(|taker| rendezvous::draw(of_bucket, taker.key))
         } else {
-            such.min_by_key(|taker| {
+            takers.min_by_key(|taker| {
                 rendezvous::distance(rendezvous::draw(of_bucket, taker.key), taker.reciprocal)
             })
-        };
-        nearest.map(|taker| taker.place)
+        }
     }
 }
 

@@ -15,7 +15,9 @@ use super::spread_changes::{self, Change};
 use super::spread_costs::{self, Packet, REPEAT, ROUNDS};
 use super::spread_rate::{self, Rate};
 use crate::lab::cluster::{Cluster, ClusterSettings, GROUP};
+use crate::lab::probe::EchoServer;
 use crate::lab::probe::connections::{PORT, StreamServer};
+use crate::lab::probe::echo::PORT as ECHO_PORT;
 use crate::lab::{Family, Lab, Moment, Timing, await_some};
 use crate::scene::SOON;
 
@@ -62,6 +64,10 @@ pub fn run(trials: usize) -> anyhow::Result<Found> {
     eprintln!("they are watched; {FLOWS} flows over {} nodes", NODES.len());
     let lab = Lab::with_nodes(&NODES)?;
     let _servers = lab.nodes().iter().map(StreamServer::start).collect::<anyhow::Result<Vec<_>>>()?;
+    let vip = Family::Ipv4.vip();
+    // A datagram for which a node has no socket would go to its bucket's second.
+    let echo = |node| EchoServer::start(node, vip);
+    let _echoes = lab.nodes().iter().map(echo).collect::<anyhow::Result<Vec<_>>>()?;
     let group_lines = "mode = \"active-active\"".to_owned();
     let settings = ClusterSettings { group_lines, ..ClusterSettings::of(Family::Ipv4) };
     let cluster = Cluster::started(&lab, &settings)?;
@@ -114,8 +120,8 @@ fn flows(lab: &Lab, cluster: &Cluster<'_>) -> anyhow::Result<Vec<(String, u64)>>
     lab.client().run(|| {
         for port in FIRST_PORT..FIRST_PORT + FLOWS {
             let socket = UdpSocket::bind(("0.0.0.0", port))?;
-            // Nobody listens, and the node's kernel says so; that is no matter.
-            let _ = socket.send_to(b"flow", SocketAddr::new(vip, 7999));
+            // What is lost is counted nowhere.
+            let _ = socket.send_to(b"flow", SocketAddr::new(vip, ECHO_PORT));
         }
         Ok(())
     })?;

@@ -38,68 +38,77 @@ pub(super) struct Change {
 struct Scene<'lab> {
     cluster: Cluster<'lab>,
     connections: Connections,
+    _servers: Vec<StreamServer>,
     found: Vec<Change>,
 }
 
 pub(super) fn run() -> anyhow::Result<Vec<Change>> {
     let lab = Lab::with_nodes(&NODES)?;
-    let _servers = lab.nodes().iter().map(StreamServer::start).collect::<anyhow::Result<Vec<_>>>()?;
-    let group_lines = "mode = \"active-active\"".to_owned();
-    let settings = ClusterSettings { group_lines, ..ClusterSettings::of(Family::Ipv4) };
-    let mut cluster = Cluster::new(&lab, &settings)?;
-    let first = ["a", "b", "c"];
-    for node in first {
-        cluster.start(node)?;
-    }
-    await_spread(&cluster, &first)?;
-    let connections = connect(&lab)?;
-    let mut scene = Scene { cluster, connections, found: Vec::new() };
-    scene.watch("a node joins", &[], |scene| {
+    let mut scene = Scene::start(&lab, &["a", "b", "c"])?;
+    scene.watch("a node joins", None, |scene| {
         scene.cluster.start("d")?;
         await_spread(&scene.cluster, &NODES)
     })?;
-    scene.watch("a member is drained", &[], |scene| {
+    scene.watch("a member is drained", None, |scene| {
         scene.clusterctl("b", &["drain"])?;
         await_spread(&scene.cluster, &["a", "c", "d"])
     })?;
-    let entry = scene.entry(&NODES)?;
-    let next = if entry == "c" { "a" } else { "c" };
-    scene.watch("the entry moves (`promote`)", &[], |scene| scene.clusterctl(next, &["promote", GROUP]))?;
-    scene.watch("the member is back (`undrain`)", &[], |scene| {
+    let next = if scene.entry()? == "c" { "a" } else { "c" };
+    scene.watch("the entry moves (`promote`)", None, |scene| scene.clusterctl(next, &["promote", GROUP]))?;
+    scene.watch("the member is back (`undrain`)", None, |scene| {
         scene.clusterctl("b", &["undrain"])?;
         await_spread(&scene.cluster, &NODES)
     })?;
-    for (what, of_entry) in [("another member is cut off", false), ("the entry is cut off", true)] {
-        scene.connections = connect(&lab)?;
-        let entry = scene.entry(&NODES)?;
+    scene.lose("another member is cut off", false)?;
+    let mut found = scene.found;
+    drop(lab);
+    // What the lost node still has of connections would be counted with new ones.
+    let lab = Lab::with_nodes(&NODES)?;
+    let mut scene = Scene::start(&lab, &NODES)?;
+    scene.lose("the entry is cut off", true)?;
+    found.extend(scene.found);
+    Ok(found)
+}
+
+impl<'lab> Scene<'lab> {
+    /// A cluster of which these nodes run, and connections to it that they know.
+    fn start(lab: &'lab Lab, running: &[&str]) -> anyhow::Result<Self> {
+        let servers = lab.nodes().iter().map(StreamServer::start).collect::<anyhow::Result<_>>()?;
+        let group_lines = "mode = \"active-active\"".to_owned();
+        let settings = ClusterSettings { group_lines, ..ClusterSettings::of(Family::Ipv4) };
+        let mut cluster = Cluster::new(lab, &settings)?;
+        for node in running {
+            cluster.start(node)?;
+        }
+        await_spread(&cluster, running)?;
+        let connections = Connections::open_some(lab, Family::Ipv4.vip(), CONNECTIONS, INTERVAL)?;
+        let scene = Self { cluster, connections, _servers: servers, found: Vec::new() };
+        await_some("all connections to be known", SOON, || {
+            let known: u64 = NODES.iter().filter_map(|node| scene.flows(node)).sum();
+            Ok((known == CONNECTIONS as u64).then_some(()))
+        })?;
+        Ok(scene)
+    }
+
+    /// Cuts the entry off, or another node.
+    fn lose(&mut self, what: &'static str, of_entry: bool) -> anyhow::Result<()> {
+        let entry = self.entry()?;
         let lost = NODES.into_iter().find(|node| (*node == entry) == of_entry).context("a node to lose")?;
         let rest: Vec<&str> = NODES.into_iter().filter(|node| *node != lost).collect();
-        scene.watch(what, &[lost], |scene| {
-            lab.cut_all(lost)?;
+        self.watch(what, Some(lost), |scene| {
+            scene.cluster.lab().cut_all(lost)?;
             await_spread(&scene.cluster, &rest)
-        })?;
-        lab.mend_all()?;
-        await_spread(&scene.cluster, &NODES)?;
+        })
     }
-    Ok(scene.found)
-}
 
-fn connect(lab: &Lab) -> anyhow::Result<Connections> {
-    Connections::open_some(lab, Family::Ipv4.vip(), CONNECTIONS, INTERVAL)
-}
-
-impl Scene<'_> {
-    /// Carries out a change that loses these nodes, and watches the connections.
+    /// Carries out a change, which may lose a node, and watches the connections.
     fn watch(
         &mut self,
         what: &'static str,
-        lost: &[&str],
+        lost: Option<&str>,
         change: impl FnOnce(&mut Self) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let mut were_lost = 0;
-        for node in lost {
-            were_lost += self.flows(node)?;
-        }
+        let were_lost = lost.and_then(|node| self.flows(node)).unwrap_or_default();
         let from = Moment::now();
         change(self)?;
         (Moment::now() + WATCHED).sleep();
@@ -120,31 +129,21 @@ impl Scene<'_> {
         Ok(())
     }
 
-    fn entry(&self, nodes: &[&str]) -> anyhow::Result<String> {
+    fn entry(&self) -> anyhow::Result<String> {
         await_some("an entry", SOON, || {
-            for node in nodes {
+            for node in NODES {
                 if group(&self.cluster, node)?["role"] == "active" {
-                    return Ok(Some((*node).to_owned()));
+                    return Ok(Some(node.to_owned()));
                 }
             }
             Ok(None)
         })
     }
 
-    /// How many connections a node has, by its own word, once all are counted.
-    fn flows(&self, of: &str) -> anyhow::Result<u64> {
-        await_some("all connections counted", SOON, || {
-            let own = |node: &str| -> anyhow::Result<u64> {
-                let spread = group(&self.cluster, node)?["spread"].clone();
-                let members = spread["members"].as_array().cloned().unwrap_or_default();
-                let own = members.into_iter().find(|member| member["name"] == node).unwrap_or_default();
-                Ok(own["flows"].as_u64().unwrap_or_default())
-            };
-            let mut all = 0;
-            for node in NODES {
-                all += own(node)?;
-            }
-            if all == CONNECTIONS as u64 { own(of).map(Some) } else { Ok(None) }
-        })
+    /// How many connections a node has, by its own word; `None` if it does not run.
+    fn flows(&self, of: &str) -> Option<u64> {
+        let spread = group(&self.cluster, of).ok()?["spread"].clone();
+        let members = spread["members"].as_array()?;
+        members.iter().find(|member| member["name"] == of)?["flows"].as_u64()
     }
 }

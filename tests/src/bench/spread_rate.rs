@@ -9,7 +9,7 @@ use super::spread::await_spread;
 use super::traffic::{Asker, Exchange, Question};
 use super::wire::{NODE_MAC, WIRE, connect};
 use crate::frames::ipv4;
-use crate::lab::cluster::{Cluster, ClusterSettings};
+use crate::lab::cluster::{Cluster, ClusterSettings, GROUP};
 use crate::lab::{Family, Lab, Link};
 use crate::scene::SOON;
 
@@ -36,11 +36,13 @@ pub(super) fn run() -> anyhow::Result<Rate> {
     connect(&lab, lab.node("a"))?;
     let mut asker = Asker::on(lab.client(), WIRE)?;
     let mut cluster = Cluster::with_configuration(&lab, &configuration(&lab))?;
-    cluster.start("a")?;
-    cluster.await_role("a", "active", SOON)?;
-    cluster.start("b")?;
-    cluster.start("c")?;
+    cluster.start_all()?;
     await_spread(&cluster, &NODES)?;
+    if cluster.role("a")? != "active" {
+        let output = cluster.clusterctl("a", &["promote", GROUP])?;
+        ensure!(output.status.success(), "promoting the node at the wire: {output:?}");
+    }
+    cluster.await_role("a", "active", SOON)?;
     for port in TRIED {
         let mut frame = ipv4(NODE_MAC.0, [10, 79, 0, 50], [10, 79, 0, 100], FRAME);
         frame[34..36].copy_from_slice(&port.to_be_bytes());
@@ -57,7 +59,7 @@ pub(super) fn run() -> anyhow::Result<Rate> {
 
 /// Clients reach the first node over the wire, and the others by the switch. The VIP is one of the wire's network.
 fn configuration(lab: &Lab) -> String {
-    let group_lines = "mode = \"active-active\"\nprefer = [\"a\", \"b\", \"c\"]".to_owned();
+    let group_lines = "mode = \"active-active\"".to_owned();
     let text = ClusterSettings { group_lines, ..ClusterSettings::of(Family::Ipv4) }.toml(lab);
     let own = format!("interface = \"{}\"", Link::Public.interface());
     text.replacen(&own, &format!("interface = \"{WIRE}\""), 1)
