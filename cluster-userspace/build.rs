@@ -30,7 +30,9 @@ fn build() -> Result<(), String> {
     for variable in ["CLUSTER_BPF_CARGO", "CLUSTER_BPF_RUSTC", "CLUSTER_BPF_LINKER", "PATH"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
-    let workspace = PathBuf::from(required("CARGO_MANIFEST_DIR")?).join("..");
+    let package = PathBuf::from(required("CARGO_MANIFEST_DIR")?);
+    // Not `package/..`: cargo would take the same files for other packages than `cargo xtask check` does.
+    let workspace = package.parent().unwrap_or(&package);
     for source in ["cluster-ebpf", "cluster-common", "Cargo.toml"] {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
@@ -48,7 +50,7 @@ fn build() -> Result<(), String> {
         linker: &linker()?,
         arguments: toolchain.arguments,
         target,
-        workspace: &workspace,
+        workspace,
         products,
     };
     let mut cargo = build.command();

@@ -176,12 +176,15 @@ impl Table {
     /// Each member with a weight is the first of as many buckets as its share, exact to one. Buckets of nodes that are gone, and
     /// what a member has beyond its share, go to those that have less; of these to the one whom rendezvous hashing names
     /// (Thaler and Ravishankar 1998, weighted). A bucket whose second still has flows moves only back to that one: there
-    /// is no third place.
+    /// is no third place. Where nobody has any yet, they are dealt out one after the other, as any way is as good.
     pub fn rebalance(&mut self, members: &[Member<'_>]) -> bool {
         let mut changed = self.let_go(members);
         changed |= self.take_in(members);
         let weights: [u32; MAX_MEMBERS] = std::array::from_fn(|place| self.weight(place, members));
         let shares = self.shares(&weights);
+        if self.buckets.iter().all(|bucket| bucket.first == NOBODY) {
+            return self.deal_out(&shares) || changed;
+        }
         let mut counts = self.counts();
         let takers = Takers::of(self, &weights);
         for bucket in 0..BUCKETS {
@@ -210,6 +213,20 @@ impl Table {
             changed = true;
         }
         changed
+    }
+
+    /// Gives each place its share, in the order of the nodes' ids, which is the same whoever does it. Whether anybody has one.
+    fn deal_out(&mut self, shares: &[usize; MAX_MEMBERS]) -> bool {
+        let mut order: [usize; MAX_MEMBERS] = std::array::from_fn(|place| place);
+        order.sort_unstable_by_key(|&place| self.members[place]);
+        // At most MAX_MEMBERS places, which a byte holds.
+        let dealt = order.into_iter().flat_map(|place| std::iter::repeat_n(place as u8, shares[place]));
+        let mut any = false;
+        for (bucket, first) in self.buckets.iter_mut().zip(dealt) {
+            *bucket = Bucket { first, second: NOBODY };
+            any = true;
+        }
+        any
     }
 
     /// Takes nodes out that are gone, and seconds that have no flows left.
@@ -333,23 +350,16 @@ impl Takers {
 
     /// Of the places that may have the bucket the one that rendezvous hashing names.
     fn nearest(&self, bucket: usize, may: impl Fn(usize) -> bool) -> Option<u8> {
-        let takers = &self.takers[..self.count];
-        let may = |taker: &&Taker| may(usize::from(taker.place));
-        // Mostly the nearest of all may, and not to ask about each is quicker.
-        let of_all = self.nearest_of(bucket, takers.iter()).filter(may);
-        let nearest = of_all.or_else(|| self.nearest_of(bucket, takers.iter().filter(may)));
-        nearest.map(|taker| taker.place)
-    }
-
-    fn nearest_of<'t>(&self, bucket: usize, takers: impl Iterator<Item = &'t Taker>) -> Option<&'t Taker> {
         let of_bucket = rendezvous::of_bucket(bucket);
-        if self.are_equal {
-            takers.max_by_key(|taker| rendezvous::draw(of_bucket, taker.key))
+        let such = self.takers[..self.count].iter().filter(|taker| may(usize::from(taker.place)));
+        let nearest = if self.are_equal {
+            such.max_by_key(|taker| rendezvous::draw(of_bucket, taker.key))
         } else {
-            takers.min_by_key(|taker| {
+            such.min_by_key(|taker| {
                 rendezvous::distance(rendezvous::draw(of_bucket, taker.key), taker.reciprocal)
             })
-        }
+        };
+        nearest.map(|taker| taker.place)
     }
 }
 
