@@ -1,6 +1,7 @@
 //! A network namespace that goes when it is dropped, for tests of one part at a time; whole clusters are the lab's.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -41,6 +42,19 @@ impl Netns {
         execute(&["netns", "add", &name])?;
         let namespace = Self { name };
         namespace.ip("link set lo up")?;
+        Ok(namespace)
+    }
+
+    /// Makes one that has these addresses on `lo`, usable at once.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn with_addresses(addresses: &[IpAddr]) -> Result<Self> {
+        let namespace = Self::new()?;
+        for address in addresses {
+            let (length, at_once) = if address.is_ipv4() { (32, "") } else { (128, " nodad") };
+            namespace.ip(&format!("addr add {address}/{length} dev lo{at_once}"))?;
+        }
         Ok(namespace)
     }
 

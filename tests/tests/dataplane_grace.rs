@@ -39,11 +39,7 @@ fn packets_go_where_their_connection_is() {
     if !available() {
         return;
     }
-    let namespace = Netns::new().expect("a namespace");
-    for setting in ["link set lo up", "addr add 10.77.0.100/32 dev lo", "addr add fd77::100/128 dev lo nodad"]
-    {
-        namespace.ip(setting).expect("an address");
-    }
+    let namespace = Netns::with_addresses(&vips()).expect("a namespace");
     namespace.run(|| {
         for vip in vips() {
             let (_listener, client, _served) = connect(vip);

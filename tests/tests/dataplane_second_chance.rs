@@ -32,13 +32,9 @@ fn what_is_not_known_here_goes_to_the_second() {
     if !available() {
         return;
     }
-    let namespace = Netns::new().expect("a namespace");
-    for setting in ["link set lo up", "addr add 10.77.0.100/32 dev lo", "addr add fd77::100/128 dev lo nodad"]
-    {
-        namespace.ip(setting).expect("an address");
-    }
     let vips: [IpAddr; 2] =
         [Ipv4Addr::new(10, 77, 0, 100).into(), Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100).into()];
+    let namespace = Netns::with_addresses(&vips).expect("a namespace");
     namespace.run(|| vips.into_iter().for_each(judge_all));
 }
 
@@ -97,6 +93,9 @@ fn judge_all(vip: IpAddr) {
                 (Some(known), at(FOR_ONE)),
             ],
         };
+        if vip.is_ipv4() {
+            judge_pieces(&programs, &node, unknown, at(NOTHING));
+        }
         for port in [PORT, FOR_ALL, ON_VIP, FOR_ONE, NOTHING] {
             for (protocol, flags) in [(TCP, ACK), (TCP, SYN), (UDP, 0), (ICMP, 0)] {
                 for (source, from) in [known, unknown]
@@ -127,4 +126,26 @@ fn judge_all(vip: IpAddr) {
     // ports of TCP and of nobody twice each, and the one client's where it is another's. Not sent on yet, or once, where this node
     // is first; once where it is second.
     assert_eq!(chances, (9 + 5) * 3, "to {vip}");
+}
+
+/// Of what comes in pieces, and of what is about a datagram and comes in pieces, all has to reach one node: no socket is asked for.
+fn judge_pieces(programs: &Programs, node: &Node<'_>, from: SocketAddr, to: SocketAddr) {
+    const PACKET: usize = 14;
+    const UNREACHABLE: u8 = 3;
+    let datagram = of_flow(MAC, CLIENT, from, to, UDP, 0);
+    let mut about = of_flow(MAC, CLIENT, from, to, ICMP, 0);
+    about.truncate(PACKET + 20);
+    about.extend([UNREACHABLE, 3, 0, 0, 0, 0, 0, 0]);
+    about.extend(&of_flow(MAC, CLIENT, to, from, UDP, 0)[PACKET..]);
+    for (what, whole) in [("a datagram", datagram), ("an error about one", about)] {
+        for pieces in [0, 0x20] {
+            let mut frame = whole.clone();
+            frame[PACKET + 6] = pieces;
+            let mut expected = frame.clone();
+            let outcome = node.receives(&mut expected);
+            let ran = programs.run("cluster_ingress", &frame, 1).expect("the program runs");
+            let is_sent_on = outcome.fate == Fate::Answer;
+            assert_eq!((ran.action == 3, &ran.frame), (is_sent_on, &expected), "{what}, flags {pieces:#x}");
+        }
+    }
 }

@@ -32,7 +32,7 @@ struct Seen {
     ports: [[u8; 2]; 2],
     /// A segment from the middle of a TCP connection.
     midway: bool,
-    /// A whole UDP datagram, or what is about one.
+    /// A UDP datagram, or what is about one, that came in one piece.
     datagram: bool,
 }
 
@@ -92,7 +92,11 @@ impl Seen {
     /// Of a packet whose fixed header is there; which it is, the VIP's family says.
     fn of(vip: IpAddr, packet: &[u8]) -> Self {
         match vip {
-            IpAddr::V4(_) => Self::of_ipv4(packet),
+            IpAddr::V4(_) => {
+                let seen = Self::of_ipv4(packet);
+                let is_whole = u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff == 0;
+                Self { datagram: seen.datagram && is_whole, ..seen }
+            }
             IpAddr::V6(_) => Self::of_ipv6(packet),
         }
     }
@@ -124,11 +128,7 @@ impl Seen {
                     _ => about,
                 }
             }
-            _ => {
-                let is_whole = u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff == 0;
-                let seen = none.with_ports(packet[9], upper);
-                Self { datagram: seen.datagram && is_whole, ..seen }
-            }
+            _ => none.with_ports(packet[9], upper),
         }
     }
 

@@ -131,11 +131,12 @@ pub struct SpreadMemberStatus {
     pub buckets: usize,
     /// The buckets that it had before, and whose flows of then it still serves.
     pub seconds: usize,
-    /// Its TCP connections, as it last said; only the entry and the node itself know.
+    /// Its connections, as it last said (TCP, and UDP sockets that are connected to one client); only the entry and the node itself know.
     pub flows: Option<u32>,
-    /// Packets to the VIPs that it let into its stack since its data plane was set up, and in a second lately; known where `flows` is.
+    /// Packets to the VIPs that it let into its stack since its data plane was set up; known where `flows` is.
     #[serde(default)]
     pub packets: Option<u64>,
+    /// The same in a second, lately.
     #[serde(default)]
     pub packets_per_second: Option<u32>,
 }
