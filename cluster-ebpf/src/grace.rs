@@ -23,18 +23,18 @@ pub(crate) fn way(holds: bool, grace: Grace, header: Header, owner: impl FnOnce(
         (Side::Old, true) => Way::Here,
         (Side::New, true) | (Side::Old, false) => match owner() {
             Owner::Here => Way::Here,
-            Owner::Elsewhere => over(grace.other),
+            Owner::Elsewhere => over(header, grace.other),
             Owner::Nobody if holds => Way::Here,
-            Owner::Nobody => over(grace.other),
+            Owner::Nobody => over(header, grace.other),
         },
     }
 }
 
 /// To the node at the other end.
 #[inline(always)]
-fn over(to: [u16; 3]) -> Way {
+fn over(header: Header, to: [u16; 3]) -> Way {
     match nic() {
-        Some(nic) => Way::Over { to, from: nic.mac, journey: Journey::Handover },
+        Some(nic) => Way::over(header, to, nic.mac, Journey::Handover),
         None => Way::Nowhere,
     }
 }

@@ -16,6 +16,7 @@ pub mod ingress;
 pub mod mend;
 mod spread;
 pub mod trace;
+mod unsafe_apart;
 mod unsafe_maps;
 mod unsafe_packet;
 mod unsafe_sockets;

@@ -7,11 +7,11 @@
 
 use aya_ebpf::programs::XdpContext;
 use cluster_common::flow::{By, Flow};
-use cluster_common::frame::{ETHERNET_SOURCE, icmp, icmpv6, ipv4, ipv6, tcp, udp};
+use cluster_common::frame::{ETHERNET_LENGTH, ETHERNET_SOURCE, icmp, icmpv6, ipv4, ipv6, tcp, udp};
 use cluster_common::maps::NOBODY;
 
 use crate::unsafe_maps::{Table, bucket_of_fragments, note_fragments, spread_table};
-use crate::unsafe_packet::{Frame, Header};
+use crate::unsafe_packet::{Frame, Header, received};
 use crate::unsafe_sockets::{Ends, has_connection, has_datagram_socket};
 use crate::way::{Journey, Way};
 
@@ -51,9 +51,28 @@ enum Piece {
     Later,
 }
 
-/// Where a packet goes that came in while this node goes by the table of that number.
+/// Where the IPv4 packet goes that begins at `at` of a frame that came in while this node goes by the table of that number.
 #[inline(always)]
-pub(crate) fn way(context: &XdpContext, header: Header, table: u32, packet: impl ShowsFlow) -> Way {
+pub(crate) fn way_of_ipv4(context: &XdpContext, at: usize, table: u32) -> Way {
+    let frame = received(context);
+    match (frame.header(ETHERNET_LENGTH), frame.behind(at, ipv4::LENGTH)) {
+        (Some(header), Some(packet)) => way(context, header, table, Ipv4 { frame, at, packet }),
+        _ => Way::Nowhere,
+    }
+}
+
+/// The same for IPv6.
+#[inline(always)]
+pub(crate) fn way_of_ipv6(context: &XdpContext, at: usize, table: u32) -> Way {
+    let frame = received(context);
+    match (frame.header(ETHERNET_LENGTH), frame.behind(at, ipv6::LENGTH)) {
+        (Some(header), Some(packet)) => way(context, header, table, Ipv6 { frame, at, packet }),
+        _ => Way::Nowhere,
+    }
+}
+
+#[inline(always)]
+fn way(context: &XdpContext, header: Header, table: u32, packet: impl ShowsFlow) -> Way {
     let Some(table) = spread_table(table) else { return Way::Nowhere };
     let hops = table.hops(header.mac(ETHERNET_SOURCE));
     if hops > 1 {
@@ -63,7 +82,7 @@ pub(crate) fn way(context: &XdpContext, header: Header, table: u32, packet: impl
     let (first, second) = table.bucket(bucket(&table, &seen));
     let me = table.me();
     if hops == 0 && first != me {
-        return over(&table, first, Journey::Spread);
+        return over(header, &table, first, Journey::Spread);
     }
     let other = if first == me { second } else { first };
     if other == NOBODY {
@@ -74,14 +93,14 @@ pub(crate) fn way(context: &XdpContext, header: Header, table: u32, packet: impl
         KnownBy::Connection => has_connection(context, &packet.ends(&seen.flow)),
         KnownBy::Socket => has_datagram_socket(context, &packet.ends(&seen.flow)),
     };
-    if is_known { Way::Here } else { over(&table, other, Journey::SecondChance) }
+    if is_known { Way::Here } else { over(header, &table, other, Journey::SecondChance) }
 }
 
 #[inline(always)]
-fn over(table: &Table, place: u8, journey: Journey) -> Way {
+fn over(header: Header, table: &Table, place: u8, journey: Journey) -> Way {
     let mark = if journey == Journey::Spread { 0 } else { 1 };
     match table.member(place) {
-        Some(to) => Way::Over { to, from: table.mark(mark), journey },
+        Some(to) => Way::over(header, to, table.mark(mark), journey),
         None => Way::Nowhere,
     }
 }
@@ -106,7 +125,7 @@ fn bucket(table: &Table, seen: &Seen) -> usize {
 
 /// A packet, which is looked into only where that decides. (A closure would be a function of its own, and the flow would go
 /// through memory.)
-pub(crate) trait ShowsFlow {
+trait ShowsFlow {
     /// What it shows.
     fn seen(&self) -> Seen;
 
@@ -114,16 +133,48 @@ pub(crate) trait ShowsFlow {
     fn ends(&self, flow: &Flow) -> Ends;
 }
 
-/// The IPv4 packet that begins at `AT`.
-pub(crate) struct Ipv4<const AT: usize>(pub(crate) Frame, pub(crate) Header);
+/// The IPv4 packet that begins at `at`.
+struct Ipv4 {
+    frame: Frame,
+    at: usize,
+    packet: Header,
+}
 
-/// The IPv6 packet that begins at `AT`.
-pub(crate) struct Ipv6<const AT: usize>(pub(crate) Frame, pub(crate) Header);
+/// The IPv6 packet that begins at `at`.
+struct Ipv6 {
+    frame: Frame,
+    at: usize,
+    packet: Header,
+}
 
-impl<const AT: usize> ShowsFlow for Ipv4<AT> {
+impl ShowsFlow for Ipv4 {
     #[inline(always)]
     fn seen(&self) -> Seen {
-        seen_of_ipv4::<AT>(self.0, self.1)
+        let Self { frame, at, packet } = *self;
+        let protocol = packet.one(ipv4::PROTOCOL);
+        let (source, destination) = (packet.four(ipv4::SOURCE), packet.four(ipv4::DESTINATION));
+        let flow =
+            Flow { source: [source, 0, 0, 0], destination: [destination, 0, 0, 0], ports: 0, protocol };
+        let pieces = u16::from_be(packet.two(ipv4::FRAGMENT)) & ipv4::FRAGMENT_MASK;
+        let is_first = pieces & ipv4::OFFSET_MASK == 0;
+        let datagram = u32::from(packet.two(ipv4::IDENTIFICATION));
+        let piece = match (pieces, is_first) {
+            (0, _) => Piece::Whole,
+            (_, true) => Piece::First,
+            (_, false) => Piece::Later,
+        };
+        if !is_first {
+            return Seen { flow, known_by: KnownBy::Nothing, piece, datagram };
+        }
+        // The header's length in words of four bytes, from five to fifteen.
+        let behind = at + usize::from(packet.one(ipv4::VERSION) & 0x0f) * 4;
+        let seen = match protocol {
+            tcp::PROTOCOL => of_tcp(flow, frame.behind(behind, tcp::LOOKED_AT)),
+            udp::PROTOCOL => of_udp(flow, frame.behind(behind, udp::LOOKED_AT)),
+            icmp::PROTOCOL => of_icmp(flow, frame, behind),
+            _ => Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 },
+        };
+        in_pieces(seen, piece, datagram)
     }
 
     #[inline(always)]
@@ -134,10 +185,42 @@ impl<const AT: usize> ShowsFlow for Ipv4<AT> {
     }
 }
 
-impl<const AT: usize> ShowsFlow for Ipv6<AT> {
+impl ShowsFlow for Ipv6 {
+    /// What is behind other extension headers than a fragment's goes by its addresses.
     #[inline(always)]
     fn seen(&self) -> Seen {
-        seen_of_ipv6::<AT>(self.0, self.1)
+        let Self { frame, at, packet } = *self;
+        let behind = at + ipv6::LENGTH;
+        let (source, destination) = (packet.sixteen(ipv6::SOURCE), packet.sixteen(ipv6::DESTINATION));
+        let protocol = packet.one(ipv6::NEXT_HEADER);
+        let flow = Flow { source, destination, ports: 0, protocol };
+        let none = Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 };
+        match protocol {
+            tcp::PROTOCOL => of_tcp(flow, frame.behind(behind, tcp::LOOKED_AT)),
+            udp::PROTOCOL => of_udp(flow, frame.behind(behind, udp::LOOKED_AT)),
+            ipv6::ICMPV6 => of_icmpv6(flow, frame, behind),
+            ipv6::FRAGMENT => match frame.behind(behind, ipv6::FRAGMENT_LENGTH) {
+                Some(header) => {
+                    let offset = u16::from_be(header.two(ipv6::FRAGMENT_OFFSET)) >> 3;
+                    let datagram = header.four(ipv6::FRAGMENT_ID);
+                    let piece = if offset == 0 { Piece::First } else { Piece::Later };
+                    let flow = Flow { protocol: header.one(0), ..flow };
+                    let behind = behind + ipv6::FRAGMENT_LENGTH;
+                    let seen = match flow.protocol {
+                        tcp::PROTOCOL if piece == Piece::First => {
+                            of_tcp(flow, frame.behind(behind, tcp::LOOKED_AT))
+                        }
+                        udp::PROTOCOL if piece == Piece::First => {
+                            of_udp(flow, frame.behind(behind, udp::LOOKED_AT))
+                        }
+                        _ => Seen { flow, ..none },
+                    };
+                    in_pieces(seen, piece, datagram)
+                }
+                None => none,
+            },
+            _ => none,
+        }
     }
 
     #[inline(always)]
@@ -145,72 +228,6 @@ impl<const AT: usize> ShowsFlow for Ipv6<AT> {
         let (source_port, destination_port) = ports(flow);
         let &Flow { source, destination, .. } = flow;
         Ends::Ipv6 { source, destination, source_port, destination_port }
-    }
-}
-
-#[inline(always)]
-fn seen_of_ipv4<const AT: usize>(frame: Frame, header: Header) -> Seen {
-    let protocol = header.one(AT + ipv4::PROTOCOL);
-    let (source, destination) = (header.four(AT + ipv4::SOURCE), header.four(AT + ipv4::DESTINATION));
-    let flow = Flow { source: [source, 0, 0, 0], destination: [destination, 0, 0, 0], ports: 0, protocol };
-    let pieces = u16::from_be(header.two(AT + ipv4::FRAGMENT)) & ipv4::FRAGMENT_MASK;
-    let is_first = pieces & ipv4::OFFSET_MASK == 0;
-    let datagram = u32::from(header.two(AT + ipv4::IDENTIFICATION));
-    let piece = match (pieces, is_first) {
-        (0, _) => Piece::Whole,
-        (_, true) => Piece::First,
-        (_, false) => Piece::Later,
-    };
-    // The header's length in words of four bytes, from five to fifteen.
-    let length = usize::from(header.one(AT + ipv4::VERSION) & 0x0f) * 4;
-    if !is_first {
-        return Seen { flow, known_by: KnownBy::Nothing, piece, datagram };
-    }
-    let seen = match protocol {
-        tcp::PROTOCOL => of_tcp(flow, frame.behind(AT + length, tcp::LOOKED_AT)),
-        udp::PROTOCOL => of_udp(flow, frame.behind(AT + length, udp::LOOKED_AT)),
-        icmp::PROTOCOL => of_icmp(flow, frame, AT + length),
-        _ => Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 },
-    };
-    in_pieces(seen, piece, datagram)
-}
-
-/// What is behind other extension headers than a fragment's goes by its addresses.
-#[inline(always)]
-fn seen_of_ipv6<const AT: usize>(frame: Frame, header: Header) -> Seen {
-    const BEHIND: usize = ipv6::LENGTH;
-    let (source, destination) = (header.sixteen(AT + ipv6::SOURCE), header.sixteen(AT + ipv6::DESTINATION));
-    let protocol = header.one(AT + ipv6::NEXT_HEADER);
-    let flow = Flow { source, destination, ports: 0, protocol };
-    match protocol {
-        tcp::PROTOCOL => {
-            of_tcp(flow, frame.header(AT + BEHIND + tcp::LOOKED_AT).map(|it| it.at(AT + BEHIND)))
-        }
-        udp::PROTOCOL => {
-            of_udp(flow, frame.header(AT + BEHIND + udp::LOOKED_AT).map(|it| it.at(AT + BEHIND)))
-        }
-        ipv6::ICMPV6 => of_icmpv6(flow, frame, AT + BEHIND),
-        ipv6::FRAGMENT => match frame.header(AT + BEHIND + ipv6::FRAGMENT_LENGTH) {
-            Some(header) => {
-                let offset = u16::from_be(header.two(AT + BEHIND + ipv6::FRAGMENT_OFFSET)) >> 3;
-                let datagram = header.four(AT + BEHIND + ipv6::FRAGMENT_ID);
-                let piece = if offset == 0 { Piece::First } else { Piece::Later };
-                let flow = Flow { protocol: header.one(AT + BEHIND), ..flow };
-                let at = AT + BEHIND + ipv6::FRAGMENT_LENGTH;
-                let seen = match flow.protocol {
-                    tcp::PROTOCOL if piece == Piece::First => {
-                        of_tcp(flow, frame.header(at + tcp::LOOKED_AT).map(|it| it.at(at)))
-                    }
-                    udp::PROTOCOL if piece == Piece::First => {
-                        of_udp(flow, frame.header(at + udp::LOOKED_AT).map(|it| it.at(at)))
-                    }
-                    _ => Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 },
-                };
-                in_pieces(seen, piece, datagram)
-            }
-            None => Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 },
-        },
-        _ => Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 },
     }
 }
 
@@ -298,7 +315,7 @@ fn of_icmp(flow: Flow, frame: Frame, at: usize) -> Seen {
 #[inline(always)]
 fn of_icmpv6(flow: Flow, frame: Frame, at: usize) -> Seen {
     let none = Seen { flow, known_by: KnownBy::Nothing, piece: Piece::Whole, datagram: 0 };
-    let Some(message) = frame.header(at + icmpv6::LENGTH).map(|it| it.at(at)) else { return none };
+    let Some(message) = frame.behind(at, icmpv6::LENGTH) else { return none };
     match message.one(icmpv6::TYPE) {
         icmpv6::ECHO | icmpv6::ECHO_REPLY => {
             let ports = pair(message.two(icmpv6::IDENTIFIER), 0);
@@ -306,7 +323,7 @@ fn of_icmpv6(flow: Flow, frame: Frame, at: usize) -> Seen {
         }
         icmpv6::UNREACHABLE..=icmpv6::PARAMETER => {
             let start = at + icmpv6::LENGTH;
-            let Some(inner) = frame.header(start + ipv6::LENGTH).map(|it| it.at(start)) else { return none };
+            let Some(inner) = frame.behind(start, ipv6::LENGTH) else { return none };
             let protocol = inner.one(ipv6::NEXT_HEADER);
             let flow = Flow {
                 source: inner.sixteen(ipv6::DESTINATION),
@@ -315,7 +332,7 @@ fn of_icmpv6(flow: Flow, frame: Frame, at: usize) -> Seen {
                 protocol,
             };
             let has_ports = protocol == tcp::PROTOCOL || protocol == udp::PROTOCOL;
-            match frame.header(start + ipv6::LENGTH + 4).map(|it| it.at(start + ipv6::LENGTH)) {
+            match frame.behind(start + ipv6::LENGTH, 4) {
                 Some(ports) if has_ports => about(flow, ports),
                 Some(_) | None => Seen { flow, ..none },
             }

@@ -168,13 +168,6 @@ pub struct Header {
 }
 
 impl Header {
-    /// The same bytes, counted from a later one on.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) fn at(self, distance: usize) -> Self {
-        Self { start: self.start + distance }
-    }
-
     /// One byte.
     #[inline(always)]
     #[must_use]

@@ -10,15 +10,8 @@ use crate::unsafe_packet::Header;
 pub(crate) enum Way {
     /// To this host.
     Here,
-    /// To another node.
-    Over {
-        /// Its Ethernet address.
-        to: [u16; 3],
-        /// The address that it is sent from.
-        from: [u16; 3],
-        /// What for.
-        journey: Journey,
-    },
+    /// To another node, whose Ethernet address the frame bears already.
+    Over(Journey),
     /// Nowhere.
     Nowhere,
 }
@@ -32,6 +25,40 @@ pub(crate) enum Journey {
     Spread,
     /// Its connection is not known here and may be there.
     SecondChance,
+}
+
+impl Way {
+    /// Addresses the frame, whose first bytes these are, to another node.
+    #[inline(always)]
+    pub(crate) fn over(header: Header, to: [u16; 3], from: [u16; 3], journey: Journey) -> Self {
+        header.set_mac(ETHERNET_DESTINATION, to);
+        header.set_mac(ETHERNET_SOURCE, from);
+        Self::Over(journey)
+    }
+
+    /// The number of a way, as a function that is [apart](crate::unsafe_apart) returns it.
+    #[inline(always)]
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::Nowhere => 0,
+            Self::Here => 1,
+            Self::Over(Journey::Handover) => 2,
+            Self::Over(Journey::Spread) => 3,
+            Self::Over(Journey::SecondChance) => 4,
+        }
+    }
+
+    /// The way of a number.
+    #[inline(always)]
+    pub(crate) fn of_number(number: u32) -> Self {
+        match number {
+            1 => Self::Here,
+            2 => Self::Over(Journey::Handover),
+            3 => Self::Over(Journey::Spread),
+            4 => Self::Over(Journey::SecondChance),
+            _ => Self::Nowhere,
+        }
+    }
 }
 
 impl Journey {
@@ -54,11 +81,4 @@ impl Journey {
             Self::SecondChance => Verdict::Ipv6SecondChance,
         }
     }
-}
-
-/// Addresses the frame to another node.
-#[inline(always)]
-pub(crate) fn send_over(header: Header, to: [u16; 3], from: [u16; 3]) {
-    header.set_mac(ETHERNET_DESTINATION, to);
-    header.set_mac(ETHERNET_SOURCE, from);
 }

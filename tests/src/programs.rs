@@ -76,6 +76,21 @@ impl Programs {
         Ok(Self { object, came_in_by: 0 })
     }
 
+    /// How many instructions the kernel's verifier looked at for each program, each as often as it came by.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn looked_at(&self) -> Result<Vec<(String, u32)>> {
+        let mut counts = Vec::new();
+        for (name, program) in self.object.programs() {
+            let info = program.info().with_context(|| format!("asking about the program {name}"))?;
+            let count =
+                info.verified_instruction_count().context("this kernel does not count (before 5.16)")?;
+            counts.push((name.to_owned(), count));
+        }
+        Ok(counts)
+    }
+
     /// Makes an address the VIP of a group, on no VLAN.
     ///
     /// # Errors

@@ -1,14 +1,15 @@
 //! IPv4 packets.
 
+use aya_ebpf::EbpfContext as _;
 use aya_ebpf::programs::XdpContext;
 use cluster_common::Verdict;
 use cluster_common::frame::ipv4;
 
 use super::is_for_us;
 use crate::grace::{self, owner_of_ipv4};
-use crate::spread;
+use crate::unsafe_apart::spread_ipv4;
 use crate::unsafe_maps::{Sharing, count, count_served, standing, vip_on};
-use crate::way::{Way, send_over};
+use crate::way::Way;
 use crate::{Fate, Frame};
 
 /// Judges the packet that begins at `AT`. The destination address stands in the header's fixed part, so options and
@@ -31,7 +32,7 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame, tags: 
                 grace::way(standing.holds, grace, header, || owner_of_ipv4::<AT>(context, frame))
             }
             Some(Sharing::Spread(table)) => {
-                spread::way(context, header, table, spread::Ipv4::<AT>(frame, header))
+                Way::of_number(spread_ipv4(context.as_ptr().cast(), AT as u32, table))
             }
         },
         None => Way::Nowhere,
@@ -42,8 +43,7 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame, tags: 
             count_served(entry, Verdict::Ipv4Passed, standing.now, source, destination);
             Fate::Admit
         }
-        (Way::Over { to, from, journey }, _) => {
-            send_over(header, to, from);
+        (Way::Over(journey), _) => {
             count(entry.group, journey.of_ipv4());
             Fate::Answer
         }

@@ -1,14 +1,15 @@
 //! IPv6 packets.
 
+use aya_ebpf::EbpfContext as _;
 use aya_ebpf::programs::XdpContext;
 use cluster_common::Verdict;
 use cluster_common::frame::{ipv6, nd as field};
 
 use super::{is_for_us, nd};
 use crate::grace::{self, owner_of_ipv6};
-use crate::spread;
+use crate::unsafe_apart::spread_ipv6;
 use crate::unsafe_maps::{Sharing, count, count_served6, standing, vip6_on};
-use crate::way::{Way, send_over};
+use crate::way::Way;
 use crate::{Fate, Frame};
 
 /// Judges the packet that begins at `AT`. The destination address stands in the fixed header, so extension headers need
@@ -54,7 +55,7 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame, tags: 
                 grace::way(standing.holds, grace, header, || owner_of_ipv6::<AT>(context, frame))
             }
             Some(Sharing::Spread(table)) => {
-                spread::way(context, header, table, spread::Ipv6::<AT>(frame, header))
+                Way::of_number(spread_ipv6(context.as_ptr().cast(), AT as u32, table))
             }
         },
         None => Way::Nowhere,
@@ -65,8 +66,7 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame, tags: 
             count_served6(entry, Verdict::Ipv6Passed, standing.now, source, destination);
             Fate::Admit
         }
-        (Way::Over { to, from, journey }, _) => {
-            send_over(header, to, from);
+        (Way::Over(journey), _) => {
             count(entry.group, journey.of_ipv6());
             Fate::Answer
         }

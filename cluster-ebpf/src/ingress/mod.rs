@@ -26,28 +26,31 @@ use crate::{Fate, Frame};
 pub fn ingress(context: &XdpContext) -> Fate {
     let frame = received(context);
     let Some(header) = frame.header(ETHERNET_LENGTH) else { return Fate::Pass };
-    let Some(group) = virtual_mac_owner(header.mac(ETHERNET_DESTINATION)) else {
-        return network(context, frame, header);
-    };
-    let holds = match (standing(group), nic()) {
-        // From here on it is a frame to this network card. Who gave the group up sends over what still comes from senders, or
-        // over switches, that have not heard of it.
-        (Some(standing), Some(nic)) if standing.holds || standing.gave_up() => {
-            header.set_mac(ETHERNET_DESTINATION, nic.mac);
-            standing.holds
+    // The group whose virtual address it is for, if this node takes it in without holding the group.
+    let mut stale = None;
+    if let Some(group) = virtual_mac_owner(header.mac(ETHERNET_DESTINATION)) {
+        match (standing(group), nic()) {
+            // From here on it is a frame to this network card. Who gave the group up sends over what still comes from senders,
+            // or over switches, that have not heard of it.
+            (Some(standing), Some(nic)) if standing.holds || standing.gave_up() => {
+                header.set_mac(ETHERNET_DESTINATION, nic.mac);
+                if !standing.holds {
+                    stale = Some(group);
+                }
+            }
+            (_, _) => {
+                count(group, Verdict::VirtualMacDark);
+                return Fate::Drop;
+            }
         }
-        (_, _) => {
-            count(group, Verdict::VirtualMacDark);
-            return Fate::Drop;
-        }
-    };
-    match network(context, frame, header) {
+    }
+    match (network(context, frame, header), stale) {
         // It does so for the VIPs' sake alone.
-        Fate::Pass if !holds => {
+        (Fate::Pass, Some(group)) => {
             count(group, Verdict::VirtualMacDark);
             Fate::Drop
         }
-        fate => fate,
+        (fate, _) => fate,
     }
 }
 
