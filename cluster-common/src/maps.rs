@@ -261,7 +261,8 @@ impl Grace {
     /// The node gave the group up.
     pub const OLD: u16 = 2;
     /// The node is one of several that serve an active/active group: until then, by the table whose number is in the first four
-    /// bytes of `other`, in the host's order.
+    /// bytes of `other`, in the host's order. The fifth is 1 if the node gave the group up just now and still takes what is sent to
+    /// its virtual Ethernet address.
     pub const MEMBER: u16 = 3;
 }
 

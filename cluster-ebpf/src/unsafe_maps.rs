@@ -84,15 +84,30 @@ pub(crate) struct Standing {
 pub(crate) enum Sharing {
     /// For a while, with the node at the other end of a hand-over.
     Handover(Grace),
-    /// With all that are in the table of this number.
-    Spread(u32),
+    /// With all that are in a table.
+    Spread(Membership),
+}
+
+/// A share in a group that several nodes serve.
+#[derive(Clone, Copy)]
+pub(crate) struct Membership {
+    /// The number of the table.
+    pub(crate) table: u32,
+    /// Whether this node was the entry until just now.
+    pub(crate) gave_up: bool,
 }
 
 impl Standing {
     /// Whether this node gave the group up just now.
     #[inline(always)]
     pub(crate) fn gave_up(self) -> bool {
-        matches!(self.sharing, Some(Sharing::Handover(Grace { side: Side::Old, .. })))
+        matches!(
+            self.sharing,
+            Some(
+                Sharing::Handover(Grace { side: Side::Old, .. })
+                    | Sharing::Spread(Membership { gave_up: true, .. })
+            )
+        )
     }
 }
 
@@ -220,7 +235,9 @@ pub(crate) fn standing(group: u32) -> Option<Standing> {
     let other = [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])];
     let sharing = match u16::from_ne_bytes([g, h]) {
         cluster_common::maps::Grace::NEW => Sharing::Handover(Grace { side: Side::New, other }),
-        cluster_common::maps::Grace::MEMBER => Sharing::Spread(u32::from_ne_bytes([a, b, c, d])),
+        cluster_common::maps::Grace::MEMBER => {
+            Sharing::Spread(Membership { table: u32::from_ne_bytes([a, b, c, d]), gave_up: e != 0 })
+        }
         _ => Sharing::Handover(Grace { side: Side::Old, other }),
     };
     Some(Standing { now, holds, sharing: Some(sharing) })

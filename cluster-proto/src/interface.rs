@@ -308,6 +308,9 @@ pub enum Effect {
         group: GroupIndex,
         /// Until when.
         until: Time,
+        /// It was the entry until just now: what is still sent to the group's virtual Ethernet address here is to be sent on. Written
+        /// before the lease ends.
+        gave_up: bool,
     },
     /// Reset what connections the group's VIPs still have here, and take the VIPs off the interface. Not answered.
     LetGo {

@@ -198,7 +198,11 @@ impl Programs {
             self.map_mut(TABLES)?.try_into()?;
         tables.set(number, table, 0)?;
         let [a, b, c, d] = number.to_ne_bytes();
-        let words: [u64; 2] = bytemuck::cast(Grace { until, other: [a, b, c, d, 0, 0], side: Grace::MEMBER });
+        let words: [u64; 2] = bytemuck::cast(Grace {
+            until,
+            other: [a, b, c, d, spread.gave_up.into(), 0],
+            side: Grace::MEMBER,
+        });
         let mut graces: Array<&mut MapData, [u64; 2]> = self.map_mut(GRACES)?.try_into()?;
         Ok(graces.set(group, words, 0)?)
     }

@@ -21,7 +21,7 @@ const KIN: [[u8; 6]; 2] = [OTHER_MAC, [2, 0, 0, 0, 0, 0x0b]];
 const STRANGER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xee];
 
 /// Held, never held, run out, held; of all kinds of prefixes. The third slot has two of a family.
-const VIPS: [Vip; 26] = [
+const VIPS: [Vip; 28] = [
     vip4([10, 77, 0, 100], 24, 0, true),
     vip4([10, 77, 0, 101], 24, 1, false),
     vip4([172, 16, 3, 4], 12, 2, false),
@@ -35,6 +35,7 @@ const VIPS: [Vip; 26] = [
     on((200, 100), vip4([10, 77, 0, 108], 24, 8, true)),
     vip4([10, 77, 0, 109], 24, 9, true),
     vip4([10, 77, 0, 110], 24, 10, false),
+    vip4([10, 77, 0, 111], 24, 11, false),
     vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x100], 64, 0, true),
     vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x101], 64, 1, false),
     vip6([0xfd77, 0, 0, 9, 0, 0, 0, 1], 61, 2, false),
@@ -48,9 +49,10 @@ const VIPS: [Vip; 26] = [
     on((200, 100), vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x108], 64, 8, true)),
     vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x109], 64, 9, true),
     vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x10a], 64, 10, false),
+    vip6([0xfd77, 0, 0, 0, 0, 0, 0, 0x10b], 64, 11, false),
 ];
-/// Four are being handed over, two are spread over several nodes; the last but one of all had been handed over once.
-const LEASES: [(u32, u64); 12] = [
+/// Four are being handed over, three are spread over several nodes; the second of all had been handed over once.
+const LEASES: [(u32, u64); 13] = [
     (0, u64::MAX),
     (1, 0),
     (2, 1),
@@ -63,6 +65,7 @@ const LEASES: [(u32, u64); 12] = [
     (8, u64::MAX),
     (9, u64::MAX),
     (10, 0),
+    (11, 0),
 ];
 const OWN: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(10, 77, 0, 1), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 0x0a));
@@ -109,7 +112,8 @@ const MEMBERS: usize = 5;
 const MARKS: [[u8; 6]; 4] =
     [[2, 0xa1, 1, 2, 0, 1], [2, 0xa2, 1, 2, 0, 1], [2, 0xa1, 1, 2, 0, 7], [2, 0xa2, 1, 2, 0, 7]];
 
-/// The VIPs; groups 9 and 10 are spread over some nodes, one of which the table names without an address.
+/// The VIPs; groups 9 to 11 are spread over some nodes, one of which the table names without an address. This one is the entry of
+/// the first, and was that of the last.
 fn with_tables() -> Vec<Vip> {
     let table = |group: u32| {
         let mut random = Random(0x5eed + u64::from(group));
@@ -117,12 +121,12 @@ fn with_tables() -> Vec<Vip> {
         let buckets = (0..BUCKETS).map(|_| (place(&mut random), place(&mut random))).collect();
         let mac = |place: u8| Some([2, 0, 0, 0, 1, place]).filter(|_| place != 3);
         let members = (0..MEMBERS as u8).map(mac).collect();
-        let (me, by_source, seed) = (1, group == 10, 77);
-        let table = Spread { me, members, buckets, marks: [MARKS[0], MARKS[1]], by_source, seed };
+        let (me, by_source, seed, gave_up) = (1, group == 10, 77, group == 11);
+        let table = Spread { me, members, buckets, marks: [MARKS[0], MARKS[1]], by_source, seed, gave_up };
         let leaked: &'static Spread = Box::leak(Box::new(table));
         leaked
     };
-    let tables = [table(9), table(10)];
+    let tables = [table(9), table(10), table(11)];
     let spread = |group: u32| group.checked_sub(9).and_then(|at| tables.get(at as usize).copied());
     VIPS.iter().map(|vip| Vip { spread: spread(vip.group), ..*vip }).collect()
 }
@@ -130,7 +134,7 @@ fn with_tables() -> Vec<Vip> {
 /// Of the groups with a lease, without one, and being handed over some have virtual Ethernet addresses.
 const fn face(group: u32, family: u8) -> Option<[u8; 6]> {
     match group {
-        2 | 4 | 5 | 6 | 7 | 255 => Some([0, 0, 0x5e, 0, family, group as u8]),
+        2 | 4 | 5 | 6 | 7 | 9 | 10 | 11 | 255 => Some([0, 0, 0x5e, 0, family, group as u8]),
         _ => None,
     }
 }
@@ -183,7 +187,7 @@ fn compare_here(
     let seed: u64 = from_environment("CLUSTER_SEED").unwrap_or(1);
 
     let mut programs = Programs::load(DATAPLANE_OBJECT).expect("the kernel takes the programs");
-    for group in [2, 4, 5, 6, 7, 255] {
+    for group in [2, 4, 5, 6, 7, 9, 10, 11, 255] {
         programs.set_virtual_mac(group.into(), group, true).expect("set the virtual addresses");
     }
     for vip in VIPS {

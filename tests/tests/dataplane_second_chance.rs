@@ -59,6 +59,7 @@ fn judge_all(vip: IpAddr) {
     let mut chances = 0;
     for (first, second) in [(0, 1), (1, 0), (0, usize::from(NOBODY))] {
         let spread = Spread {
+            gave_up: false,
             me: 0,
             members: vec![Some(MAC), Some(OTHER)],
             buckets: vec![(first, second); BUCKETS],

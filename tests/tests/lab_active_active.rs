@@ -8,7 +8,7 @@ use std::time::Duration;
 use cluster_tests::lab::clock::Window;
 use cluster_tests::lab::cluster::GROUP;
 use cluster_tests::lab::probe::connections::{Connections, StreamServer};
-use cluster_tests::lab::probe::{EchoServer, Journeys, RequestProbe};
+use cluster_tests::lab::probe::{Canary, EchoServer, Journeys, RequestProbe};
 use cluster_tests::lab::{Cluster, ClusterSettings, Family, Lab, Moment, await_some, may_run};
 use cluster_tests::scene::SOON;
 use serde_json::Value;
@@ -23,6 +23,14 @@ const REQUESTS: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// For how long a change is watched: until all nodes have looked at their connections again.
 const WATCHED: Duration = Duration::from_secs(3);
+
+/// Lines of a group whose VIPs appear under a virtual Ethernet address.
+const VIRTUAL: &str = "mac = \"virtual\"\nvirtual_id = 7";
+/// How often the client asks while the entry moves, how often that is, and how long the machine may stand still in a move whose lost
+/// requests count.
+const OFTEN: Duration = Duration::from_micros(200);
+const MOVES: usize = 4;
+const TOLERANCE: Duration = Duration::from_millis(10);
 
 /// What a node says of one member.
 #[derive(Clone, PartialEq, Debug)]
@@ -245,7 +253,45 @@ fn ipv6_connections_outlast_a_join_a_drain_and_a_move_of_the_entry() {
 
 #[test]
 fn connections_to_a_virtual_mac_outlast_a_join_a_drain_and_a_move_of_the_entry() {
-    connections_outlast_changes(Family::Ipv4, "mac = \"virtual\"\nvirtual_id = 7");
+    connections_outlast_changes(Family::Ipv4, VIRTUAL);
+}
+
+/// The entry moves often while somebody asks 5000 times a second: whoever still sends to the old one, or over a switch that has not
+/// heard of the new one, is served all the same.
+fn moves_of_the_entry_lose_nothing(family: Family, lines: &str) {
+    if !may_run("moves of an active/active group's entry") {
+        return;
+    }
+    let lab = Lab::with_nodes(&["a", "b", "c"]).expect("a lab");
+    let all = ["a", "b", "c"];
+    let scene = Scene::start(&lab, family, lines, &all);
+    let canary = Canary::start().expect("a canary");
+    let requests = RequestProbe::start_with(&lab, scene.vip, OFTEN).expect("a client");
+    requests.await_service(None, SOON).expect("answers");
+    for _ in 0..MOVES {
+        let old = scene.entry(&all);
+        let new = all[(all.iter().position(|node| *node == old).unwrap_or(0) + 1) % all.len()];
+        let from = Moment::now();
+        scene.clusterctl(new, &["promote", GROUP]);
+        (Moment::now() + PATIENCE).sleep();
+        let window = Window::since(from);
+        let losses = requests.losses(Window { to: from + PATIENCE / 2, ..window }, PATIENCE / 2);
+        let stood_still = canary.worst(window, true);
+        println!("{old} to {new}: {losses:?}; the machine stood still for {stood_still:?}");
+        // A machine that stands still loses requests by itself: queues run full on both ends.
+        assert!(losses.lost == 0 || stood_still > TOLERANCE, "{old} to {new}: {losses:?}");
+        scene.await_shares(&all, &all);
+    }
+}
+
+#[test]
+fn moves_of_the_entry_lose_nothing_with_a_virtual_mac() {
+    moves_of_the_entry_lose_nothing(Family::Ipv4, VIRTUAL);
+}
+
+#[test]
+fn moves_of_the_entry_lose_nothing_with_ipv6_and_a_virtual_mac() {
+    moves_of_the_entry_lose_nothing(Family::Ipv6, VIRTUAL);
 }
 
 #[test]

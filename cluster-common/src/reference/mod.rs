@@ -108,7 +108,8 @@ impl Node<'_> {
     pub fn receives(&self, frame: &mut Vec<u8>) -> Outcome {
         let Some(vip) = self.owner(frame.get(..6)).copied() else { return self.receives_as_its_own(frame) };
         let dark = vip.outcome(Fate::Drop, Verdict::VirtualMacDark);
-        let gave_up = vip.grace.is_some_and(|grace| grace.side == Side::Old);
+        let gave_up = vip.grace.is_some_and(|grace| grace.side == Side::Old)
+            || vip.spread.is_some_and(|spread| spread.gave_up);
         if !vip.held && !gave_up {
             return dark;
         }

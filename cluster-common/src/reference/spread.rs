@@ -21,6 +21,8 @@ pub struct Spread {
     pub by_source: bool,
     /// What the hash is begun with.
     pub seed: u64,
+    /// Whether this node was the entry until just now.
+    pub gave_up: bool,
 }
 
 /// What a packet shows.
@@ -240,6 +242,7 @@ mod tests {
             marks: [mark(0xa1), mark(0xa2)],
             by_source: false,
             seed: 7,
+            gave_up: false,
         }))
     }
 

@@ -8,7 +8,7 @@ use cluster_common::frame::{ipv6, nd as field};
 use super::{is_for_us, nd};
 use crate::grace::{self, owner_of_ipv6};
 use crate::unsafe_apart::spread_ipv6;
-use crate::unsafe_maps::{Sharing, count, count_served6, standing, vip6_on};
+use crate::unsafe_maps::{Membership, Sharing, count, count_served6, standing, vip6_on};
 use crate::way::Way;
 use crate::{Fate, Frame};
 
@@ -54,7 +54,7 @@ pub(super) fn packet<const AT: usize>(context: &XdpContext, frame: Frame, tags: 
             Some(Sharing::Handover(grace)) => {
                 grace::way(standing.holds, grace, header, || owner_of_ipv6::<AT>(context, frame))
             }
-            Some(Sharing::Spread(table)) => {
+            Some(Sharing::Spread(Membership { table, .. })) => {
                 Way::of_number(spread_ipv6(context.as_ptr().cast(), AT as u32, table))
             }
         },

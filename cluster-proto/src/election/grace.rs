@@ -51,6 +51,7 @@ impl Core {
         reason: Reason,
         out: &mut Effects,
     ) {
+        self.hand_over_entry(now, index, out);
         let term = self.settings.groups[index].grace;
         let receives = self.peers[peer].claims[index].is_some_and(|claim| claim.receives);
         let Some(other) = self.peers[peer].mac.filter(|_| receives && term > Duration::ZERO) else { return };

@@ -16,8 +16,8 @@ use crate::wire::{self, Header, Kind, Stand};
 use super::Core;
 use super::group::Stage;
 
-/// What a node's kernel knows of flows counts for a table that the node has had for so long: by then nothing is on its way
-/// any more that was sent by the one before.
+/// What a node's kernel knows of flows counts for a table that the node has had for so long, and the entry before this one sends on what
+/// still comes to it: by then nothing is on its way any more that was sent by the one before.
 const SETTLING: Duration = Duration::from_secs(1);
 /// How long the entry waits from one table to the next where only flows have ended.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -67,9 +67,11 @@ pub(super) struct Spread {
     /// When the table was last looked over, and whether flows may have ended since.
     balanced: Time,
     flows_ended: bool,
-    /// Until when this node may serve, and what the data plane was told of that.
+    /// Until when this node may serve, and what the data plane was told of that and of the next.
     serves_until: Time,
-    told_until: Time,
+    told: (Time, bool),
+    /// This node handed the group over lately: until then senders, and the switches between, may not have heard of the new entry.
+    sends_on_until: Time,
 }
 
 /// What is known of a node that may be a member.
@@ -133,7 +135,8 @@ impl Spread {
             balanced: Time::ZERO,
             flows_ended: false,
             serves_until: Time::ZERO,
-            told_until: Time::ZERO,
+            told: (Time::ZERO, false),
+            sends_on_until: Time::ZERO,
         }
     }
 
@@ -584,6 +587,18 @@ impl Core {
         }
     }
 
+    /// About to go dark for the next entry: as a member this node serves on, and sends on what comes to where the entry was.
+    pub(super) fn hand_over_entry(&mut self, now: Time, index: usize, out: &mut Effects) {
+        if let Some(spread) = &mut self.groups[index].spread {
+            spread.sends_on_until = now + SETTLING;
+            let (until, _) = spread.told;
+            if now < until {
+                spread.told = (until, true);
+                out.list.push(Effect::Serve { group: GroupIndex(index), until, gave_up: true });
+            }
+        }
+    }
+
     /// Tells the data plane until when this node may serve.
     pub(super) fn tell_rights(&mut self, now: Time, out: &mut Effects) {
         let leaves = self.stopping || !self.link_is_up();
@@ -600,9 +615,10 @@ impl Core {
                 spread.serves_until = spread.serves_until.max(now + wire::RESTART_LEASE);
             }
             let until = if leaves { Time::ZERO } else { spread.serves_until };
-            if until != spread.told_until {
-                spread.told_until = until;
-                out.list.push(Effect::Serve { group: GroupIndex(index), until });
+            let gave_up = now < spread.sends_on_until;
+            if (until, gave_up) != spread.told {
+                spread.told = (until, gave_up);
+                out.list.push(Effect::Serve { group: GroupIndex(index), until, gave_up });
             }
         }
     }

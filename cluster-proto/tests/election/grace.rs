@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster_proto::{Command, GroupIndex, Input, Side};
+use cluster_proto::{Command, GroupIndex, Input, NodeId, Side, SpreadMember, SpreadOver};
 
 use crate::pair::{A, B, Pair, mac};
 
@@ -133,4 +133,29 @@ fn the_ends_name_each_other_and_agree_on_the_time() {
     assert_eq!((to, from), (mac(B), mac(A)));
     // The old holder's end outlasts the new one's by its goodbye, so that nothing is sent to where it is not accepted.
     assert!(old > new && old.since(new) < Duration::from_secs(1), "{graces:?}");
+}
+
+/// Several nodes serve: whoever was the entry sends on what still comes to where the entry was, from before it is dark until everybody has
+/// heard, and serves as a member all the while.
+#[test]
+fn an_entry_that_has_given_up_sends_on_for_a_second() {
+    let mut pair = Pair::new();
+    for settings in &mut pair.settings {
+        let members = [1, 2].map(|id| SpreadMember { node: NodeId(id), weight: 1, spare: false });
+        settings.groups[0].spread = Some(SpreadOver { members: members.to_vec(), by_source: false });
+    }
+    pair.settle();
+    pair.log.clear();
+    pair.command(A, Command::Demote { group: GROUP, force: false });
+    pair.run(900_000);
+    let did = pair.did(A);
+    let at = |line: &str| did.iter().position(|did| *did == line).expect(line);
+    assert!(at("serve, having given up") < at("dark"), "no packet to the virtual address is nobody's");
+    let after = &did[at("dark")..];
+    assert!(!after.contains(&"serve"), "everybody has to hear first");
+    pair.log.clear();
+    pair.run(200_000);
+    let did = pair.did(A);
+    assert!(did.contains(&"serve") && did.last() != Some(&"serve, having given up"), "{did:?}");
+    assert!(!pair.did(B).contains(&"serve, having given up"));
 }

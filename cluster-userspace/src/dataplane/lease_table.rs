@@ -99,12 +99,17 @@ impl LeaseTable {
         until_word.store(until, Ordering::SeqCst);
     }
 
-    /// This node is one of several that serve the group: until then, by the table that was last published.
-    pub fn serve(&self, slot: GroupSlot, until: Time) {
+    /// This node is one of several that serve the group: until then, by the table that was last published. If it gave the group up
+    /// just now, it still takes what is sent to the group's virtual Ethernet address.
+    pub fn serve(&self, slot: GroupSlot, until: Time, gave_up: bool) {
         let Some([until_word, rest]) = self.grace(slot) else { return };
-        if !is_member(rest.load(Ordering::SeqCst)) {
+        let before = rest.load(Ordering::SeqCst);
+        let after = by_table(table_of(before), gave_up);
+        if !is_member(before) {
             until_word.store(0, Ordering::SeqCst);
-            rest.store(by_table(None), Ordering::SeqCst);
+        }
+        if after != before {
+            rest.store(after, Ordering::SeqCst);
         }
         until_word.store(until.as_nanos(), Ordering::SeqCst);
     }
@@ -123,7 +128,7 @@ impl LeaseTable {
         if !is_member(before) {
             until.store(0, Ordering::SeqCst);
         }
-        rest.store(by_table(Some(number)), Ordering::SeqCst);
+        rest.store(by_table(Some(number), has_given_up(before)), Ordering::SeqCst);
         true
     }
 
@@ -207,9 +212,9 @@ impl LeaseTable {
 }
 
 /// The second word of a grace by which a node goes by a table.
-fn by_table(number: Option<u32>) -> u64 {
+fn by_table(number: Option<u32>, gave_up: bool) -> u64 {
     let [a, b, c, d] = number.unwrap_or(u32::MAX).to_ne_bytes();
-    let grace = Grace { until: 0, other: [a, b, c, d, 0, 0], side: Grace::MEMBER };
+    let grace = Grace { until: 0, other: [a, b, c, d, gave_up.into(), 0], side: Grace::MEMBER };
     let [_, rest]: [u64; GRACE_WORDS] = bytemuck::cast(grace);
     rest
 }
@@ -217,6 +222,12 @@ fn by_table(number: Option<u32>) -> u64 {
 fn is_member(rest: u64) -> bool {
     let grace: Grace = bytemuck::cast([0, rest]);
     grace.side == Grace::MEMBER
+}
+
+/// Whether such a word says that the node gave the group up just now.
+fn has_given_up(rest: u64) -> bool {
+    let grace: Grace = bytemuck::cast([0, rest]);
+    grace.side == Grace::MEMBER && grace.other[4] != 0
 }
 
 /// The table that such a word names, if it names one.

@@ -401,9 +401,9 @@ impl HeartbeatLoop {
                 }
             }
             Effect::Table { group } => self.publish(group),
-            Effect::Serve { group, until } => {
+            Effect::Serve { group, until, gave_up } => {
                 if let Some(Serving { leases, slots, .. }) = &self.serving {
-                    leases.serve(slots[group.0], until);
+                    leases.serve(slots[group.0], until, gave_up);
                 }
             }
             Effect::EndGrace { group } => {

@@ -42,6 +42,7 @@ pub(super) fn packets() -> anyhow::Result<(f64, Vec<Packet>)> {
     let table = table_of(&members(MAX_MEMBERS as u16, None));
     let mac = |place: u8| Some([2, 0, 0, 0, 1, place]);
     let spread = Spread {
+        gave_up: false,
         me: 0,
         members: (0..MAX_MEMBERS as u8).map(mac).collect(),
         buckets: table.buckets().iter().map(|bucket| (usize::from(bucket.first.max(1)), 255)).collect(),
