@@ -39,6 +39,8 @@ impl BpfBuild<'_> {
             "CARGO_MAKEFLAGS",
             "MAKEFLAGS",
             "CLIPPY_ARGS",
+            // Build scripts of aya's ask for it, and run again when it is there in one case and not in the other.
+            "HOST",
         ] {
             cargo.env_remove(variable);
         }
