@@ -93,6 +93,20 @@ pub struct SpreadOver {
 }
 
 impl SpreadOver {
+    /// Sets to 0 the weights of spares that are not needed: one takes part, in the order of the members, for each of the others that is
+    /// missing or takes nothing new. There is a weight for each member; who serves nobody has none, and who takes nothing new has 0.
+    pub fn hold_spares_back(&self, weights: &mut [Option<u32>]) {
+        let missing = self.members.iter().zip(weights.iter());
+        let mut needed = missing.filter(|(member, weight)| !member.spare && weight.unwrap_or(0) == 0).count();
+        for (member, weight) in self.members.iter().zip(weights) {
+            match weight {
+                Some(1..) if member.spare && needed == 0 => *weight = Some(0),
+                Some(1..) if member.spare => needed -= 1,
+                Some(_) | None => {}
+            }
+        }
+    }
+
     /// What the hash of flows is begun with, on all nodes alike.
     #[must_use]
     pub fn seed(&self, cluster: ClusterId, group: GroupId) -> u64 {

@@ -19,6 +19,9 @@ use super::group::Stage;
 /// What a node's kernel knows of flows counts for a table that the node has had for so long, and the entry before this one sends on what
 /// still comes to it: by then nothing is on its way any more that was sent by the one before.
 const SETTLING: Duration = Duration::from_secs(1);
+/// For how long a member that has fallen silent keeps its flows, as the second of its buckets: it may only be busy. New flows go elsewhere
+/// at once. Whoever has its connections is told that they are over when this is.
+const REMEMBERED: Duration = Duration::from_secs(1);
 /// How long the entry waits from one table to the next where only flows have ended.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Numbers of tables go up by one for each of these, in nanoseconds of the boot clock, or for each table.
@@ -80,6 +83,8 @@ struct MemberState {
     node: NodeId,
     /// With which weight the table counts it, if it counts it at all.
     counted: Option<u32>,
+    /// Since when it serves nobody any more, if the table still has it.
+    gone_since: Option<Time>,
     /// It has had a whole table since it is a member: only then does it know what to do with flows.
     joined: bool,
     /// Which parts of the table it has.
@@ -101,6 +106,7 @@ impl MemberState {
         Self {
             node,
             counted: None,
+            gone_since: None,
             joined: false,
             has: 0,
             next: 0,
@@ -259,6 +265,8 @@ impl Core {
     /// This node becomes the entry: the table is there before the lease.
     pub(super) fn take_spread(&mut self, now: Time, index: usize, epoch: Epoch, out: &mut Effects) {
         let Some(mut spread) = self.groups[index].spread.take() else { return };
+        // What was noted in an earlier tenure is long ago.
+        spread.members.iter_mut().for_each(|member| member.gone_since = None);
         self.count_members(index, &mut spread);
         spread.rebalance();
         spread.number(now, epoch);
@@ -308,6 +316,7 @@ impl Core {
         for spread in self.groups.iter_mut().filter_map(|group| group.spread.as_mut()) {
             if let Some(member) = spread.member(node) {
                 member.has = 0;
+                member.joined = false;
                 member.again = now;
             }
         }
@@ -336,17 +345,17 @@ impl Core {
         for (weight, member) in weights.iter_mut().zip(&over.members) {
             *weight = self.weight_of(index, member);
         }
-        let such = || over.members.iter().zip(0..MAX_MEMBERS);
-        // A spare takes part for each of the others that is missing.
-        let mut needed =
-            such().filter(|(member, at)| !member.spare && weights[*at].unwrap_or(0) == 0).count();
-        for (_, at) in such().filter(|(member, _)| member.spare) {
-            match weights[at] {
-                Some(1..) if needed == 0 => weights[at] = Some(0),
-                Some(1..) => needed -= 1,
-                Some(0) | None => {}
+        for (weight, state) in weights.iter_mut().zip(&mut spread.members) {
+            let has_place = spread.table.place(state.node).map(usize::from);
+            let is_there =
+                has_place.is_some_and(|place| spread.counts.iter().any(|counts| counts[place] > 0));
+            state.gone_since =
+                (weight.is_none() && is_there).then(|| state.gone_since.unwrap_or(self.latest));
+            if state.gone_since.is_some_and(|since| self.latest < since + REMEMBERED) {
+                *weight = Some(0);
             }
         }
+        over.hold_spares_back(&mut weights);
         // Who has no table yet is sent one before it is sent flows, which it would drop.
         for (weight, state) in weights.iter_mut().zip(&mut spread.members) {
             let place = spread.table.place(state.node);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cluster_proto::spread::BUCKETS;
 use cluster_proto::{Command, GroupIndex, Input, NodeId, Side, SpreadMember, SpreadOver};
 
 use crate::pair::{A, B, Pair, mac};
@@ -135,10 +136,8 @@ fn the_ends_name_each_other_and_agree_on_the_time() {
     assert!(old > new && old.since(new) < Duration::from_secs(1), "{graces:?}");
 }
 
-/// Several nodes serve: whoever was the entry sends on what still comes to where the entry was, from before it is dark until everybody has
-/// heard, and serves as a member all the while.
-#[test]
-fn an_entry_that_has_given_up_sends_on_for_a_second() {
+/// A pair that both serve the group, A being the entry.
+fn sharing() -> Pair {
     let mut pair = Pair::new();
     for settings in &mut pair.settings {
         let members = [1, 2].map(|id| SpreadMember { node: NodeId(id), weight: 1, spare: false });
@@ -146,6 +145,50 @@ fn an_entry_that_has_given_up_sends_on_for_a_second() {
     }
     pair.settle();
     pair.log.clear();
+    pair
+}
+
+/// Of how many buckets node B is first, and second, by A's table.
+fn buckets_of_b(pair: &Pair) -> [usize; 2] {
+    let core = &pair.nodes[A].as_ref().unwrap().core;
+    let table = core.spread_table(GROUP).unwrap().table;
+    let Some(place) = table.place(NodeId(2)) else { return [0, 0] };
+    [table.counts()[usize::from(place)], table.seconds()[usize::from(place)]]
+}
+
+/// A member that is silent for a moment, because it is busy, keeps its flows; one that stays away does not.
+#[test]
+fn a_silent_member_is_remembered_for_a_second() {
+    let mut pair = sharing();
+    pair.run(500_000);
+    let [half, _] = buckets_of_b(&pair);
+    assert_eq!(half, BUCKETS / 2);
+    pair.partition(true);
+    pair.run(100_000);
+    assert_eq!(buckets_of_b(&pair), [0, half], "new flows go to A, those that B has stay");
+    pair.partition(false);
+    pair.run(500_000);
+    assert_eq!(buckets_of_b(&pair)[0], half, "back where they were");
+    // Whoever is the entry by then.
+    pair.partition(true);
+    pair.run(900_000);
+    let [none, kept] = buckets_of_b(&pair);
+    assert!(none == 0 && kept >= half, "{kept}");
+
+    let mut pair = sharing();
+    pair.run(500_000);
+    pair.kill(B);
+    pair.run(900_000);
+    assert_eq!(buckets_of_b(&pair), [0, half]);
+    pair.run(300_000);
+    assert_eq!(buckets_of_b(&pair), [0, 0], "who has connections to B is told");
+}
+
+/// Several nodes serve: whoever was the entry sends on what still comes to where the entry was, from before it is dark until everybody has
+/// heard, and serves as a member all the while.
+#[test]
+fn an_entry_that_has_given_up_sends_on_for_a_second() {
+    let mut pair = sharing();
     pair.command(A, Command::Demote { group: GROUP, force: false });
     pair.run(900_000);
     let did = pair.did(A);

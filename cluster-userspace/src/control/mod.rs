@@ -22,7 +22,7 @@ pub(crate) mod wall_clock;
 pub use client::{Client, ClientError, Follow};
 pub use event::{EventBody, EventPath, EventRecord, TimelineMicros, cause_name, role_name};
 pub use event_log::{EventBatch, EventLog, KEPT_EVENTS};
-pub use plan::{Plan, PlannedGroup};
+pub use plan::{Plan, PlannedGroup, Share};
 pub use request::{Answer, ControlError, ErrorCode, MAX_LINE_BYTES, Request};
 pub use server::{Answered, BindError, Call, ControlSocket, MAX_CLIENTS, Reply};
 pub use stats::{GroupStats, LoopStats, PeerStats, Stats};

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::event::EventRecord;
-use super::plan::Plan;
+use super::plan::{Plan, Share};
 use super::stats::Stats;
 use super::status::{PeerStatus, Status};
 
@@ -277,7 +277,9 @@ fn dropped(status: &Status) -> String {
 /// A `plan` as a table.
 #[must_use]
 pub fn plan(plan: &Plan, paint: Paint) -> String {
-    let mut table = Table::new(&["GROUP", "NOW", "PLANNED", "ORDER"]);
+    let has_shares = plan.groups.iter().any(|group| group.shares.is_some());
+    let columns = ["GROUP", "NOW", "PLANNED", "ORDER", "SHARES"];
+    let mut table = Table::new(if has_shares { &columns } else { &columns[..4] });
     for group in &plan.groups {
         let shown = |node: &Option<String>| node.clone().unwrap_or_else(|| "nobody".to_owned());
         let style = match (&group.planned, group.planned == group.holder) {
@@ -285,12 +287,15 @@ pub fn plan(plan: &Plan, paint: Paint) -> String {
             (Some(_), true) => Style::Plain,
             (Some(_), false) => Style::Attention,
         };
-        table.row([
-            (group.name.clone(), Style::Heading),
-            (shown(&group.holder), Style::Plain),
-            (shown(&group.planned), style),
-            (group.order.join(", "), Style::Plain),
-        ]);
+        let share = |share: &Share| format!("{} {:.0} %", share.name, share.share * 100.0);
+        let shares: Vec<String> = group.shares.iter().flatten().map(share).collect();
+        let (name, holder) = ((group.name.clone(), Style::Heading), (shown(&group.holder), Style::Plain));
+        let (planned, order) = ((shown(&group.planned), style), (group.order.join(", "), Style::Plain));
+        if has_shares {
+            table.row([name, holder, planned, order, (shares.join(", "), Style::Plain)]);
+        } else {
+            table.row([name, holder, planned, order]);
+        }
     }
     let without = match plan.without.as_slice() {
         [] => "all nodes there".to_owned(),
