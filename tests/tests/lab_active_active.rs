@@ -9,7 +9,7 @@ use cluster_tests::lab::clock::Window;
 use cluster_tests::lab::cluster::GROUP;
 use cluster_tests::lab::probe::connections::{Connections, StreamServer};
 use cluster_tests::lab::probe::{Canary, EchoServer, Journeys, RequestProbe};
-use cluster_tests::lab::{Cluster, ClusterSettings, Family, Lab, Moment, await_some, may_run};
+use cluster_tests::lab::{Cluster, ClusterSettings, Family, Lab, Link, Moment, await_some, may_run};
 use cluster_tests::scene::SOON;
 use serde_json::Value;
 
@@ -38,6 +38,7 @@ struct Member {
     share: f64,
     seconds: u64,
     flows: Option<u64>,
+    packets_per_second: u64,
 }
 
 struct Scene<'lab> {
@@ -78,6 +79,7 @@ impl<'lab> Scene<'lab> {
                 share: value["share"].as_f64().unwrap_or_default(),
                 seconds: value["seconds"].as_u64().unwrap_or_default(),
                 flows: value["flows"].as_u64(),
+                packets_per_second: value["packets_per_second"].as_u64().unwrap_or_default(),
             };
             (value["name"].as_str().unwrap_or_default().to_owned(), member)
         };
@@ -187,6 +189,17 @@ fn connections_outlast_changes(family: Family, lines: &str) {
     scene.cluster.start("d").expect("a daemon");
     scene.await_shares(&all, &all);
     unharmed(&load, from, "d joins");
+    let entry = scene.entry(&all);
+    await_some("packets of all nodes at the entry", SOON, || {
+        let (_, members) = scene.spread(&entry)?;
+        // Each connection brings 20 messages a second, and as many acknowledgements at most; d has none yet.
+        let expected = |node: &str| {
+            members[node].flows.is_some_and(|flows| flows * 10 <= members[node].packets_per_second)
+        };
+        anyhow::ensure!(all.iter().all(|node| expected(node)), "{members:?}");
+        Ok(Some(()))
+    })
+    .expect("packets of each node");
 
     let from = Moment::now();
     scene.clusterctl("b", &["drain"]);
@@ -292,6 +305,55 @@ fn moves_of_the_entry_lose_nothing_with_a_virtual_mac() {
 #[test]
 fn moves_of_the_entry_lose_nothing_with_ipv6_and_a_virtual_mac() {
     moves_of_the_entry_lose_nothing(Family::Ipv6, VIRTUAL);
+}
+
+/// What of a host's own settings would keep clients' packets out is said, on that host, and nothing is said where nothing is.
+#[test]
+fn settings_that_are_in_the_way_are_warnings() {
+    if !may_run("a host's settings") {
+        return;
+    }
+    let lab = Lab::new().expect("a lab");
+    let (public, private) = (Link::Public.interface(), Link::Private.interface());
+    let gateway = Link::Private.address(254);
+    let host = &lab.node("a").namespace;
+    let filter = format!("/proc/sys/net/ipv4/conf/{public}/rp_filter");
+    host.run(|| Ok(std::fs::write(&filter, "1")?)).expect("a strict filter");
+    host.execute(&format!("ip route add default via {gateway} dev {private}")).expect("a default route");
+    let scene = Scene::start(&lab, Family::Ipv4, "", &["a", "b"]);
+    let warnings =
+        |node: &str| anyhow::Ok(scene.cluster.control(node).command("status")?["warnings"].to_string());
+    await_some("a warning", SOON, || {
+        let said = warnings("a")?;
+        Ok(said.contains(&format!("reverse path filtering is strict on {public}")).then_some(()))
+    })
+    .expect("a warning on a");
+    assert!(!warnings("b").expect("a status").contains("reverse path"), "b has nothing in the way");
+    assert!(scene.cluster.output("a").contains("reverse path filtering is strict"), "the log says so, too");
+}
+
+/// The plan says who would have which share without a node.
+#[test]
+fn the_plan_shows_shares() {
+    if !may_run("the plan of an active/active group") {
+        return;
+    }
+    let lab = Lab::with_nodes(&["a", "b", "c"]).expect("a lab");
+    let all = ["a", "b", "c"];
+    let scene = Scene::start(&lab, Family::Ipv4, "", &all);
+    let plan = |arguments: &[&str]| {
+        let output = scene.cluster.clusterctl("b", &[&["plan"], arguments].concat()).expect("clusterctl");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for (arguments, wanted) in [
+        (&[][..], "a 33 %, b 33 %, c 33 %"),
+        (&["--without", "c"], "a 50 %, b 50 %"),
+        (&["--without", "a", "--without", "c"], "b 100 %"),
+    ] {
+        let text = plan(arguments);
+        assert!(text.contains("SHARES") && text.contains(wanted), "{arguments:?}: {text}");
+    }
 }
 
 #[test]

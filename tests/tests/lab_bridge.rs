@@ -8,13 +8,6 @@ use cluster_tests::scene::{SOON, Scene};
 
 const BRIDGE: &str = "br0";
 
-fn execute(lab: &Lab, node: &str, words: &str) {
-    let mut words = words.split(' ');
-    let mut command = lab.node(node).namespace.command(words.next().expect("a program"));
-    let output = command.args(words).output().expect("a program");
-    assert!(output.status.success(), "{command:?}: {output:?}");
-}
-
 /// Makes the public interface of every node a port of a bridge, which takes its addresses over.
 fn bridged(lab: &Lab) {
     let port = Link::Public.interface();
@@ -28,7 +21,7 @@ fn bridged(lab: &Lab) {
             format!("ip address add {}/24 dev {BRIDGE}", leg.address_of(Family::Ipv4)),
             format!("ip address add {}/64 dev {BRIDGE} nodad", leg.address_of(Family::Ipv6)),
         ] {
-            execute(lab, &node.name, &words);
+            node.namespace.execute(&words).expect("a bridge");
         }
     }
 }

@@ -3,13 +3,19 @@
 
 use std::time::Duration;
 
-use cluster_tests::lab::probe::{EchoServer, RequestProbe, requests};
+use cluster_tests::lab::clock::Window;
+use cluster_tests::lab::probe::{Connections, EchoServer, RequestProbe, StreamServer, requests};
 use cluster_tests::lab::soft_vlan::{SoftVlan, show_tags};
 use cluster_tests::lab::topology::CLIENT;
-use cluster_tests::lab::{Cluster, ClusterSettings, Family, Lab, Link, await_true, may_run};
+use cluster_tests::lab::{Cluster, ClusterSettings, Family, Lab, Link, Moment, await_true, may_run};
 use cluster_tests::scene::SOON;
+use serde_json::Value;
 
 const ID: u16 = 100;
+/// Long connections where all nodes serve, each with a message this often, and for how long they are watched.
+const CONNECTIONS: usize = 40;
+const INTERVAL: Duration = Duration::from_millis(50);
+const WATCHED: Duration = Duration::from_secs(1);
 const GROUP: &str = "tagged";
 
 fn vip(family: Family) -> std::net::IpAddr {
@@ -30,11 +36,14 @@ fn interface(lab: &Lab, owner: &str, octet: u8) -> SoftVlan {
         .expect("a VLAN's interface")
 }
 
-fn role(cluster: &Cluster<'_>, node: &str) -> String {
+fn shown(cluster: &Cluster<'_>, node: &str) -> Value {
     let status = cluster.control(node).command("status").expect("a status");
     let groups = status["groups"].as_array().expect("groups").clone();
-    let group = groups.iter().find(|group| group["name"] == GROUP).expect("the group");
-    group["role"].as_str().expect("a role").to_owned()
+    groups.into_iter().find(|group| group["name"] == GROUP).expect("the group")
+}
+
+fn role(cluster: &Cluster<'_>, node: &str) -> String {
+    shown(cluster, node)["role"].as_str().expect("a role").to_owned()
 }
 
 fn await_role(cluster: &Cluster<'_>, node: &str, wanted: &str) {
@@ -60,8 +69,10 @@ fn serves_on_a_vlan(family: Family, mac: &str) {
     );
     let text = ClusterSettings::of(family).toml(&lab) + &group;
     let mut cluster = Cluster::with_configuration(&lab, &text).expect("a configuration");
-    cluster.start_all().expect("daemons");
+    // Whoever is there first takes the groups, and keeps them.
+    cluster.start("a").expect("a daemon");
     await_role(&cluster, "a", "active");
+    cluster.start("b").expect("a daemon");
     await_role(&cluster, "b", "passive");
     let client = RequestProbe::start_with(&lab, vip(family), requests::INTERVAL).expect("a client");
     client.await_service(Some("a"), SOON).expect("service on the VLAN");
@@ -90,6 +101,59 @@ fn serves_on_a_vlan(family: Family, mac: &str) {
     vlans.push(("a", interface(&lab, "a", 1)));
     await_role(&cluster, "a", "passive");
     drop(servers);
+}
+
+/// All nodes serve at once: the entry's frames to the others keep their tags.
+fn all_serve_on_a_vlan(family: Family, mac: &str) {
+    if !may_run("active/active groups on VLANs") {
+        return;
+    }
+    let lab = Lab::new().expect("a lab");
+    show_tags(&lab).expect("tags in the frames");
+    let _client = interface(&lab, CLIENT, 50);
+    let _vlans = [("a", 1), ("b", 2)].map(|(node, octet)| interface(&lab, node, octet));
+    let _servers: Vec<_> =
+        lab.nodes().iter().map(|node| StreamServer::start(node).expect("a service")).collect();
+    let prefix = if family == Family::Ipv4 { 24 } else { 64 };
+    let group = format!(
+        "\n[[group]]\nname = \"{GROUP}\"\nvips = [\"{}/{prefix}\"]\nvlan = {ID}\nmode = \"active-active\"\n{mac}\n",
+        vip(family)
+    );
+    let text = ClusterSettings::of(family).toml(&lab) + &group;
+    let mut cluster = Cluster::with_configuration(&lab, &text).expect("a configuration");
+    cluster.start_all().expect("daemons");
+    let member = |cluster: &Cluster<'_>, node: &str, key: &str| {
+        let group = shown(cluster, node);
+        let members = group["spread"]["members"].as_array().cloned().unwrap_or_default();
+        let own = members.into_iter().find(|member| member["name"] == node).unwrap_or_default();
+        own[key].as_f64().unwrap_or_default()
+    };
+    let half = |node| (member(&cluster, node, "share") - 0.5).abs() < 0.001;
+    await_true("equal shares", SOON, || half("a") && half("b")).expect("both serve");
+
+    let connections =
+        Connections::open_some(&lab, vip(family), CONNECTIONS, INTERVAL).expect("connections on the VLAN");
+    let flows = |node| member(&cluster, node, "flows");
+    let both = || flows("a") > 0.0 && flows("b") > 0.0 && flows("a") + flows("b") == CONNECTIONS as f64;
+    await_true("connections on both nodes", SOON, both).expect("connections on both nodes");
+    let entry = if role(&cluster, "a") == "active" { "a" } else { "b" };
+    let output = cluster.clusterctl(cluster.other(entry), &["promote", GROUP]).expect("clusterctl");
+    assert!(output.status.success(), "{output:?}");
+    await_role(&cluster, cluster.other(entry), "active");
+    let from = Moment::now();
+    (from + WATCHED).sleep();
+    let fates = connections.fates(Window::since(from));
+    assert!(fates.iter().all(|fate| fate.broke.is_none() && fate.stall < WATCHED), "{fates:?}");
+}
+
+#[test]
+fn all_serve_ipv4_on_a_vlan() {
+    all_serve_on_a_vlan(Family::Ipv4, "");
+}
+
+#[test]
+fn all_serve_ipv6_with_a_virtual_mac_on_a_vlan() {
+    all_serve_on_a_vlan(Family::Ipv6, "mac = \"virtual\"\nvirtual_id = 9");
 }
 
 #[test]

@@ -30,6 +30,10 @@ pub(crate) enum Subject {
     Switchover,
     /// How many questions who has a VIP are answered in a second, beside the kernel.
     Responder,
+    /// What an active/active group costs, how even it is, and what breaks when nodes come and go.
+    Spread,
+    /// An active/active group of nginx with wrk as its client, and of iperf3, while nodes come and go.
+    Servers,
     /// Nanoseconds per packet, beside an empty program.
     Xdp,
 }
@@ -54,6 +58,8 @@ pub(crate) fn bench(subject: Subject, arguments: &[OsString]) -> Result<()> {
         Subject::Stress => become_lab(Scope::Rivals, &["bench", "stress"], arguments),
         Subject::Switchover => become_lab(Scope::Lab, &["bench", "switchover"], arguments),
         Subject::Responder => become_lab(Scope::Lab, &["bench", "responder"], arguments),
+        Subject::Spread => become_lab(Scope::Lab, &["bench", "spread"], arguments),
+        Subject::Servers => become_lab(Scope::Servers, &["bench", "servers"], arguments),
         Subject::Xdp => become_lab(Scope::Lab, &["bench", "xdp"], arguments),
     }
 }
@@ -105,6 +111,21 @@ fn shown(binary: &Path, subcommand: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace::root;
+
+    #[test]
+    fn every_page_of_figures_says_how_to_get_them() {
+        let pages = std::fs::read_dir(root().join("docs/benchmarks")).unwrap();
+        let names = pages.map(|page| page.unwrap().path());
+        let names = names.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+        let mut count = 0;
+        for path in names {
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            assert!(Subject::from_str(&name, false).is_ok(), "`cargo xtask bench {name}` is not there");
+            count += 1;
+        }
+        assert!(count > 5, "{count} pages");
+    }
 
     #[test]
     fn a_configuration_makes_it_the_daemon() {

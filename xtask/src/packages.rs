@@ -80,6 +80,25 @@ pub(crate) const RIVALS: &[Tool] = &[
     },
 ];
 
+/// The servers and clients of `bench servers`.
+pub(crate) const SERVERS: &[Tool] = &[
+    Tool {
+        program: "nginx",
+        purpose: "serves in the lab; its service is left off",
+        debian: "nginx",
+        fedora: "nginx-core",
+        arch: "nginx",
+    },
+    Tool { program: "wrk", purpose: "is its client", debian: "wrk", fedora: "wrk", arch: "wrk" },
+    Tool {
+        program: "iperf3",
+        purpose: "sends streams in the lab",
+        debian: "iperf3",
+        fedora: "iperf3",
+        arch: "iperf3",
+    },
+];
+
 impl Tool {
     /// Whether this machine has it.
     pub(crate) fn is_present(&self) -> bool {
@@ -136,10 +155,16 @@ pub(crate) fn update_lists() -> CommandLine {
     CommandLine::as_root("apt-get", &["update"])
 }
 
-/// The services that installing [`RIVALS`] would enable: keepalived's own, and that of ifupdown, which Debian's ucarp
-/// brings along where it is not there already.
-pub(crate) fn services_of_rivals(ifupdown_is_there: bool) -> &'static [&'static str] {
-    if ifupdown_is_there { &["keepalived"] } else { &["keepalived", "networking"] }
+/// The services that installing some of [`RIVALS`] and [`SERVERS`] would enable: their own, and that of ifupdown, which Debian's
+/// ucarp brings along where it is not there already.
+pub(crate) fn services_of(tools: &[&Tool], ifupdown_is_there: bool) -> Vec<&'static str> {
+    let service = |tool: &&Tool| match tool.program {
+        "keepalived" => Some("keepalived"),
+        "ucarp" if !ifupdown_is_there => Some("networking"),
+        "nginx" => Some("nginx"),
+        _ => None,
+    };
+    tools.iter().filter_map(service).collect()
 }
 
 /// Wraps an installation such that these services are neither started nor left enabled. Without systemd, the runlevel
@@ -150,7 +175,7 @@ pub(crate) fn without_services(
     family: Family,
     systemd: bool,
 ) -> Vec<CommandLine> {
-    if install.is_empty() || family == Family::Other {
+    if install.is_empty() || services.is_empty() || family == Family::Other {
         return install;
     }
     if systemd {
@@ -267,8 +292,8 @@ mod tests {
     fn rivals_arrive_without_their_services() {
         let apt = install(&names(&["keepalived", "ucarp"]), &platform(Family::Debian));
         let shown = |systemd, ifupdown| -> Vec<String> {
-            let services = services_of_rivals(ifupdown);
-            let commands = without_services(apt.clone(), services, Family::Debian, systemd);
+            let services = services_of(&RIVALS.iter().collect::<Vec<_>>(), ifupdown);
+            let commands = without_services(apt.clone(), &services, Family::Debian, systemd);
             commands.iter().map(ToString::to_string).collect()
         };
         let with_systemd = shown(true, false);
@@ -289,6 +314,8 @@ mod tests {
             "the host's own network stays as it is"
         );
         assert!(without_services(Vec::new(), &["keepalived"], Family::Debian, true).is_empty());
+        assert_eq!(services_of(&SERVERS.iter().collect::<Vec<_>>(), false), ["nginx"]);
+        assert_eq!(without_services(apt.clone(), &[], Family::Debian, true), apt);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(crate) enum Scope {
     Lab,
     /// That, and what the failover benchmark compares with.
     Rivals,
+    /// The lab's programs, and the servers and clients of other people's that `bench servers` runs there.
+    Servers,
 }
 
 /// Sets up for everything but the comparison, and says what was found.
@@ -66,26 +68,31 @@ struct Found {
     compiler: Option<Compiler>,
     linker: Option<std::path::PathBuf>,
     missing_lab: Vec<&'static Tool>,
-    missing_rivals: Vec<&'static Tool>,
+    /// What a benchmark runs beside ours.
+    missing_others: Vec<&'static Tool>,
 }
 
 impl Found {
     fn on_this_machine(scope: Scope) -> Self {
-        let missing = |tools: &'static [Tool], least| {
-            tools.iter().filter(|tool| scope >= least && !tool.is_present()).collect::<Vec<_>>()
+        let missing = |tools: &'static [Tool]| tools.iter().filter(|tool| !tool.is_present()).collect();
+        let lab: &[Tool] = if scope == Scope::Build { &[] } else { packages::LAB };
+        let others: &[Tool] = match scope {
+            Scope::Build | Scope::Lab => &[],
+            Scope::Rivals => packages::RIVALS,
+            Scope::Servers => packages::SERVERS,
         };
         Self {
             compiler: Compiler::find(),
             linker: toolchain::find_linker(),
-            missing_lab: missing(packages::LAB, Scope::Lab),
-            missing_rivals: missing(packages::RIVALS, Scope::Rivals),
+            missing_lab: missing(lab),
+            missing_others: missing(others),
         }
     }
 
     fn complete(&self) -> Option<BpfToolchain> {
         let compiler = self.compiler.clone()?;
         let linker = self.linker.clone()?;
-        let tools = self.missing_lab.is_empty() && self.missing_rivals.is_empty();
+        let tools = self.missing_lab.is_empty() && self.missing_others.is_empty();
         tools.then_some(BpfToolchain { compiler, linker })
     }
 
@@ -97,7 +104,7 @@ impl Found {
         if self.linker.is_none() {
             println!("  bpf-linker: links the XDP program");
         }
-        for tool in self.missing_lab.iter().chain(&self.missing_rivals) {
+        for tool in self.missing_lab.iter().chain(&self.missing_others) {
             println!("  {}: {}", tool.name(), tool.purpose);
         }
     }
@@ -153,7 +160,7 @@ fn install(found: &Found, platform: &Platform) -> Result<()> {
 
 /// All that apt might be asked for, to see whether its lists are there.
 fn wished_of_apt(found: &Found) -> Vec<String> {
-    let tools: Vec<&Tool> = found.missing_lab.iter().chain(&found.missing_rivals).copied().collect();
+    let tools: Vec<&Tool> = found.missing_lab.iter().chain(&found.missing_others).copied().collect();
     let mut packages = packages::packages_of(&tools, Family::Debian);
     if found.compiler.is_none() {
         packages.extend(toolchain::compiler_packages());
@@ -204,12 +211,12 @@ fn commands_before_linker(
             }
         }
     }
-    let rivals = packages::packages_of(&found.missing_rivals, platform.family);
-    let rivals = packages::install(&rivals, platform);
+    let others = packages::packages_of(&found.missing_others, platform.family);
+    let others = packages::install(&others, platform);
     let mut commands = packages::install(&packages, platform);
     let ifupdown_is_there = packages::not_installed(&["ifupdown".to_owned()]).is_empty();
-    let services = packages::services_of_rivals(ifupdown_is_there);
-    commands.extend(packages::without_services(rivals, services, platform.family, systemd));
+    let services = packages::services_of(&found.missing_others, ifupdown_is_there);
+    commands.extend(packages::without_services(others, &services, platform.family, systemd));
     commands.extend(by_rustup);
     commands
 }
@@ -242,7 +249,7 @@ fn print_for_hand<'a>(
     };
     println!("set-up: {why}, so nothing was installed. Do this, then the same again:");
     if platform.family == Family::Other {
-        for tool in found.missing_lab.iter().chain(&found.missing_rivals) {
+        for tool in found.missing_lab.iter().chain(&found.missing_others) {
             println!("  install the package that has `{}`", tool.name());
         }
     }
@@ -269,7 +276,7 @@ mod tests {
             compiler: None,
             linker: None,
             missing_lab: packages::LAB.iter().collect(),
-            missing_rivals: packages::RIVALS.iter().collect(),
+            missing_others: packages::RIVALS.iter().collect(),
         }
     }
 
@@ -296,7 +303,7 @@ mod tests {
 
     #[test]
     fn rustup_needs_no_root() {
-        let found = Found { missing_lab: Vec::new(), missing_rivals: Vec::new(), ..nothing_there() };
+        let found = Found { missing_lab: Vec::new(), missing_others: Vec::new(), ..nothing_there() };
         let commands =
             commands_before_linker(&found, &platform(Family::Fedora, false), CompilerSource::Rustup, true);
         assert_eq!(commands.len(), 1);
@@ -319,7 +326,7 @@ mod tests {
     #[test]
     fn a_scope_asks_for_no_more_than_it_needs() {
         let found = Found::on_this_machine(Scope::Build);
-        assert!(found.missing_lab.is_empty() && found.missing_rivals.is_empty());
-        assert!(Found::on_this_machine(Scope::Lab).missing_rivals.is_empty());
+        assert!(found.missing_lab.is_empty() && found.missing_others.is_empty());
+        assert!(Found::on_this_machine(Scope::Lab).missing_others.is_empty());
     }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use cluster_userspace::config::Config;
@@ -12,7 +12,8 @@ use libfuzzer_sys::fuzz_target;
 
 /// A file beside which there is a `cluster.key`, as the seeds name it.
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
-    let directory = std::env::temp_dir().join(format!("cluster-fuzz-{}", std::process::id()));
+    // One for all runs, so that none leaves another behind.
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/fuzz-config");
     fs::create_dir_all(&directory).expect("a directory");
     let key = directory.join("cluster.key");
     let file = fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(key);

@@ -14,7 +14,7 @@ use super::stress::Who;
 use super::switchover::MacMode;
 use super::{
     core_alone, failover, failover_report, idle, partition, partition_report, responder, responder_report,
-    scale, scale_report, spread, stress, stress_report, switchover, switchover_report, xdp_report,
+    scale, scale_report, servers, spread, stress, stress_report, switchover, switchover_report, xdp_report,
 };
 use crate::bench_xdp;
 use crate::lab::{Family, Moment, sweep};
@@ -143,6 +143,12 @@ pub enum Bench {
         #[arg(long)]
         write: bool,
     },
+    /// What wrk sees of nginx on an active/active group, and iperf3 of its streams, while nodes come and go.
+    Servers {
+        /// Write docs/benchmarks/servers.md and .json.
+        #[arg(long)]
+        write: bool,
+    },
     /// Nanoseconds per packet in the ingress program, beside an empty one.
     Xdp {
         /// Write docs/benchmarks/xdp.md, .json and .svg.
@@ -224,6 +230,10 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
         }
         Bench::Spread { trials, write } => {
             let found = spread::run(usize::from(trials))?;
+            show(&found.markdown(), write, || found.report())
+        }
+        Bench::Servers { write } => {
+            let found = servers::run()?;
             show(&found.markdown(), write, || found.report())
         }
         Bench::Xdp { write } => {

@@ -10,7 +10,7 @@
 //! - [`responder`]: how many questions who has a VIP are answered in a second, with [`traffic`] to ask them;
 //!   [`responder_report`] puts it into words.
 //! - [`spread`]: what spreading flows over nodes costs (`spread_costs`, `spread_rate`), and what becomes of connections
-//!   (`spread_changes`).
+//!   (`spread_changes`); [`servers`]: the same seen by wrk and iperf3.
 //! - [`xdp_report`]: what a packet costs in the ingress program, as `bench_xdp` measures it.
 //! - [`command`]: all of them as verbs of `cluster-lab bench`.
 //! - [`report`] and [`chart`]: a result as Markdown, JSON and SVG, under `docs/benchmarks/`.
@@ -33,6 +33,7 @@ pub mod responder;
 pub mod responder_report;
 pub mod scale;
 pub mod scale_report;
+pub mod servers;
 pub mod spread;
 mod spread_changes;
 mod spread_costs;

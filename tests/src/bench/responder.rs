@@ -11,7 +11,7 @@ use anyhow::ensure;
 use serde::Serialize;
 
 use super::traffic::{Asker, BareResponder, Exchange, Question};
-use super::wire::{CLIENT_MAC, WIRE, connect, execute};
+use super::wire::{CLIENT_MAC, WIRE, connect};
 use crate::lab::cluster::{Cluster, ClusterSettings};
 use crate::lab::probe::question::{arp_request, neighbour_solicitation};
 use crate::lab::topology::Node;
@@ -219,9 +219,9 @@ fn with_kernel<T>(
     measure: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let at_once = if family == Family::Ipv6 { " nodad" } else { "" };
-    execute(&node.namespace, &format!("ip address add {} dev {WIRE}{at_once}", vip(family)))?;
+    node.namespace.execute(&format!("ip address add {} dev {WIRE}{at_once}", vip(family)))?;
     let measured = measure();
-    execute(&node.namespace, &format!("ip address delete {} dev {WIRE}", vip(family)))?;
+    node.namespace.execute(&format!("ip address delete {} dev {WIRE}", vip(family)))?;
     measured
 }
 

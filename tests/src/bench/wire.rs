@@ -1,11 +1,6 @@
 //! A veth from the lab's client straight to a node, without a switch between, over which benchmarks send what no switch would take.
 
-use std::process::Command;
-
-use anyhow::{Context as _, ensure};
-
 use crate::lab::Lab;
-use crate::lab::namespace::Namespace;
 use crate::lab::topology::{Mac, Node};
 
 /// The interface, at both ends.
@@ -20,22 +15,13 @@ pub(super) fn connect(lab: &Lab, node: &Node) -> anyhow::Result<()> {
     let pair = format!(
         "ip link add {WIRE} address {CLIENT_MAC} type veth peer name {WIRE} address {NODE_MAC} netns {other}"
     );
-    execute(client, &pair)?;
+    client.execute(&pair)?;
     for (namespace, octet) in [(client, 50), (&node.namespace, 1)] {
-        execute(namespace, &format!("ip link set {WIRE} up"))?;
-        execute(namespace, &format!("ip address add 10.79.0.{octet}/24 dev {WIRE}"))?;
-        execute(namespace, &format!("ip address add fd79::{octet}/64 dev {WIRE} nodad"))?;
+        namespace.execute(&format!("ip link set {WIRE} up"))?;
+        namespace.execute(&format!("ip address add 10.79.0.{octet}/24 dev {WIRE}"))?;
+        namespace.execute(&format!("ip address add fd79::{octet}/64 dev {WIRE} nodad"))?;
         // A veth takes redirected frames only where it has a program or this.
-        execute(namespace, &format!("ethtool -K {WIRE} gro on"))?;
+        namespace.execute(&format!("ethtool -K {WIRE} gro on"))?;
     }
-    Ok(())
-}
-
-/// Runs a command in a namespace, given as words with one space between.
-pub(super) fn execute(namespace: &Namespace, words: &str) -> anyhow::Result<()> {
-    let mut words = words.split(' ');
-    let mut command: Command = namespace.command(words.next().context("an empty command")?);
-    let output = command.args(words).output().with_context(|| format!("starting {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }

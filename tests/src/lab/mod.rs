@@ -12,6 +12,7 @@
 //!   between three members.
 //! - [`cluster`]: `clusterd` on nodes and witnesses, driven only through its public interface (configuration, signals,
 //!   control socket), on a `witness` as an ordinary user; [`keepalived`] and [`ucarp`] are the same for the programs it is compared with.
+//! - [`nginx`]: a service on nodes that is not ours.
 //! - [`probe`]: what a client sees (requests, connections, who answers and who announces), what leaves a node, and how the machine
 //!   itself behaved.
 //!
@@ -28,6 +29,7 @@ pub mod family;
 pub mod faults;
 pub mod keepalived;
 pub mod namespace;
+pub mod nginx;
 pub mod probe;
 pub mod process;
 pub mod soft_vlan;

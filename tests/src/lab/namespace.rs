@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use nix::sched::{CloneFlags, setns};
 
 /// Where `ip netns` keeps its names.
@@ -61,6 +61,18 @@ impl Namespace {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path().display())).arg(program);
         command
+    }
+
+    /// Runs a program inside the namespace to its end; the words are separated by one space each.
+    ///
+    /// # Errors
+    /// When it does not start, or fails.
+    pub fn execute(&self, words: &str) -> anyhow::Result<()> {
+        let mut words = words.split(' ');
+        let mut command = self.command(words.next().context("an empty command")?);
+        let output = command.args(words).output().with_context(|| format!("starting {command:?}"))?;
+        ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //! A veth hands the tags of what it is given over beside the frames, as cards do that take tags out themselves. Here they
 //! have to be in the frames ([`show_tags`]), or no XDP program sees them.
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
 use aya::programs::SchedClassifier;
@@ -36,13 +36,13 @@ impl SoftVlan {
         addresses: &[String],
     ) -> anyhow::Result<Self> {
         let (name, other) = (format!("{below}.{id}"), format!("vlan{id}"));
-        execute(namespace, &format!("ip link add {name} address {mac} type veth peer name {other}"))?;
+        namespace.execute(&format!("ip link add {name} address {mac} type veth peer name {other}"))?;
         for link in [&name, &other] {
-            execute(namespace, &format!("ip link set {link} up"))?;
+            namespace.execute(&format!("ip link set {link} up"))?;
         }
         for address in addresses {
             let at_once = if address.contains(':') { " nodad" } else { "" };
-            execute(namespace, &format!("ip address add {address} dev {name}{at_once}"))?;
+            namespace.execute(&format!("ip address add {address} dev {name}{at_once}"))?;
         }
         let mut object = Ebpf::load(LAB_OBJECT).context("reading the lab's BPF object")?;
         let indexes = namespace.run(|| Ok([if_nametoindex(below)?, if_nametoindex(other.as_str())?]))?;
@@ -66,7 +66,7 @@ impl SoftVlan {
     /// # Errors
     /// When it is not there.
     pub fn remove(self) -> anyhow::Result<()> {
-        execute(&self.namespace, &format!("ip link delete {}", self.name))
+        self.namespace.execute(&format!("ip link delete {}", self.name))
     }
 }
 
@@ -81,16 +81,8 @@ pub fn show_tags(lab: &Lab) -> anyhow::Result<()> {
         .map(|node| node.leg(Link::Public))
         .chain([lab.leg(super::topology::CLIENT, Link::Public)]);
     for leg in legs {
-        execute(&leg.namespace, &format!("ethtool -K {} txvlan off rxvlan off", leg.interface))?;
-        execute(lab.switch(), &format!("ethtool -K {} txvlan off", leg.port))?;
+        leg.namespace.execute(&format!("ethtool -K {} txvlan off rxvlan off", leg.interface))?;
+        lab.switch().execute(&format!("ethtool -K {} txvlan off", leg.port))?;
     }
-    Ok(())
-}
-
-fn execute(namespace: &Namespace, words: &str) -> anyhow::Result<()> {
-    let mut words = words.split(' ');
-    let mut command = namespace.command(words.next().context("an empty command")?);
-    let output = command.args(words).output().with_context(|| format!("starting {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }
