@@ -8,11 +8,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::report::{Machine, Report};
-use super::spread::{await_spread, group};
+use super::spread::{await_spread, clusterctl, connections_of, entry};
 use crate::lab::cluster::{Cluster, ClusterSettings, GROUP};
 use crate::lab::nginx::Nginx;
-use crate::lab::{Family, Lab, Link, Moment, Process, await_some};
-use crate::scene::SOON;
+use crate::lab::{Family, Lab, Link, Moment, Process};
 
 const NODES: [&str; 4] = ["a", "b", "c", "d"];
 /// wrk's connections, for how many seconds it asks, and when in that time something changes.
@@ -143,7 +142,7 @@ fn watch(
     let _ = std::fs::remove_file(&log);
     let mut wrk = Process::start("wrk", &command, &log)?;
     (Moment::now() + BEFORE).sleep();
-    let were_lost = lost.and_then(|node| flows(cluster, node)).unwrap_or_default();
+    let were_lost = lost.and_then(|node| connections_of(cluster, node)).unwrap_or_default();
     change(cluster)?;
     let ended = wrk.await_end(Duration::from_secs(ASKED) + LATE)?;
     let output = wrk.output();
@@ -273,27 +272,6 @@ fn said_by_iperf3(what: &str, output: &str) -> anyhow::Result<Sent> {
     let standstills =
         intervals.iter().filter(|interval| interval["sum"]["bytes"].as_u64() == Some(0)).count();
     Ok(Sent { what: what.to_owned(), gigabits_per_second: bits / 1e9, retransmits, standstills })
-}
-
-fn clusterctl(cluster: &Cluster<'_>, node: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let output = cluster.clusterctl(node, arguments)?;
-    ensure!(output.status.success(), "{arguments:?} on {node}: {output:?}");
-    Ok(())
-}
-
-/// Who is the entry, of those that run.
-fn entry(cluster: &Cluster<'_>) -> anyhow::Result<String> {
-    await_some("an entry", SOON, || {
-        let is_entry = |node: &&&str| group(cluster, node).is_ok_and(|group| group["role"] == "active");
-        Ok(NODES.iter().find(is_entry).map(|node| (*node).to_owned()))
-    })
-}
-
-/// How many connections a node has, by its own word.
-fn flows(cluster: &Cluster<'_>, of: &str) -> Option<u64> {
-    let spread = group(cluster, of).ok()?["spread"].clone();
-    let members = spread["members"].as_array()?;
-    members.iter().find(|member| member["name"] == of)?["flows"].as_u64()
 }
 
 /// How many packets to the VIP a node has let in.

@@ -106,6 +106,30 @@ pub(super) fn await_spread(cluster: &Cluster<'_>, nodes: &[&str]) -> anyhow::Res
     })
 }
 
+/// Has a node's `clusterctl` do something.
+pub(super) fn clusterctl(cluster: &Cluster<'_>, node: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let output = cluster.clusterctl(node, arguments)?;
+    ensure!(output.status.success(), "{arguments:?} on {node}: {output:?}");
+    Ok(())
+}
+
+/// Who is the entry, of those that run.
+pub(super) fn entry(cluster: &Cluster<'_>) -> anyhow::Result<String> {
+    await_some("an entry", SOON, || {
+        let names = cluster.lab().nodes().iter().map(|node| &node.name);
+        let mut entries =
+            names.filter(|name| group(cluster, name).is_ok_and(|group| group["role"] == "active"));
+        Ok(entries.next().cloned())
+    })
+}
+
+/// How many connections a node has, by its own word; `None` if it does not run.
+pub(super) fn connections_of(cluster: &Cluster<'_>, node: &str) -> Option<u64> {
+    let spread = group(cluster, node).ok()?["spread"].clone();
+    let members = spread["members"].as_array()?;
+    members.iter().find(|member| member["name"] == node)?["flows"].as_u64()
+}
+
 /// How many of many flows, one datagram each, come to each node's stack.
 fn flows(lab: &Lab, cluster: &Cluster<'_>) -> anyhow::Result<Vec<(String, u64)>> {
     let passed = |node: &str| -> anyhow::Result<u64> {
@@ -135,14 +159,7 @@ fn flows(lab: &Lab, cluster: &Cluster<'_>) -> anyhow::Result<Vec<(String, u64)>>
 
 /// Cuts a node off and tries to connect again and again: when the last attempt began that came to nothing.
 fn outage(lab: &Lab, cluster: &Cluster<'_>, of_entry: bool) -> anyhow::Result<Duration> {
-    let entry = await_some("an entry", SOON, || {
-        for node in NODES {
-            if group(cluster, node)?["role"] == "active" {
-                return Ok(Some(node));
-            }
-        }
-        Ok(None)
-    })?;
+    let entry = entry(cluster)?;
     let cut = NODES.into_iter().find(|node| (*node == entry) == of_entry).context("a node to cut")?;
     let address = SocketAddr::new(Family::Ipv4.vip(), PORT);
     let from = Moment::now();

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use serde::Serialize;
 
-use super::spread::{await_spread, group};
+use super::spread::{await_spread, clusterctl, connections_of, entry};
 use crate::lab::clock::Window;
 use crate::lab::cluster::{Cluster, ClusterSettings, GROUP};
 use crate::lab::probe::connections::{Connections, StreamServer};
@@ -50,13 +50,15 @@ pub(super) fn run() -> anyhow::Result<Vec<Change>> {
         await_spread(&scene.cluster, &NODES)
     })?;
     scene.watch("a member is drained", None, |scene| {
-        scene.clusterctl("b", &["drain"])?;
+        clusterctl(&scene.cluster, "b", &["drain"])?;
         await_spread(&scene.cluster, &["a", "c", "d"])
     })?;
-    let next = if scene.entry()? == "c" { "a" } else { "c" };
-    scene.watch("the entry moves (`promote`)", None, |scene| scene.clusterctl(next, &["promote", GROUP]))?;
+    let next = if entry(&scene.cluster)? == "c" { "a" } else { "c" };
+    scene.watch("the entry moves (`promote`)", None, |scene| {
+        clusterctl(&scene.cluster, next, &["promote", GROUP])
+    })?;
     scene.watch("the member is back (`undrain`)", None, |scene| {
-        scene.clusterctl("b", &["undrain"])?;
+        clusterctl(&scene.cluster, "b", &["undrain"])?;
         await_spread(&scene.cluster, &NODES)
     })?;
     scene.lose("another member is cut off", false)?;
@@ -84,7 +86,7 @@ impl<'lab> Scene<'lab> {
         let connections = Connections::open_some(lab, Family::Ipv4.vip(), CONNECTIONS, INTERVAL)?;
         let scene = Self { cluster, connections, _servers: servers, found: Vec::new() };
         await_some("all connections to be known", SOON, || {
-            let known: u64 = NODES.iter().filter_map(|node| scene.flows(node)).sum();
+            let known: u64 = NODES.iter().filter_map(|node| connections_of(&scene.cluster, node)).sum();
             Ok((known == CONNECTIONS as u64).then_some(()))
         })?;
         Ok(scene)
@@ -92,7 +94,7 @@ impl<'lab> Scene<'lab> {
 
     /// Cuts the entry off, or another node.
     fn lose(&mut self, what: &'static str, of_entry: bool) -> anyhow::Result<()> {
-        let entry = self.entry()?;
+        let entry = entry(&self.cluster)?;
         let lost = NODES.into_iter().find(|node| (*node == entry) == of_entry).context("a node to lose")?;
         let rest: Vec<&str> = NODES.into_iter().filter(|node| *node != lost).collect();
         self.watch(what, Some(lost), |scene| {
@@ -108,7 +110,7 @@ impl<'lab> Scene<'lab> {
         lost: Option<&str>,
         change: impl FnOnce(&mut Self) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let were_lost = lost.and_then(|node| self.flows(node)).unwrap_or_default();
+        let were_lost = lost.and_then(|node| connections_of(&self.cluster, node)).unwrap_or_default();
         let from = Moment::now();
         change(self)?;
         (Moment::now() + WATCHED).sleep();
@@ -121,29 +123,5 @@ impl<'lab> Scene<'lab> {
         eprintln!("{what}: {broken} of {} broken, {were_lost} were on a lost node", fates.len());
         self.found.push(Change { what, of: fates.len(), broken, were_lost, stall_ms });
         Ok(())
-    }
-
-    fn clusterctl(&self, node: &str, arguments: &[&str]) -> anyhow::Result<()> {
-        let output = self.cluster.clusterctl(node, arguments)?;
-        ensure!(output.status.success(), "{arguments:?} on {node}: {output:?}");
-        Ok(())
-    }
-
-    fn entry(&self) -> anyhow::Result<String> {
-        await_some("an entry", SOON, || {
-            for node in NODES {
-                if group(&self.cluster, node)?["role"] == "active" {
-                    return Ok(Some(node.to_owned()));
-                }
-            }
-            Ok(None)
-        })
-    }
-
-    /// How many connections a node has, by its own word; `None` if it does not run.
-    fn flows(&self, of: &str) -> Option<u64> {
-        let spread = group(&self.cluster, of).ok()?["spread"].clone();
-        let members = spread["members"].as_array()?;
-        members.iter().find(|member| member["name"] == of)?["flows"].as_u64()
     }
 }
